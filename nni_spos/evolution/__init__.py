@@ -1,0 +1,19 @@
+"""The search for the best path: ask / tell, without NNI and without PyTorch."""
+
+from nni_spos.evolution.candidate import Candidate, State
+from nni_spos.evolution.evolution import EvolutionSearch
+from nni_spos.evolution.feasible import FeasibleSampler
+from nni_spos.evolution.journal import Journal
+from nni_spos.evolution.random_search import RandomSearch
+from nni_spos.evolution.search import Search, Signal
+
+__all__ = [
+    "Candidate",
+    "EvolutionSearch",
+    "FeasibleSampler",
+    "Journal",
+    "RandomSearch",
+    "Search",
+    "Signal",
+    "State",
+]

@@ -1,0 +1,94 @@
+"""What a search was told, kept on disk as it happens.
+
+One JSON object a line: first what the journal belongs to, then every outcome. A search is a
+function of its seed and its results, so the outcomes are its whole state: a new search that
+remembers them goes on where the old one stopped. Appending costs the same for the first and the
+hundred-thousandth outcome, which rewriting one state file would not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.errors import SearchError
+from nni_spos.evolution.candidate import Candidate, State
+from nni_spos.files import write_atomically
+
+VERSION = 1
+
+
+class Journal:
+    """Outcomes of one search in a file that survives a crash at any moment.
+
+    Parameters
+    ----------
+    file
+        Made if it does not exist, else read; a last line cut short by a crash is dropped.
+    settings
+        What the outcomes depend on (space, seed, checkpoint, ...), as JSON values. A journal
+        with other settings is refused.
+
+    Attributes
+    ----------
+    outcomes : list of (path, outcome)
+        What was recorded before: metrics, or the reason of a failure as text.
+
+    Raises
+    ------
+    SearchError
+        The file belongs to a search with other settings, or is not a journal.
+    """
+
+    def __init__(self, file: str | os.PathLike[str], settings: Mapping[str, Any]):
+        self.file = FilePath(file)
+        self.outcomes: list[tuple[dict[str, Any], Mapping[str, Any] | str]] = []
+        header = {"journal_version": VERSION, "settings": json.loads(json.dumps(settings))}
+        if self.file.exists():
+            self._read(header)
+        else:
+            line = json.dumps(header) + "\n"
+            write_atomically(self.file, lambda stream: stream.write(line.encode()))
+
+    def append(self, candidate: Candidate) -> None:
+        """Record a finished or failed candidate; on return it is on the disk."""
+        outcome: dict[str, Any] = {"path": candidate.path}
+        if candidate.state is State.DONE:
+            outcome["metrics"] = candidate.metrics
+        else:
+            outcome["failed"] = candidate.reason
+        with self.file.open("ab") as stream:
+            stream.write((json.dumps(outcome) + "\n").encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def _read(self, header: Mapping[str, Any]) -> None:
+        lines = self.file.read_bytes().split(b"\n")
+        complete, rest = lines[:-1], lines[-1]
+        try:
+            found, *outcomes = [json.loads(line) for line in complete]
+            settings = found["settings"]
+            version = found["journal_version"]
+            self.outcomes = [(o["path"], o.get("metrics", o.get("failed"))) for o in outcomes]
+        except (ValueError, KeyError, TypeError) as problem:
+            raise SearchError(
+                f"{self.file}: is not a search journal ({problem}). Move it away to start anew."
+            ) from None
+        if version != VERSION:
+            raise SearchError(f"{self.file}: has version {version}; this is version {VERSION}.")
+        if settings != header["settings"]:
+            expected = header["settings"]
+            names = sorted(
+                key for key in {*settings, *expected} if settings.get(key) != expected.get(key)
+            )
+            raise SearchError(
+                f"{self.file}: belongs to a search with other settings ({', '.join(names)} "
+                "differ). Restore them to resume, or move the file away to start anew."
+            )
+        if rest:
+            warnings.warn(f"{self.file}: the last line was cut short; dropped.", stacklevel=3)
+            os.truncate(self.file, self.file.stat().st_size - len(rest))

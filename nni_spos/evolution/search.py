@@ -1,0 +1,212 @@
+"""Ask and tell: what every search has in common."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nni_spos.constraint import Constraint
+from nni_spos.cost_table import Costs
+from nni_spos.errors import SearchError
+from nni_spos.evolution.candidate import Candidate, State
+from nni_spos.evolution.feasible import FeasibleSampler
+from nni_spos.path import Path, PathKey, PathSpace
+
+
+class Signal(enum.Enum):
+    """What `Search.ask` returns when it has no candidate."""
+
+    WAIT = "wait"
+    """Results are missing: ask again after the next `tell`."""
+    FINISHED = "finished"
+    """Every candidate was asked for and told."""
+
+
+class Search(ABC):
+    """A search in generations over the feasible paths of a space.
+
+    A generation is proposed as a whole when the one before it is complete, from a generator
+    seeded by (seed, generation). So the candidates depend on the seed and the results only,
+    never on the order in which results arrive. No path is asked for twice.
+
+    Parameters
+    ----------
+    space
+        Labels and their choices.
+    costs
+        Cost tables by metric; every candidate is priced by all of them.
+    constraints
+        Limits that every candidate keeps.
+    population_size
+        Candidates of a generation.
+    num_generations
+        Number of generations, the first (random) one included.
+    objective
+        Name of the result that is to be as high as possible.
+    seed
+        Seed of the search's own generators.
+
+    Raises
+    ------
+    ConstraintError, InfeasibleError
+        Before anything is asked: the constraints cannot be met.
+    """
+
+    def __init__(
+        self,
+        space: PathSpace,
+        costs: Costs,
+        *,
+        constraints: Sequence[Constraint] = (),
+        population_size: int = 50,
+        num_generations: int = 20,
+        objective: str = "top1",
+        seed: int = 0,
+    ):
+        self.space = space
+        self.costs = dict(costs)
+        self.population_size = population_size
+        self.num_generations = num_generations
+        self.objective = objective
+        self.seed = seed
+        self.sampler = FeasibleSampler(space, costs, constraints)
+        self.generation = -1
+        self._candidates: dict[PathKey, Candidate] = {}
+        self._known: dict[PathKey, Mapping[str, Any] | str] = {}
+        self._unasked: list[PathKey] = []
+        self._num_pending = 0
+        self._finished = False
+
+    @abstractmethod
+    def propose(self, generator: np.random.Generator) -> Iterable[PathKey]:
+        """Propose the paths of the next generation, best first; too many are cut off.
+
+        Called when every candidate so far is done or failed. The paths are taken one at a time,
+        so `self.is_new`, which says what may be proposed, knows those taken before.
+        """
+
+    def ask(self) -> Path | Signal:
+        """Return the next path to evaluate, or why there is none now.
+
+        Raises
+        ------
+        SearchError
+            Every candidate of the first generation failed: nothing to go on with.
+        """
+        while not self._unasked:
+            if self._num_pending:
+                return Signal.WAIT
+            if not self._start_generation():
+                return Signal.FINISHED
+        return self._candidates[self._unasked.pop(0)].path
+
+    def tell(self, path: Mapping[str, Any], metrics: Mapping[str, Any]) -> Candidate:
+        """Take the results of a path that was asked for.
+
+        A result for a candidate told as failed before (it came late) is taken too; a second
+        result for a finished one is ignored.
+
+        Raises
+        ------
+        SearchError
+            The path was never asked for, or the objective is missing or not a finite number.
+        """
+        candidate = self._asked(path)
+        value = metrics.get(self.objective)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise SearchError(
+                f"the result's '{self.objective}' must be a finite number, got {value!r}."
+            )
+        if candidate.state is not State.DONE:
+            self._num_pending -= candidate.state is State.PENDING
+            candidate.state = State.DONE
+            candidate.metrics = dict(metrics)
+            candidate.reason = ""
+        return candidate
+
+    def tell_failure(self, path: Mapping[str, Any], reason: str) -> Candidate:
+        """Exclude a path whose evaluation failed; a finished candidate stays as it is."""
+        candidate = self._asked(path)
+        if candidate.state is State.PENDING:
+            self._num_pending -= 1
+            candidate.state = State.FAILED
+            candidate.reason = reason
+        return candidate
+
+    def remember(self, path: Mapping[str, Any], outcome: Mapping[str, Any] | str) -> None:
+        """Give the outcome of a path ahead: metrics, or the reason of a failure.
+
+        A remembered path is told as soon as it is proposed instead of being asked for; so a
+        search resumed with its old results goes on where it stopped. Call before `ask`.
+        """
+        self._known[self.space.key(path)] = outcome
+
+    def is_new(self, key: PathKey) -> bool:
+        """Whether a path, given as positions, is feasible and was never proposed."""
+        return key not in self._candidates and self.sampler.is_feasible(key)
+
+    def top(self, count: int) -> list[Candidate]:
+        """Return the best finished candidates, best first; ties go to the earlier proposed."""
+        done = [c for c in self._candidates.values() if c.state is State.DONE]
+        return sorted(done, key=lambda c: (-c.metrics[self.objective], c.number))[:count]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """Every candidate so far, in the order of proposal."""
+        return list(self._candidates.values())
+
+    @property
+    def num_candidates(self) -> int:
+        """Number of candidates of the whole search, if the space has as many."""
+        return self.population_size * self.num_generations
+
+    def _asked(self, path: Mapping[str, Any]) -> Candidate:
+        key = self.space.key(path)
+        if key not in self._candidates or key in self._unasked:
+            raise SearchError(f"a result came for a path that was never asked for: {dict(path)}.")
+        return self._candidates[key]
+
+    def _start_generation(self) -> bool:
+        if self._finished or self.generation + 1 >= self.num_generations:
+            self._finished = True
+            return False
+        if self._candidates and not self.top(1):
+            reasons = {c.reason for c in self.candidates}
+            raise SearchError(
+                f"all {len(self._candidates)} candidates failed, the search cannot go on. "
+                f"Reasons: {'; '.join(sorted(reasons)[:3])}."
+            )
+        self.generation += 1
+        generator = np.random.default_rng([self.seed, self.generation])
+        for key in itertools.islice(self.propose(generator), self.population_size):
+            self._add(key)
+        self._finished = not self._unasked
+        self._tell_remembered()
+        return not self._finished
+
+    def _add(self, key: PathKey) -> None:
+        path = self.space.decode([key])[0]
+        costs = {metric: table.price(path) for metric, table in self.costs.items()}
+        self._candidates[key] = Candidate(path, len(self._candidates), self.generation, costs)
+        self._unasked.append(key)
+        self._num_pending += 1
+
+    def _tell_remembered(self) -> None:
+        remembered = [key for key in self._unasked if key in self._known]
+        self._unasked = [key for key in self._unasked if key not in self._known]
+        for key in remembered:
+            path, outcome = self._candidates[key].path, self._known.pop(key)
+            if isinstance(outcome, str):
+                self.tell_failure(path, outcome)
+            else:
+                self.tell(path, outcome)

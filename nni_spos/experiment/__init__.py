@@ -1,0 +1,1 @@
+"""Everything that an nnictl experiment runs."""

@@ -1,0 +1,67 @@
+"""Cost tables of a recipe's space, kept in a file so that the tuner need not import PyTorch.
+
+NNI gives a tuner ten seconds to connect. The tables are therefore built in a process of their
+own, once, and read from the recipe's output folder after that.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from nni_spos.cost_table import Costs, CostTable
+from nni_spos.errors import CostError
+from nni_spos.files import read_json, write_json
+from nni_spos.path import PathSpace
+from nni_spos.recipe import Recipe
+
+VERSION = 1
+
+
+def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
+    """Return the space of a recipe and its cost tables, built first if they are not on disk.
+
+    Raises
+    ------
+    CostError
+        The tables cannot be built; the message is that of the building process.
+    """
+    file = recipe.output / "costs.json"
+    if not file.exists() or read_json(file, CostError).get("made_for") != _made_for(recipe):
+        built = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "nni_spos.cli", "costs", str(recipe.file)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if built.returncode:
+            lines = built.stderr.strip().splitlines() or ["no message"]
+            raise CostError(lines[-1])
+    content = read_json(file, CostError)
+    try:
+        space = PathSpace.from_search_space(content["search_space"])
+        tables = [CostTable.from_json(table, space) for table in content["tables"]]
+    except (KeyError, TypeError) as problem:
+        raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
+    return space, {table.metric: table for table in tables}
+
+
+def save_costs(recipe: Recipe, space: PathSpace, costs: Costs) -> None:
+    """Write the tables where `load_costs` finds them."""
+    content = {
+        "version": VERSION,
+        "made_for": _made_for(recipe),
+        "search_space": space.to_search_space(),
+        "tables": [table.to_json() for table in costs.values()],
+    }
+    write_json(recipe.output / "costs.json", content)
+
+
+def _made_for(recipe: Recipe) -> dict[str, Any]:
+    data = recipe.data
+    return {
+        "space": {"name": recipe.space.name, **recipe.space.arguments},
+        "data": [data.name, data.image_size, data.num_classes],
+        "version": VERSION,
+    }

@@ -1,0 +1,248 @@
+"""Paths and the space they are drawn from.
+
+A *path* names one choice for every choice unit of a supernet. It is a plain dict, label to
+choice: the same that NNI's ``ModelSpace.freeze()``, an NNI trial and our JSON files use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nni_spos.errors import PathError, nearest
+from nni_spos.files import read_json, write_json
+
+Choice = str | int | float | bool
+Path = dict[str, Choice]
+PathKey = tuple[int, ...]
+Indices = npt.NDArray[np.int64]
+"""Paths as numbers, shape (num_paths, num_labels): entry [i, j] is the position of path i's
+choice among the choices of label j."""
+
+
+class PathSpace(Mapping[str, tuple[Choice, ...]]):
+    """The labels of a supernet's choice units, each with its choices, in a fixed order.
+
+    Choices are compared with their type: ``"4"`` is not ``4`` and ``1`` is not ``True``.
+
+    Parameters
+    ----------
+    choices
+        Label to its choices: text, whole or finite real numbers, or truth values.
+
+    Raises
+    ------
+    PathError
+        No label, a label without choices, a choice twice, or one of another type.
+
+    Examples
+    --------
+    >>> space = PathSpace({"layer_1": ["k3", "k5"], "width": [16, 32, 64]})
+    >>> space.size
+    6
+    >>> space.decode(space.encode([{"layer_1": "k5", "width": 16}]))
+    [{'layer_1': 'k5', 'width': 16}]
+    """
+
+    def __init__(self, choices: Mapping[str, Sequence[Choice]]):
+        if not choices:
+            raise PathError("a search space needs at least one label with choices.")
+        self._choices = {label: tuple(values) for label, values in choices.items()}
+        self._positions: dict[str, dict[tuple[type, Choice], int]] = {}
+        for label, values in self._choices.items():
+            if not isinstance(label, str):
+                raise PathError(f"label {label!r} must be text.")
+            for value in values:
+                if type(value) not in (str, int, float, bool) or (
+                    isinstance(value, float) and not math.isfinite(value)
+                ):
+                    raise PathError(
+                        f"label '{label}': {value!r} cannot be a choice. "
+                        "Allowed: text, finite numbers, true and false."
+                    )
+            positions = {(type(value), value): i for i, value in enumerate(values)}
+            if not values:
+                raise PathError(f"label '{label}' has no choices.")
+            if len(positions) < len(values):
+                raise PathError(f"label '{label}' names a choice twice: {_listed(values)}.")
+            self._positions[label] = positions
+
+    def __getitem__(self, label: str) -> tuple[Choice, ...]:
+        return self._choices[label]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices)
+
+    def __len__(self) -> int:
+        return len(self._choices)
+
+    def __eq__(self, other: object) -> bool:
+        # 1 == True == 1.0 in Python, hence the comparison of types, in the order of labels.
+        if not isinstance(other, PathSpace):
+            return NotImplemented
+        return list(self._positions.items()) == list(other._positions.items())
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._choices.items()))
+
+    def __repr__(self) -> str:
+        return f"PathSpace({self._choices!r})"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in their fixed order."""
+        return tuple(self._choices)
+
+    @property
+    def num_choices(self) -> tuple[int, ...]:
+        """Number of choices of each label."""
+        return tuple(len(values) for values in self._choices.values())
+
+    @property
+    def size(self) -> int:
+        """Number of paths, exact (a Python integer)."""
+        return math.prod(self.num_choices)
+
+    def validate(self, path: Mapping[str, Any]) -> Path:
+        """Return `path` with the labels in the order of the space.
+
+        Raises
+        ------
+        PathError
+            A label is missing or unknown, or a choice is not one of the label's.
+        """
+        if not isinstance(path, Mapping):
+            raise PathError(
+                f"a path maps every label to a choice, got {type(path).__name__}: {path!r:.80}."
+            )
+        missing = [label for label in self if label not in path]
+        extra = [label for label in path if label not in self._choices]
+        if extra:
+            raise PathError(
+                f"label '{extra[0]}' is not in the search space{nearest(extra[0], self) or '.'} "
+                f"Labels: {_listed(self)}."
+            )
+        if missing:
+            raise PathError(f"the path has no choice for {_listed(missing)}.")
+        for label, positions in self._positions.items():
+            self._position(label, positions, path[label])
+        return {label: path[label] for label in self}
+
+    def _position(
+        self, label: str, positions: Mapping[tuple[type, Choice], int], choice: Any
+    ) -> int:
+        try:
+            return positions[type(choice), choice]
+        except (KeyError, TypeError):
+            twin = [value for value in self[label] if str(value) == str(choice)]
+            hint = f" (did you mean {twin[0]!r}, a {type(twin[0]).__name__}?)" if twin else ""
+            raise PathError(
+                f"label '{label}': {choice!r} is not a choice{hint}. "
+                f"Choices: {_listed(self[label])}."
+            ) from None
+
+    def key(self, path: Mapping[str, Any]) -> PathKey:
+        """Positions of a path's choices: hashable, equal for equal paths. Raises PathError."""
+        path = self.validate(path)
+        return tuple(
+            positions[type(path[label]), path[label]]
+            for label, positions in self._positions.items()
+        )
+
+    def encode(self, paths: Iterable[Mapping[str, Any]]) -> Indices:
+        """Turn paths into positions, shape (num_paths, num_labels). Raises PathError."""
+        keys = [self.key(path) for path in paths]
+        return np.array(keys, dtype=np.int64).reshape(len(keys), len(self))
+
+    def decode(self, indices: npt.ArrayLike) -> list[Path]:
+        """Turn positions, shape (num_paths, num_labels), into paths."""
+        values = list(self._choices.items())
+        return [
+            {label: choices[i] for (label, choices), i in zip(values, row, strict=True)}
+            for row in np.asarray(indices).tolist()
+        ]
+
+    def enumerate(self) -> Indices:
+        """All paths in lexicographic order, shape (size, num_labels): for small spaces."""
+        grid = np.indices(self.num_choices, dtype=np.int64)
+        return grid.reshape(len(self), -1).T
+
+    def to_search_space(self) -> dict[str, Any]:
+        """Return NNI's search-space JSON: ``{label: {"_type": "choice", "_value": [...]}}``."""
+        return {
+            label: {"_type": "choice", "_value": list(values)} for label, values in self.items()
+        }
+
+    @classmethod
+    def from_search_space(cls, search_space: Any) -> PathSpace:
+        """Read NNI's search-space JSON.
+
+        Raises
+        ------
+        PathError
+            An entry is not of type ``choice``; the label and what is there are named.
+        """
+        if not isinstance(search_space, Mapping):
+            raise PathError("a search space maps every label to its choices.")
+        choices = {}
+        for label, entry in search_space.items():
+            if not (
+                isinstance(entry, Mapping)
+                and entry.get("_type") == "choice"
+                and isinstance(entry.get("_value"), list)
+            ):
+                raise PathError(
+                    f"label '{label}': {json.dumps(entry):.80} is not supported. "
+                    'Allowed: {"_type": "choice", "_value": [...]}.'
+                )
+            choices[label] = entry["_value"]
+        return cls(choices)
+
+    @classmethod
+    def from_model_space(cls, model_space: Any) -> PathSpace:
+        """Read the labels and choices of an NNI ``ModelSpace``, mutated to a supernet or not.
+
+        Raises
+        ------
+        PathError
+            A mutable is not a plain choice among values, e.g. an ``InputChoice``.
+        """
+        choices = {}
+        for label, mutable in model_space.simplify().items():
+            if not hasattr(mutable, "values") or hasattr(mutable, "n_chosen"):
+                raise PathError(
+                    f"label '{label}' is a {type(mutable).__name__}; only single choices among "
+                    "values (LayerChoice, nni.choice) can be searched."
+                )
+            choices[label] = list(mutable.values)
+        return cls(choices)
+
+
+def load_path(file: str | os.PathLike[str], space: PathSpace | None = None) -> Path:
+    """Read a path from a JSON file and, if a space is given, check it. Raises PathError."""
+    path = read_json(file, PathError)
+    if not isinstance(path, dict):
+        raise PathError(f"{file}: a path is one JSON object, label to choice.")
+    if space is None:
+        return path
+    try:
+        return space.validate(path)
+    except PathError as problem:
+        raise PathError(f"{file}: {problem}") from None
+
+
+def save_path(file: str | os.PathLike[str], path: Mapping[str, Choice]) -> None:
+    """Write a path as JSON, atomically."""
+    write_json(file, dict(path))
+
+
+def _listed(values: Iterable[Any]) -> str:
+    values = [value if isinstance(value, str) else repr(value) for value in values]
+    shown = values if len(values) <= 12 else [*values[:10], "...", values[-1]]
+    return ", ".join(shown)

@@ -1,0 +1,245 @@
+"""One YAML file that says everything about a run, from data to the retrained network.
+
+Loading checks every key and value and imports neither PyTorch nor NNI, so that the tuner and
+the command line can refuse a wrong recipe at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import schema
+import yaml
+
+from nni_spos.constraint import Constraint
+from nni_spos.errors import RecipeError, nearest
+from nni_spos.settings import (
+    BOOL,
+    COUNT,
+    POSITIVE_INT,
+    TEXT,
+    Rule,
+    one_of,
+    optional,
+    read_settings,
+    real,
+    setting,
+)
+
+DATASETS = ("digits", "fashion_mnist", "cifar10", "image_folder")
+AUGMENTATIONS = ("none", "shift", "crop_flip", "imagenet")
+
+
+def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
+    """Parse every text of a list. Raises ConstraintError."""
+    return tuple(Constraint.parse(text) for text in texts)
+
+
+CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """Which search space: a name of `nni_spos.spaces`, with arguments of its class."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Images and how they are split; see `nni_spos.data`."""
+
+    name: str = setting(one_of(*DATASETS))
+    root: str | None = setting(optional(TEXT), None)
+    download: bool = setting(BOOL, False)
+    image_size: int | None = setting(optional(POSITIVE_INT), None)
+    num_classes: int | None = setting(optional(POSITIVE_INT), None)
+    augmentation: str | None = setting(optional(one_of(*AUGMENTATIONS)), None)
+    num_train: int | None = setting(optional(POSITIVE_INT), None)
+    num_validation: int | None = setting(optional(POSITIVE_INT), None)
+    split_seed: int = setting(COUNT, 0)
+    workers: int = setting(COUNT, 0)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How weights are trained, of the supernet or of a retrained path (paper: section 4)."""
+
+    epochs: int | None = setting(optional(POSITIVE_INT), None)
+    steps: int | None = setting(optional(POSITIVE_INT), None)
+    batch_size: int = setting(POSITIVE_INT, 1024)
+    learning_rate: float = setting(real(0), 0.5)
+    momentum: float = setting(real(0, 1), 0.9)
+    weight_decay: float = setting(real(0), 4e-5)
+    label_smoothing: float = setting(real(0, 1), 0.1)
+    warmup_steps: int = setting(COUNT, 0)
+    gradient_clip: float | None = setting(optional(real(0)), None)
+    channels_last: bool = setting(BOOL, True)
+    precision: str = setting(one_of("auto", "32-true", "16-mixed", "bf16-mixed"), "auto")
+    seed: int = setting(COUNT, 0)
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise RecipeError("give either 'epochs' or 'steps'.")
+
+
+@dataclass(frozen=True)
+class SupernetSettings(TrainSettings):
+    """Training of the supernet: how, and which prior draws the paths."""
+
+    prior: str = setting(one_of("uniform"), "uniform")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a path is scored with the supernet's weights (paper: section 3.4)."""
+
+    recalibrate: bool = setting(BOOL, True)
+    recalibration_images: int = setting(POSITIVE_INT, 20_000)
+    batch_size: int = setting(POSITIVE_INT, 256)
+    seed: int = setting(COUNT, 0)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The search; the defaults are those of the paper's Algorithm 1."""
+
+    algorithm: str = setting(one_of("evolution", "random"), "evolution")
+    constraints: tuple[Constraint, ...] = setting(CONSTRAINTS, (), parse_constraints)
+    population_size: int = setting(POSITIVE_INT, 50)
+    num_generations: int = setting(POSITIVE_INT, 20)
+    top_k: int = setting(POSITIVE_INT, 10)
+    num_mutations: int | None = setting(optional(COUNT), None)
+    num_crossovers: int | None = setting(optional(COUNT), None)
+    mutation_prob: float = setting(real(0, 1), 0.1)
+    objective: str = setting(TEXT, "top1")
+    seed: int = setting(COUNT, 0)
+
+    def __post_init__(self) -> None:
+        bred = (self.num_mutations or 0) + (self.num_crossovers or 0)
+        if bred > self.population_size:
+            raise RecipeError(
+                f"num_mutations + num_crossovers = {bred} exceeds population_size = "
+                f"{self.population_size}."
+            )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe.
+
+    Parameters
+    ----------
+    file
+        Where it was read; relative file names in it are relative to its folder.
+    output
+        Folder for checkpoints, cost tables and results.
+    space, data, supernet, evaluation, search, retrain
+        Its sections.
+    """
+
+    file: FilePath
+    output: FilePath
+    space: SpaceSettings
+    data: DataSettings
+    supernet: SupernetSettings
+    evaluation: EvaluationSettings
+    search: SearchSettings
+    retrain: TrainSettings
+
+    @property
+    def checkpoint(self) -> FilePath:
+        """The trained supernet."""
+        return self.output / "supernet.pt"
+
+    def with_search(self, changes: Mapping[str, Any], where: str) -> Recipe:
+        """Return the recipe with some keys of its search section replaced. Raises RecipeError."""
+        changed = read_settings(SearchSettings, changes, where)
+        given = {key: getattr(changed, key) for key in changes}
+        try:
+            search = dataclasses.replace(self.search, **given)
+        except RecipeError as problem:
+            raise RecipeError(f"{where}: {problem}") from None
+        return dataclasses.replace(self, search=search)
+
+
+_SECTIONS: dict[str, type[Any]] = {
+    "data": DataSettings,
+    "supernet": SupernetSettings,
+    "evaluation": EvaluationSettings,
+    "search": SearchSettings,
+    "retrain": TrainSettings,
+}
+
+
+def load_recipe(file: str | os.PathLike[str]) -> Recipe:
+    """Read and check a recipe.
+
+    Raises
+    ------
+    RecipeError
+        The file is missing or not YAML, or a key or value in it is wrong; the message names the
+        file, the key and what is allowed.
+    """
+    file = FilePath(file).absolute()
+    content = read_yaml(file)
+    keys = ["output", "space", *_SECTIONS]
+    unknown = [key for key in content if key not in keys]
+    if unknown:
+        raise RecipeError(
+            f"{file.name}: unknown key '{unknown[0]}'{nearest(unknown[0], keys) or '.'} "
+            f"Keys: {', '.join(keys)}."
+        )
+    missing = [key for key in keys if key not in content and key not in ("evaluation", "search")]
+    if missing:
+        raise RecipeError(f"{file.name}: the key '{missing[0]}' is missing.")
+    if not isinstance(content["output"], str):
+        raise RecipeError(f"{file.name}: output: must be the name of a folder.")
+    sections = {}
+    for name, cls in _SECTIONS.items():
+        where = f"{file.name}: {name}"
+        try:
+            sections[name] = read_settings(cls, content.get(name), where)
+        except RecipeError as problem:
+            text = str(problem)
+            raise RecipeError(text if text.startswith(where) else f"{where}: {text}") from None
+    data: DataSettings = sections["data"]
+    if data.root is not None:
+        root = file.parent / FilePath(data.root).expanduser()
+        sections["data"] = dataclasses.replace(data, root=str(root))
+    return Recipe(
+        file=file,
+        output=FilePath(os.path.normpath(file.parent / FilePath(content["output"]).expanduser())),
+        space=_read_space(content["space"], f"{file.name}: space"),
+        **sections,
+    )
+
+
+def read_yaml(file: FilePath) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping, without executing anything. Raises RecipeError."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{file}: no such file.") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"{file}: cannot be read ({problem}).") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+        text = " ".join(str(problem).split())
+        raise RecipeError(f"{file}: is not valid YAML ({text}).") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{file}: must be a YAML mapping of keys to values.")
+    return content
+
+
+def _read_space(content: Any, where: str) -> SpaceSettings:
+    if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
+        raise RecipeError(f"{where}: must be a mapping with the key 'name', got {content!r:.80}.")
+    return SpaceSettings(
+        content["name"], {key: value for key, value in content.items() if key != "name"}
+    )
