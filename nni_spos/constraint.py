@@ -13,11 +13,11 @@ GRAMMAR = (
     "in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'"
 )
 
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z]*)"
 _METRIC = r"([a-z][a-z0-9_]*(?:\([A-Za-z0-9_.:-]+\))?)"
 _ONE_SIDED = re.compile(rf"\s*{_METRIC}\s*(<=|>=)\s*{_NUMBER}\s*")
 _TWO_SIDED = re.compile(rf"\s*{_NUMBER}\s*<=\s*{_METRIC}\s*<=\s*{_NUMBER}\s*")
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_UNITS = {"": 0, "k": 3, "M": 6, "G": 9}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Constraint:
         return self.low <= cost <= self.high
 
     def __str__(self) -> str:
-        low, high = format_cost(self.low), format_cost(self.high)
+        low, high = _written(self.low), _written(self.high)
         if math.isinf(self.low):
             return f"{self.metric} <= {high}"
         if math.isinf(self.high):
@@ -100,4 +100,18 @@ def format_cost(cost: float) -> str:
 def _number(number: str, unit: str, text: str) -> float:
     if unit not in _UNITS:
         raise ConstraintError(f"{text!r}: unknown unit '{unit}'. Write {GRAMMAR}.")
-    return float(number) * _UNITS[unit]
+    mantissa, _, exponent = number.lower().partition("e")
+    # Scaled in decimal: 0.268028144 * 1e9 falls short of 268028144 and would refuse that cost.
+    bound = float(f"{mantissa}e{int(exponent or 0) + _UNITS[unit]}")
+    if math.isinf(bound):
+        raise ConstraintError(f"{text!r}: the number is too large. Leave the limit out instead.")
+    return bound
+
+
+def _written(bound: float) -> str:
+    """Write a bound so that parsing gives the same number; with a unit if six digits do."""
+    text = format_cost(bound)
+    match = re.fullmatch(_NUMBER, text)
+    if match and _number(match[1], match[2], text) == bound:
+        return text
+    return repr(float(bound)).removesuffix(".0")

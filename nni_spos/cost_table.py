@@ -57,7 +57,8 @@ class CostTable:
     Raises
     ------
     CostError
-        A factor names an unknown label, has the wrong shape or an entry that is not finite.
+        A factor names an unknown label or one twice, has the wrong shape or an entry that is not
+        finite.
 
     Examples
     --------
@@ -77,6 +78,8 @@ class CostTable:
         self.space = space
         self.constant = constant
         self.factors = tuple(factors)
+        if not isinstance(metric, str):
+            raise CostError(f"the name of a cost must be text, got {metric!r:.80}.")
         if not math.isfinite(constant):
             raise CostError(f"cost table {metric}: the constant {constant!r} is not finite.")
         columns = {label: column for column, label in enumerate(space)}
@@ -132,7 +135,9 @@ class CostTable:
                 f"cost table {self.metric}: the costs of {', '.join(labels)} depend on each other "
                 f"in more than {MAX_JOINT_SIZE} combinations."
             )
-        joint: npt.NDArray[Any] = np.zeros(shape, dtype=np.result_type(*(f.table for f in group)))
+        joint: npt.NDArray[Any] = np.zeros(
+            shape, np.result_type(np.int64, *(f.table for f in group))
+        )
         for factor in group:
             order = sorted(range(len(factor.labels)), key=lambda i: labels.index(factor.labels[i]))
             present = [len(self.space[x]) if x in factor.labels else 1 for x in labels]
@@ -177,7 +182,7 @@ class CostTable:
                 for entry in content["factors"]
             ]
             return cls(content["metric"], space, content["constant"], factors)
-        except (KeyError, TypeError, ValueError) as problem:
+        except (KeyError, TypeError, ValueError, OverflowError) as problem:
             raise CostError(f"not a cost table ({type(problem).__name__}: {problem}).") from None
 
 
@@ -189,6 +194,10 @@ def _check_factor(factor: Factor, metric: str, space: PathSpace) -> None:
     unknown = [label for label in factor.labels if label not in space]
     if unknown:
         raise CostError(f"cost table {metric}: label '{unknown[0]}' is not in the space.")
+    if len(set(factor.labels)) < len(factor.labels):
+        raise CostError(
+            f"cost table {metric}: the factor of {', '.join(factor.labels)} names a label twice."
+        )
     shape = tuple(len(space[label]) for label in factor.labels)
     if factor.table.shape != shape:
         raise CostError(

@@ -6,7 +6,6 @@ choice: the same that NNI's ``ModelSpace.freeze()``, an NNI trial and our JSON f
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -170,8 +169,12 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
 
     def enumerate(self) -> Indices:
         """All paths in lexicographic order, shape (size, num_labels): for small spaces."""
-        grid = np.indices(self.num_choices, dtype=np.int64)
-        return grid.reshape(len(self), -1).T
+        columns = []
+        rest = np.arange(self.size, dtype=np.int64)
+        for num_choices in reversed(self.num_choices):
+            rest, column = np.divmod(rest, num_choices)
+            columns.append(column)
+        return np.stack(columns[::-1], axis=1)
 
     def to_search_space(self) -> dict[str, Any]:
         """Return NNI's search-space JSON: ``{label: {"_type": "choice", "_value": [...]}}``."""
@@ -198,7 +201,7 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
                 and isinstance(entry.get("_value"), list)
             ):
                 raise PathError(
-                    f"label '{label}': {json.dumps(entry):.80} is not supported. "
+                    f"label '{label}': {entry!r:.80} is not supported. "
                     'Allowed: {"_type": "choice", "_value": [...]}.'
                 )
             choices[label] = entry["_value"]

@@ -24,6 +24,7 @@ from nni_spos.settings import (
     POSITIVE_INT,
     TEXT,
     Rule,
+    check_settings,
     one_of,
     optional,
     read_settings,
@@ -160,8 +161,7 @@ class Recipe:
 
     def with_search(self, changes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe with some keys of its search section replaced. Raises RecipeError."""
-        changed = read_settings(SearchSettings, changes, where)
-        given = {key: getattr(changed, key) for key in changes}
+        given = check_settings(SearchSettings, changes, where)
         try:
             search = dataclasses.replace(self.search, **given)
         except RecipeError as problem:
@@ -193,7 +193,7 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     unknown = [key for key in content if key not in keys]
     if unknown:
         raise RecipeError(
-            f"{file.name}: unknown key '{unknown[0]}'{nearest(unknown[0], keys) or '.'} "
+            f"{file.name}: unknown key {unknown[0]!r:.80}{nearest(unknown[0], keys) or '.'} "
             f"Keys: {', '.join(keys)}."
         )
     missing = [key for key in keys if key not in content and key not in ("evaluation", "search")]
@@ -211,11 +211,11 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
             raise RecipeError(text if text.startswith(where) else f"{where}: {text}") from None
     data: DataSettings = sections["data"]
     if data.root is not None:
-        root = file.parent / FilePath(data.root).expanduser()
+        root = file.parent / os.path.expanduser(data.root)
         sections["data"] = dataclasses.replace(data, root=str(root))
     return Recipe(
         file=file,
-        output=FilePath(os.path.normpath(file.parent / FilePath(content["output"]).expanduser())),
+        output=FilePath(os.path.normpath(file.parent / os.path.expanduser(content["output"]))),
         space=_read_space(content["space"], f"{file.name}: space"),
         **sections,
     )
@@ -229,7 +229,7 @@ def read_yaml(file: FilePath) -> dict[str, Any]:
         raise RecipeError(f"{file}: no such file.") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise RecipeError(f"{file}: cannot be read ({problem}).") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as problem:
+    except Exception as problem:  # PyYAML fails in many ways, e.g. KeyError for '!!bool x'
         text = " ".join(str(problem).split())
         raise RecipeError(f"{file}: is not valid YAML ({text}).") from None
     if not isinstance(content, dict):

@@ -7,6 +7,7 @@ the checks themselves are those of the `schema` package.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -29,11 +30,11 @@ TEXT: Rule = (schema.And(str, len), "text")
 
 
 def real(low: float, high: float = float("inf")) -> Rule:
-    """Rule for a number in a closed interval."""
+    """Rule for a finite number in a closed interval."""
     limits = f"a number >= {low}" if high == float("inf") else f"a number from {low} to {high}"
 
     def inside(x: Any) -> bool:
-        return type(x) in (int, float) and low <= x <= high
+        return type(x) in (int, float) and math.isfinite(x) and low <= x <= high
 
     return inside, limits
 
@@ -84,14 +85,19 @@ def read_settings(cls: type[T], content: Any, where: str) -> T:
     RecipeError
         An unknown key (with the nearest valid one), a missing key or a value outside its rule.
     """
+    return cls(**check_settings(cls, content, where))
+
+
+def check_settings(cls: type[Any], content: Any, where: str) -> dict[str, Any]:
+    """Check and convert the given keys only, as `read_settings` does, without the defaults."""
     content = {} if content is None else content
     if not isinstance(content, Mapping):
         raise RecipeError(f"{where}: must map keys to values, got {content!r:.80}.")
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
     unknown = [key for key in content if key not in fields]
     if unknown:
         raise RecipeError(
-            f"{where}: unknown key '{unknown[0]}'{nearest(unknown[0], fields) or '.'} "
+            f"{where}: unknown key {unknown[0]!r:.80}{nearest(unknown[0], fields) or '.'} "
             f"Keys: {', '.join(fields)}."
         )
     missing = [
@@ -101,7 +107,7 @@ def read_settings(cls: type[T], content: Any, where: str) -> T:
     ]
     if missing:
         raise RecipeError(f"{where}: the key '{missing[0]}' is missing.")
-    return cls(**{key: _checked(fields[key], value, where) for key, value in content.items()})
+    return {key: _checked(fields[key], value, where) for key, value in content.items()}
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, where: str) -> Any:

@@ -3,7 +3,7 @@
 from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.evolution import EvolutionSearch
 from nni_spos.evolution.feasible import FeasibleSampler
-from nni_spos.evolution.journal import Journal
+from nni_spos.evolution.journal import Journal, read_journal
 from nni_spos.evolution.random_search import RandomSearch
 from nni_spos.evolution.search import Search, Signal
 
@@ -16,4 +16,5 @@ __all__ = [
     "Search",
     "Signal",
     "State",
+    "read_journal",
 ]

@@ -45,6 +45,7 @@ class FeasibleSampler:
         self.space = space
         self.constraints = tuple(constraints)
         self._tables = []
+        self._extents: dict[str, str] = {}
         for limit in self.constraints:
             if limit.metric not in costs:
                 raise ConstraintError(
@@ -53,12 +54,14 @@ class FeasibleSampler:
                 )
             table = costs[limit.metric]
             low, high = table.cheapest()[0], table.dearest()[0]
+            extent = (
+                f"{limit.metric} of this space lies between {format_cost(low)} (cheapest path) "
+                f"and {format_cost(high)} (dearest path)"
+            )
             if low > limit.high or high < limit.low:
-                raise InfeasibleError(
-                    f"no path meets '{limit}': {limit.metric} of this space lies between "
-                    f"{format_cost(low)} (cheapest path) and {format_cost(high)} (dearest path)."
-                )
+                raise InfeasibleError(f"no path meets '{limit}': {extent}.")
             self._tables.append(table)
+            self._extents[limit.metric] = extent
         self._all: Indices | None = None
         if space.size <= self.ENUMERATE_BELOW:
             everything = space.enumerate()
@@ -98,4 +101,7 @@ class FeasibleSampler:
 
     def _nothing(self, tried: str) -> InfeasibleError:
         limits = " and ".join(f"'{limit}'" for limit in self.constraints)
-        return InfeasibleError(f"none of {tried} meets {limits}. Widen the limits.")
+        return InfeasibleError(
+            f"none of {tried} meets {limits}. {'; '.join(self._extents.values())}. "
+            "Widen the limits."
+        )

@@ -56,7 +56,12 @@ class Journal:
 
     def append(self, candidate: Candidate) -> None:
         """Record a finished or failed candidate; on return it is on the disk."""
-        outcome: dict[str, Any] = {"path": candidate.path}
+        outcome: dict[str, Any] = {
+            "number": candidate.number,
+            "generation": candidate.generation,
+            "path": candidate.path,
+            "costs": candidate.costs,
+        }
         if candidate.state is State.DONE:
             outcome["metrics"] = candidate.metrics
         else:
@@ -67,28 +72,78 @@ class Journal:
             os.fsync(stream.fileno())
 
     def _read(self, header: Mapping[str, Any]) -> None:
-        lines = self.file.read_bytes().split(b"\n")
-        complete, rest = lines[:-1], lines[-1]
-        try:
-            found, *outcomes = [json.loads(line) for line in complete]
-            settings = found["settings"]
-            version = found["journal_version"]
-            self.outcomes = [(o["path"], o.get("metrics", o.get("failed"))) for o in outcomes]
-        except (ValueError, KeyError, TypeError) as problem:
-            raise SearchError(
-                f"{self.file}: is not a search journal ({problem}). Move it away to start anew."
-            ) from None
-        if version != VERSION:
-            raise SearchError(f"{self.file}: has version {version}; this is version {VERSION}.")
+        settings, candidates, rest = _parse(self.file)
         if settings != header["settings"]:
             expected = header["settings"]
+            absent = object()
             names = sorted(
-                key for key in {*settings, *expected} if settings.get(key) != expected.get(key)
+                key
+                for key in {*settings, *expected}
+                if settings.get(key, absent) != expected.get(key, absent)
             )
             raise SearchError(
                 f"{self.file}: belongs to a search with other settings ({', '.join(names)} "
                 "differ). Restore them to resume, or move the file away to start anew."
             )
+        self.outcomes = [
+            (c.path, c.metrics if c.state is State.DONE else c.reason) for c in candidates
+        ]
         if rest:
             warnings.warn(f"{self.file}: the last line was cut short; dropped.", stacklevel=3)
             os.truncate(self.file, self.file.stat().st_size - len(rest))
+
+
+def read_journal(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Candidate]]:
+    """Read a journal without touching it, also while a search is writing it.
+
+    Returns
+    -------
+    The settings of the search, and every finished or failed candidate in the order of proposal;
+    one that was recorded twice (a late result) counts with its last record.
+
+    Raises
+    ------
+    SearchError
+        The file is missing or is not a journal.
+    """
+    settings, candidates, _ = _parse(FilePath(file))
+    latest = {candidate.number: candidate for candidate in candidates}
+    return settings, [latest[number] for number in sorted(latest)]
+
+
+def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
+    """Return settings, candidates as recorded, and what follows the last complete line."""
+    try:
+        *complete, rest = file.read_bytes().split(b"\n")
+        found, *outcomes = [json.loads(line) for line in complete]
+        settings, version = found["settings"], found["journal_version"]
+        if not isinstance(settings, dict):
+            raise TypeError("the settings are damaged")
+        candidates = [_candidate(o) for o in outcomes] if version == VERSION else []
+    except OSError as problem:
+        raise SearchError(f"{file}: cannot be read ({problem.strerror}).") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
+        raise SearchError(
+            f"{file}: is not a search journal ({problem}). Move it away to start anew."
+        ) from None
+    if version != VERSION:
+        raise SearchError(f"{file}: has version {version}; this is version {VERSION}.")
+    return settings, candidates, rest
+
+
+def _candidate(outcome: Mapping[str, Any]) -> Candidate:
+    candidate = Candidate(
+        outcome["path"], outcome["number"], outcome["generation"], outcome["costs"]
+    )
+    if "metrics" in outcome:
+        candidate.state, candidate.metrics = State.DONE, outcome["metrics"]
+    else:
+        candidate.state, candidate.reason = State.FAILED, outcome["failed"]
+    mappings = (candidate.path, candidate.costs, candidate.metrics)
+    if (
+        not all(isinstance(mapping, dict) for mapping in mappings)
+        or type(candidate.number) is not int
+        or not isinstance(candidate.reason, str)
+    ):
+        raise TypeError("a record is damaged")
+    return candidate

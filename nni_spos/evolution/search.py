@@ -104,7 +104,7 @@ class Search(ABC):
                 return Signal.WAIT
             if not self._start_generation():
                 return Signal.FINISHED
-        return self._candidates[self._unasked.pop(0)].path
+        return dict(self._candidates[self._unasked.pop(0)].path)
 
     def tell(self, path: Mapping[str, Any], metrics: Mapping[str, Any]) -> Candidate:
         """Take the results of a path that was asked for.
@@ -151,6 +151,11 @@ class Search(ABC):
         """
         self._known[self.space.key(path)] = outcome
 
+    def find(self, path: Mapping[str, Any]) -> Candidate | None:
+        """Return the candidate of a path that was asked for, or None. Raises PathError."""
+        key = self.space.key(path)
+        return None if key in self._unasked else self._candidates.get(key)
+
     def is_new(self, key: PathKey) -> bool:
         """Whether a path, given as positions, is feasible and was never proposed."""
         return key not in self._candidates and self.sampler.is_feasible(key)
@@ -171,10 +176,10 @@ class Search(ABC):
         return self.population_size * self.num_generations
 
     def _asked(self, path: Mapping[str, Any]) -> Candidate:
-        key = self.space.key(path)
-        if key not in self._candidates or key in self._unasked:
+        candidate = self.find(path)
+        if candidate is None:
             raise SearchError(f"a result came for a path that was never asked for: {dict(path)}.")
-        return self._candidates[key]
+        return candidate
 
     def _start_generation(self) -> bool:
         if self._finished or self.generation + 1 >= self.num_generations:

@@ -44,4 +44,4 @@ class Prior(ABC):
             generator = np.random.default_rng([self.seed, number])
             self._block = self.space.decode(self.draw(self.BLOCK_SIZE, generator))
             self._block_number = number
-        return self._block[offset]
+        return dict(self._block[offset])

@@ -1,0 +1,436 @@
+"""The data sets: what is known about each without its files, and how its files are read.
+
+A data set has two parts. The *training set* is what `nni_spos.data.splits` divides into the
+training and the search-validation split; the *test set* is read by a function of its own, so that
+nothing reads it by accident.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import math
+import os
+import struct
+import sys
+import tarfile
+import warnings
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path as FilePath
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision.datasets import CIFAR10, FashionMNIST
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.utils import check_integrity
+
+from nni_spos.errors import DataError
+from nni_spos.recipe import DataSettings
+
+Labels = npt.NDArray[np.int64]
+
+DEBIAN_FASHION_MNIST = FilePath("/usr/share/datasets/fashion-mnist")
+TEST_FOLDERS = ("val", "validation", "test")
+_DOWNLOAD = "Set 'download: true' in the recipe's data section"
+_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known about a data set before any of its files is opened.
+
+    Parameters
+    ----------
+    name
+        As in the recipe.
+    num_classes
+        Number of classes.
+    channels
+        1 for grey, 3 for RGB images.
+    native_size
+        Height and width of the stored images in pixels; None where every image has its own.
+    image_size
+        Height and width that the network gets, in pixels.
+    mean, std
+        Of each channel, values scaled to [0, 1].
+    augmentation
+        Of training images: none, shift, crop_flip or imagenet.
+    """
+
+    name: str
+    num_classes: int
+    channels: int
+    native_size: int | None
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: str
+
+
+_SPECS = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec("digits", 10, 1, 8, 16, (0.3054,), (0.3760,), "shift"),
+        DatasetSpec("fashion_mnist", 10, 1, 28, 28, (0.2860,), (0.3530,), "crop_flip"),
+        DatasetSpec(
+            "cifar10",
+            10,
+            3,
+            32,
+            32,
+            (0.4914, 0.4822, 0.4465),
+            (0.2470, 0.2435, 0.2616),
+            "crop_flip",
+        ),
+        # Its number of classes is that of the user's folders; 0 is never returned.
+        DatasetSpec(
+            "image_folder",
+            0,
+            3,
+            None,
+            224,
+            (0.485, 0.456, 0.406),
+            (0.229, 0.224, 0.225),
+            "imagenet",
+        ),
+    )
+}
+
+
+def dataset_spec(settings: DataSettings) -> DatasetSpec:
+    """Describe the data set of a recipe; only an image folder's class folders may be listed.
+
+    Raises
+    ------
+    DataError
+        `num_classes` contradicts the data set, or is not given for an image folder whose training
+        folder is missing.
+
+    Examples
+    --------
+    >>> dataset_spec(DataSettings("fashion_mnist")).image_size
+    28
+    """
+    spec = _SPECS[settings.name]
+    num_classes = settings.num_classes
+    if settings.name != "image_folder":
+        if num_classes not in (None, spec.num_classes):
+            raise DataError(
+                f"{spec.name} has {spec.num_classes} classes, but the recipe's data section says "
+                f"num_classes = {num_classes}."
+            )
+        num_classes = spec.num_classes
+    elif num_classes is None:
+        num_classes = len(_class_names(_image_folder_root(settings) / "train"))
+    return dataclasses.replace(
+        spec,
+        num_classes=num_classes,
+        image_size=settings.image_size or spec.image_size,
+        augmentation=settings.augmentation or spec.augmentation,
+    )
+
+
+class ImageTensor:
+    """Images of one size, all in memory.
+
+    Parameters
+    ----------
+    images
+        Shape (N, C, H, W), uint8.
+    labels
+        Shape (N,).
+    """
+
+    def __init__(self, images: Tensor, labels: Labels):
+        self._images = images
+        self.labels = labels
+
+    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Return images, shape (len(indices), C, H, W), uint8."""
+        return self._images[torch.from_numpy(indices)]
+
+
+class ImageFiles:
+    """Image files that are decoded when they are needed, in RGB.
+
+    Parameters
+    ----------
+    folder
+        Has one folder of images for every class.
+    classes
+        Names of these folders; the position of a name is the label.
+
+    Raises
+    ------
+    DataError
+        A folder is missing or has no image.
+    """
+
+    def __init__(self, folder: FilePath, classes: list[str]):
+        self._folder = os.fsencode(folder)
+        positions = {name: label for label, name in enumerate(classes)}
+        try:
+            samples = make_dataset(str(folder), positions, extensions=IMG_EXTENSIONS)
+        except (OSError, ValueError) as problem:
+            raise DataError(f"image_folder: {folder}: {_one_line(problem)}.") from None
+        # One array of bytes, not a list of a million objects: worker processes share it for good,
+        # because reading it changes no reference count.
+        self._names = np.array([os.fsencode(os.path.relpath(name, folder)) for name, _ in samples])
+        self.labels = np.array([label for _, label in samples], dtype=np.int64)
+
+    def read(self, indices: npt.NDArray[np.int64]) -> list[Image.Image]:
+        """Decode images. Raises DataError with the name of a file that cannot be read."""
+        return [self._decode(bytes(self._names[i])) for i in indices]
+
+    def _decode(self, name: bytes) -> Image.Image:
+        file = os.fsdecode(os.path.join(self._folder, name))
+        try:
+            with Image.open(file) as image:
+                return image.convert("RGB")
+        except (*_DAMAGED, Image.DecompressionBombError) as problem:
+            raise DataError(f"{file}: cannot be read as an image ({_one_line(problem)}).") from None
+
+
+ImageStore = ImageTensor | ImageFiles
+
+
+def open_training_set(settings: DataSettings, spec: DatasetSpec) -> ImageStore:
+    """Open all labelled images that may be seen before the final test.
+
+    Raises
+    ------
+    DataError
+        The files are missing (the message says where they were looked for and how to get them),
+        damaged, or hold another number of classes than `spec`.
+    """
+    for key, value in (("root", settings.root), ("download", settings.download)):
+        unused = settings.name == "digits" or (settings.name, key) == ("image_folder", "download")
+        if value and unused:
+            warnings.warn(f"data: '{key}' is ignored for {settings.name}.", stacklevel=3)
+    return _open(settings, spec, train=True)
+
+
+def open_test_set(settings: DataSettings, spec: DatasetSpec) -> ImageStore:
+    """Open the test set. Raises DataError like `open_training_set`."""
+    return _open(settings, spec, train=False)
+
+
+def _open(settings: DataSettings, spec: DatasetSpec, train: bool) -> ImageStore:
+    if settings.name == "digits":
+        return _digits(train)
+    if settings.name == "fashion_mnist":
+        return _fashion_mnist(settings, train)
+    if settings.name == "cifar10":
+        return _cifar10(settings, train)
+    return _image_folder(settings, spec, train)
+
+
+def _digits(train: bool) -> ImageTensor:
+    digits = load_digits()
+    # Which fifth is the test set must never change, hence the fixed seed.
+    parts = train_test_split(
+        np.arange(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0
+    )
+    indices = np.sort(parts[0 if train else 1])
+    pixels = np.rint(digits.images[indices] * (255 / 16)).astype(np.uint8)
+    return ImageTensor(torch.from_numpy(pixels[:, None]), digits.target[indices].astype(np.int64))
+
+
+def _fashion_mnist(settings: DataSettings, train: bool) -> ImageTensor:
+    prefix = "train" if train else "t10k"
+    names = (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
+    files = None
+    searched = []
+    if settings.root is None and DEBIAN_FASHION_MNIST.is_dir():
+        searched.append(DEBIAN_FASHION_MNIST)
+        files = _find_idx(DEBIAN_FASHION_MNIST, names)
+    if files is None:
+        root = _root(settings)
+        searched += [root, root / "FashionMNIST" / "raw"]
+        with _download_lock(root) if settings.download else contextlib.nullcontext():
+            files = _find_idx(root, names)
+            if files is None and settings.download:
+                with _explained_download("fashion_mnist", root):
+                    FashionMNIST(root, download=True)
+                files = _find_idx(root, names)
+    if files is None:
+        raise DataError(
+            f"fashion_mnist: {names[0]}.gz and {names[1]}.gz are not in "
+            f"{' or '.join(map(str, searched))}. {_DOWNLOAD}, or install Debian's package "
+            "dataset-fashion-mnist."
+        )
+    images, labels = _read_idx(files[0], 3), _read_idx(files[1], 1)
+    if not (0 < len(images) == len(labels) and images.shape[1:] == (28, 28) and labels.max() < 10):
+        raise DataError(
+            f"fashion_mnist: {files[0]} and {files[1].name} do not belong together: images of "
+            f"shape {images.shape} and {len(labels)} labels. Delete them. {_DOWNLOAD}."
+        )
+    return ImageTensor(torch.from_numpy(images[:, None]), labels.astype(np.int64))
+
+
+def _find_idx(root: FilePath, names: tuple[str, str]) -> tuple[FilePath, FilePath] | None:
+    """Find the image and the label file: packed or not, plain or in torchvision's folders."""
+    for folder in (root, root / "FashionMNIST" / "raw"):
+        for suffix in (".gz", ""):
+            images, labels = (folder / (name + suffix) for name in names)
+            if images.is_file() and labels.is_file():
+                return images, labels
+    return None
+
+
+def _read_idx(file: FilePath, num_dimensions: int) -> npt.NDArray[np.uint8]:
+    """Read an array in the format of MNIST's files: type, dimensions, bytes."""
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            content: bytes = stream.read()
+        zeros, kind, dimensions, *shape = struct.unpack_from(f">HBB{num_dimensions}I", content)
+        size = math.prod(shape)
+        start = 4 + 4 * num_dimensions
+        if (zeros, kind, dimensions) != (0, 8, num_dimensions) or len(content) != start + size:
+            raise ValueError("unexpected header or length")
+    except _DAMAGED as problem:
+        raise DataError(
+            f"fashion_mnist: {file} is damaged ({_one_line(problem)}). Delete it. {_DOWNLOAD}, or "
+            "install Debian's package dataset-fashion-mnist again."
+        ) from None
+    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)
+
+
+class _Cifar10TrainingSet(CIFAR10):  # torchvision checks, so reads, the files of both lists
+    test_list: list[Any] = []  # noqa: RUF012
+
+
+class _Cifar10TestSet(CIFAR10):
+    train_list: list[Any] = []  # noqa: RUF012
+
+
+def _cifar10(settings: DataSettings, train: bool) -> ImageTensor:
+    part = _Cifar10TrainingSet if train else _Cifar10TestSet
+    root = _root(settings)
+    try:
+        if settings.download:
+            with _download_lock(root), _explained_download("cifar10", root):
+                dataset = part(root, train=train, download=True)
+        else:
+            dataset = part(root, train=train)
+    except (RuntimeError, OSError):
+        # torchvision says "not found or corrupted"; find out which.
+        folder = root / part.base_folder
+        lists = (*part.train_list, *part.test_list, (part.meta["filename"], part.meta["md5"]))
+        bad = [folder / name for name, md5 in lists if not check_integrity(folder / name, md5)]
+        if bad and bad[0].exists():
+            raise DataError(f"cifar10: {bad[0]} is damaged. Delete it. {_DOWNLOAD}.") from None
+        raise DataError(
+            f"cifar10: {bad[0].name if bad else 'data_batch_1'} is not in {folder}. {_DOWNLOAD}, "
+            f"or unpack {part.filename} into {root}."
+        ) from None
+    images = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return ImageTensor(images, np.array(dataset.targets, dtype=np.int64))
+
+
+def _image_folder(settings: DataSettings, spec: DatasetSpec, train: bool) -> ImageFiles:
+    root = _image_folder_root(settings)
+    classes = _class_names(root / "train")
+    if len(classes) != spec.num_classes:
+        raise DataError(
+            f"image_folder: {root / 'train'} has {len(classes)} class folders, but the recipe's "
+            f"data section says num_classes = {spec.num_classes}."
+        )
+    if train:
+        return ImageFiles(root / "train", classes)
+    folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    if folder is None:
+        raise DataError(
+            f"image_folder: {root} has no test images. Put them into val/CLASS/ "
+            f"(or validation/CLASS/ or test/CLASS/), with the classes of train/."
+        )
+    different = sorted(set(classes) ^ set(_class_names(folder)))
+    if different:
+        raise DataError(
+            f"image_folder: the class folder '{different[0]}' is in only one of {root / 'train'} "
+            f"and {folder}; both must have the same classes."
+        )
+    return ImageFiles(folder, classes)
+
+
+def _image_folder_root(settings: DataSettings) -> FilePath:
+    if settings.root is None:
+        raise DataError(
+            "image_folder: the recipe's data section needs 'root', a folder with train/CLASS/*.jpg "
+            "and val/CLASS/*.jpg."
+        )
+    return FilePath(settings.root)
+
+
+def _class_names(folder: FilePath) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    except OSError:
+        names = []
+    if not names:
+        raise DataError(
+            f"image_folder: {folder} has no class folders. The root must have train/CLASS/*.jpg "
+            "and val/CLASS/*.jpg."
+        )
+    return sorted(names)
+
+
+def _root(settings: DataSettings) -> FilePath:
+    """Where torchvision's data sets are: the recipe's root, else the user's cache."""
+    if settings.root is not None:
+        return FilePath(settings.root)
+    cache = os.environ.get("XDG_CACHE_HOME") or FilePath.home() / ".cache"
+    return FilePath(cache) / "nni_spos" / "datasets"
+
+
+@contextlib.contextmanager
+def _download_lock(root: FilePath) -> Iterator[None]:
+    """Let one process at a time look for files and download them: trials start together."""
+    lock: contextlib.AbstractContextManager[Any]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(root / ".download.lock")
+        lock.acquire()
+    except OSError:
+        lock = contextlib.nullcontext()  # nobody can be downloading into a folder like that
+    try:
+        yield
+    finally:
+        if isinstance(lock, filelock.BaseFileLock):
+            lock.release()
+
+
+@contextlib.contextmanager
+def _explained_download(name: str, root: FilePath) -> Iterator[None]:
+    """Turn whatever a failed download raises into one line; keep standard output clean."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        HTTPException,
+        tarfile.TarError,
+        zlib.error,
+    ) as problem:
+        raise DataError(
+            f"{name}: could not be downloaded to {root} ({_one_line(problem)}). Check the network "
+            "and the folder, or set 'root' in the recipe's data section to a folder with the files."
+        ) from None
+
+
+def _one_line(problem: BaseException) -> str:
+    return " ".join(str(problem).split()).rstrip(".") or type(problem).__name__

@@ -1,0 +1,227 @@
+"""Everything that can be wrong with an NNI configuration, found before NNI starts.
+
+NNI itself finds out late and says little: wrong `classArgs`, for instance, show as "Tuner did
+not connect in 10 seconds" in an experiment that was reported as successfully started.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.errors import RecipeError, SposError, nearest
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.searches import build_search
+from nni_spos.experiment.tuner import check_space, load_tuner_recipe
+from nni_spos.path import PathSpace
+from nni_spos.recipe import Recipe, read_yaml
+
+TUNER = "nni_spos.experiment.tuner.EvolutionTuner"
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """An NNI configuration without faults.
+
+    Parameters
+    ----------
+    file
+        The configuration.
+    config
+        Its content as NNI will use it, with NNI's defaults and absolute folders.
+    recipe
+        The tuner's recipe, with the changes that `classArgs` make.
+    space
+        The search space.
+    concurrency
+        Trials at a time.
+    num_candidates
+        Candidates of the whole search.
+    warnings
+        What is allowed but perhaps not meant, a sentence each.
+    """
+
+    file: FilePath
+    config: Mapping[str, Any]
+    recipe: Recipe
+    space: PathSpace
+    concurrency: int
+    num_candidates: int
+    warnings: tuple[str, ...]
+
+
+def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
+    """Check an NNI configuration, its tuner's arguments and its recipe.
+
+    Parameters
+    ----------
+    file
+        YAML as for ``nnictl create --config``; relative names in it are relative to its folder.
+
+    Raises
+    ------
+    RecipeError
+        The first fault, in one line.
+    """
+    file = FilePath(file).absolute()
+    content = read_yaml(file)
+    _check_keys(content, file.name)
+    _check_tuner(_get(content, "tuner"), file.name)
+    _check_service(content, file.name)
+    config = _as_nni_reads_it(file)
+    tuner = config["tuner"]
+    try:
+        recipe = load_tuner_recipe(tuner.get("classArgs") or {}, FilePath(tuner["codeDirectory"]))
+        space, costs = load_costs(recipe)
+        check_space(config["searchSpace"], space, recipe)
+        search = build_search(recipe.search, space, costs)
+        search.ask()
+    except SposError as problem:
+        raise RecipeError(f"{file.name}: {problem}") from None
+    _check_trial_command(config, recipe, file.name)
+    warnings = []
+    limit = config.get("maxTrialNumber")
+    if limit is not None and limit < search.num_candidates:
+        warnings.append(
+            f"{file.name}: maxTrialNumber: {limit} ends the search before its "
+            f"{search.num_candidates} candidates; leave it out to run them all."
+        )
+    return CheckedConfig(
+        file=file,
+        config=config,
+        recipe=recipe,
+        space=space,
+        concurrency=config["trialConcurrency"],
+        num_candidates=search.num_candidates,
+        warnings=tuple(warnings),
+    )
+
+
+def _as_nni_reads_it(file: FilePath) -> dict[str, Any]:
+    """Return what NNI makes of the configuration; its complaints become a RecipeError."""
+    from nni.experiment.config import ExperimentConfig  # takes more than a second
+    from nni.experiment.config.utils import unset_base_path
+
+    try:
+        return ExperimentConfig.load(file).json()
+    except Exception as problem:
+        text = " ".join(str(problem).split()) or type(problem).__name__
+        raise RecipeError(f"{file.name}: NNI does not accept it: {text}") from None
+    finally:
+        unset_base_path()  # NNI leaves it set after an error, and then refuses to load anything
+
+
+def _check_keys(content: Mapping[str, Any], name: str) -> None:
+    from nni.experiment.config import ExperimentConfig
+
+    known = [_camel(field.name) for field in dataclasses.fields(ExperimentConfig)]
+    for key in content:
+        if _plain(key) not in map(_plain, known):
+            raise RecipeError(
+                f"{name}: unknown key '{key}'{nearest(key, known) or '.'} Keys: {', '.join(known)}."
+            )
+    spaces = [key for key in ("searchSpace", "searchSpaceFile") if _get(content, key) is not None]
+    if len(spaces) != 1:
+        raise RecipeError(
+            f"{name}: give either 'searchSpaceFile' or 'searchSpace', got "
+            f"{'both' if spaces else 'neither'}."
+        )
+    for key in ("trialCommand", "trialConcurrency", "trainingService", "tuner"):
+        if _get(content, key) is None:
+            raise RecipeError(f"{name}: the key '{key}' is missing.")
+
+
+def _check_tuner(tuner: Any, name: str) -> None:
+    if not isinstance(tuner, Mapping):
+        raise RecipeError(f"{name}: tuner: must map keys to values, got {tuner!r:.80}.")
+    known = ["className", "codeDirectory", "classArgs"]
+    unknown = [key for key in tuner if _plain(key) not in map(_plain, known)]
+    if _get(tuner, "className") != TUNER:
+        given = _get(tuner, "className") or _get(tuner, "name")
+        raise RecipeError(f"{name}: tuner.className must be {TUNER}, got {given!r}.")
+    if unknown:
+        raise RecipeError(
+            f"{name}: tuner: unknown key '{unknown[0]}'{nearest(unknown[0], known) or '.'} "
+            f"Keys: {', '.join(known)}."
+        )
+    if _get(tuner, "codeDirectory") is None:
+        raise RecipeError(f"{name}: tuner.codeDirectory is missing; usually 'codeDirectory: .'.")
+
+
+def _check_service(content: Mapping[str, Any], name: str) -> None:
+    """Refuse what hangs, or gives wrong results, with NNI 3.0."""
+    service = _get(content, "trainingService")
+    if not isinstance(service, Mapping) or _get(service, "platform") != "local":
+        given = _get(service, "platform") if isinstance(service, Mapping) else service
+        raise RecipeError(
+            f"{name}: trainingService.platform must be 'local', got {given!r:.80}: trials "
+            "elsewhere cannot read which path they are to evaluate."
+        )
+    num_gpus = _get(service, "trialGpuNumber", _get(content, "trialGpuNumber"))
+    if num_gpus and (_get(service, "maxTrialNumberPerGpu") or 1) == 1:
+        raise RecipeError(
+            f"{name}: trialGpuNumber: {num_gpus} with maxTrialNumberPerGpu: 1 makes NNI 3.0 hang "
+            "on a machine with as many GPUs. Leave trialGpuNumber out (a trial uses the GPU if "
+            "there is one), or set maxTrialNumberPerGpu to 2 or more."
+        )
+    if _get(service, "reuseMode"):
+        raise RecipeError(
+            f"{name}: trainingService.reuseMode is not supported; trials could not read which "
+            "path they are to evaluate."
+        )
+
+
+def _check_trial_command(config: Mapping[str, Any], recipe: Recipe, name: str) -> None:
+    """Check that ``nni-spos trial RECIPE`` and the tuner mean the same recipe."""
+    service = config["trainingService"]
+    given = trial_recipe(service.get("trialCommand") or config["trialCommand"])
+    if given is None:
+        return  # the user's own script
+    file = FilePath(service["trialCodeDirectory"]) / os.path.expanduser(given)
+    if not file.exists():
+        raise RecipeError(f"{name}: trialCommand: {file}: no such file.")
+    if not file.samefile(recipe.file):
+        raise RecipeError(
+            f"{name}: the trials use the recipe {file}, the tuner uses {recipe.file}; "
+            "they must be the same file."
+        )
+
+
+def trial_recipe(command: str) -> str | None:
+    """Return the recipe in ``nni-spos trial RECIPE``, or None for another command.
+
+    >>> trial_recipe("OMP_NUM_THREADS=1 nni-spos trial --quiet digits.yml")
+    'digits.yml'
+    >>> trial_recipe("python3 -m nni_spos.cli trial digits.yml")
+    'digits.yml'
+    >>> trial_recipe("python3 my_trial.py")
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return None
+    for i, word in enumerate(words[:-1]):
+        is_ours = os.path.basename(word) == "nni-spos" or word in ("nni_spos", "nni_spos.cli")
+        if is_ours and words[i + 1] == "trial":
+            arguments = [word for word in words[i + 2 :] if not word.startswith("-")]
+            return arguments[0] if arguments else None
+    return None
+
+
+def _get(content: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """Look a key up as NNI does: letter case and underscores do not matter."""
+    return next((v for k, v in content.items() if _plain(k) == _plain(key)), default)
+
+
+def _plain(key: object) -> str:
+    return str(key).lower().replace("_", "")
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)

@@ -1,0 +1,164 @@
+"""The trial's side of an NNI experiment: which path to evaluate, and where the result goes.
+
+NNI 3.0 keeps one queue of parameters for all trials: whichever trial asks first gets the next
+one, while the manager's records, its web page and its exports show another. With more than one
+trial at a time most rows are wrong. So a trial must not ask: it reads its own record instead,
+and the queue is never emptied, which costs nothing. The evaluated path is also part of the
+reported result, so that it never depends on NNI's book-keeping.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.path import Choice, Path, PathSpace
+
+RECORD_TIMEOUT = 30.0
+"""Seconds to wait for the record; the manager writes it a moment after it starts the trial."""
+
+LOST_AFTER = 5.0
+"""Seconds without an answer after which the manager counts as gone."""
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """A trial that knows its path.
+
+    Parameters
+    ----------
+    path
+        What to evaluate, label to choice.
+    job_id
+        NNI's id of the trial.
+    parameter_id
+        Id under which the tuner issued the path.
+    """
+
+    path: Path
+    job_id: str
+    parameter_id: int | None
+
+    def report(self, metrics: Mapping[str, Any]) -> None:
+        """Report the final result, once.
+
+        Parameters
+        ----------
+        metrics
+            Results by name; ``default`` is what NNI shows and may be left out if there is a
+            ``top1``. The path is added.
+
+        Raises
+        ------
+        ExperimentError
+            There is neither ``default`` nor ``top1``, or the manager cannot be reached.
+        """
+        import nni  # takes more than a second, and only a report needs it
+        import nni.trial
+
+        value = dict(metrics)
+        if "default" not in value:
+            if "top1" not in value:
+                raise ExperimentError(
+                    f"a result needs 'default' or 'top1'; got {', '.join(value) or 'nothing'}."
+                )
+            value = {"default": value.pop("top1"), **value}
+        value["path"] = dict(self.path)
+        # NNI takes the id of a report from here; its own way to set it is the wrong queue.
+        nni.trial._params = {"parameter_id": self.parameter_id, "parameters": value["path"]}
+        try:
+            nni.report_final_result(value)
+        except OSError as problem:
+            raise ExperimentError(f"the result cannot be reported ({problem}).") from None
+
+
+def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) -> TrialContext:
+    """Find out, in a process that NNI started as a trial, which path it is to evaluate.
+
+    A manager that was killed may not have noticed the end of a trial whose result it has. When
+    the experiment is resumed it runs such a trial again; this function then ends the process
+    with exit code 0, so that nothing is evaluated twice.
+
+    Parameters
+    ----------
+    space
+        If given, the path is checked against it, and numbers get back their type.
+    timeout
+        Seconds to wait for the manager's record of this trial.
+
+    Raises
+    ------
+    ExperimentError
+        This process is not a trial of a local experiment, or the record cannot be read.
+    PathError
+        The path is not one of the space.
+    SystemExit
+        This trial reported its result before the experiment was resumed.
+    """
+    platform = os.environ.get("NNI_PLATFORM")
+    job_id = os.environ.get("NNI_TRIAL_JOB_ID")
+    channel = os.environ.get("NNI_TRIAL_COMMAND_CHANNEL")
+    if not (platform and job_id and channel):
+        raise ExperimentError(
+            "this is not a trial of an NNI experiment. Start one with 'nnictl create', or "
+            "evaluate paths without NNI with 'nni-spos search'."
+        )
+    if platform != "local":
+        raise ExperimentError(
+            f"trials on the training service '{platform}' cannot read which path they are to "
+            "evaluate; use 'trainingService: {platform: local}'."
+        )
+    manager = Manager.from_channel(channel)
+    job = _read_record(manager, job_id, timeout)
+    if manager.has_reported(job_id):
+        print(f"trial {job_id} has reported its result before; nothing to do")
+        sys.exit(0)
+    assert job.parameters is not None
+    path = job.parameters
+    if space is not None:
+        path = space.validate(restore_numbers(path, space))
+    return TrialContext(path, job_id, job.parameter_id)
+
+
+def restore_numbers(path: Mapping[str, Any], space: PathSpace) -> dict[str, Any]:
+    """Undo what JavaScript does to numbers: the choice 1.0 comes back from NNI as 1.
+
+    Choices that are of the space, or have no numeric twin in it, stay as they are.
+
+    Examples
+    --------
+    >>> restore_numbers({"ratio": 1, "kernel": 3}, PathSpace({"ratio": [0.5, 1.0], "kernel": [3]}))
+    {'ratio': 1.0, 'kernel': 3}
+    """
+    return {label: _restored(value, space.get(label, ())) for label, value in path.items()}
+
+
+def _restored(value: Any, choices: tuple[Choice, ...]) -> Any:
+    if type(value) is int and not any(type(x) is int and x == value for x in choices):
+        return next((x for x in choices if type(x) is float and x == value), value)
+    return value
+
+
+def _read_record(manager: Manager, job_id: str, timeout: float) -> TrialJob:
+    begin = last_answer = time.monotonic()
+    while True:
+        try:
+            job = manager.trial_job(job_id)
+            reason = "it has no record of it."
+            last_answer = time.monotonic()
+        except ExperimentError as problem:
+            job, reason = None, str(problem)
+        if job is not None and isinstance(job.parameters, dict):
+            return job
+        now = time.monotonic()
+        if now - begin >= timeout or now - last_answer >= min(timeout, LOST_AFTER):
+            raise ExperimentError(
+                f"the NNI manager does not say which path trial {job_id} is to evaluate: {reason}"
+            )
+        time.sleep(0.2)

@@ -1,0 +1,71 @@
+"""Why an NNI experiment failed, found in its logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+
+REPORTED = "Dispatcher error: "
+"""How the manager's log introduces an error that a tuner reported."""
+
+
+def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
+    """Return one line: the reason that an experiment ended with status ERROR, and where it is.
+
+    Parameters
+    ----------
+    folder
+        The experiment's folder.
+    errors
+        What the manager says, which is never more than "tuner may have crashed".
+    """
+    manager_log = folder / "log" / "nnimanager.log"
+    dispatcher_log = folder / "log" / "dispatcher.log"
+    if any("did not connect" in error for error in errors):
+        for log in (dispatcher_log, folder / "log" / "nnictl_stderr.log"):
+            lines = [line for line in _lines(log) if "did not connect" not in line]
+            if reason := _last_error(lines):
+                return f"the tuner did not start: {reason} (see {log})"
+        return f"the tuner did not start (see {dispatcher_log})"
+    if reason := reported_error(_lines(manager_log)):
+        return f"{reason} (see {manager_log})"
+    stated = "; ".join(errors) or "no reason given"
+    return f"{stated} (see {manager_log} and {dispatcher_log})"
+
+
+def reported_error(lines: Sequence[str]) -> str:
+    """Return the last line of the first traceback that a tuner reported, or ``""``.
+
+    Examples
+    --------
+    >>> reported_error(["[date] ERROR (NNIManager) Dispatcher error: Traceback (most recent call"
+    ...     " last):", '  File "x.py", line 1, in f', "nni_spos.errors.PathError: no such label.",
+    ...     "", "[date] INFO (NNIManager) next"])
+    'PathError: no such label.'
+    """
+    start = next((i for i, line in enumerate(lines) if REPORTED in line), None)
+    if start is None:
+        return ""
+    block = []
+    for line in lines[start + 1 :]:
+        if line.startswith("["):
+            break
+        block.append(line)
+    return _last_error(block) or lines[start].partition(REPORTED)[2]
+
+
+def _last_error(lines: Sequence[str]) -> str:
+    """Return the last line that looks like the end of a traceback, or ``""``."""
+    for line in reversed(lines):
+        kind, colon, text = line.partition(": ")
+        is_name = kind.replace(".", "").replace("_", "").isalnum() and not kind[0].isdigit()
+        if colon and is_name and kind.rpartition(".")[2][:1].isupper():
+            return f"{kind.rpartition('.')[2]}: {text.strip()}"
+    return ""
+
+
+def _lines(file: FilePath) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,175 @@
+"""A small client of the NNI manager that runs on this machine.
+
+The standard library's HTTP client is enough, and unlike NNI's own modules it is imported in no
+time. Proxies of the environment are not used: the manager is never behind one.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni_spos.errors import ExperimentError
+
+TIMEOUT = 20.0
+"""Seconds that one request may take."""
+
+RUNNING = ("WAITING", "RUNNING", "UNKNOWN")
+"""States of a trial job that has not ended."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """A trial as the manager records it.
+
+    Parameters
+    ----------
+    id
+        NNI's id of the trial job.
+    status
+        E.g. ``RUNNING``, ``SUCCEEDED``, ``FAILED``.
+    parameter_id
+        Id under which the tuner issued its parameters.
+    parameters
+        What the tuner issued: a path. None while the manager has not recorded it.
+    metrics
+        The final result, if the trial succeeded and reported one.
+    """
+
+    id: str
+    status: str
+    parameter_id: int | None
+    parameters: dict[str, Any] | None
+    metrics: Any
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the trial will not report any more."""
+        return self.status not in RUNNING
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TrialJob:
+        """Read the manager's record, which holds JSON within JSON."""
+        issued = record.get("hyperParameters") or []
+        packed = json.loads(issued[0]) if issued else {}
+        final = record.get("finalMetricData") or []
+        metrics = final[0]["data"] if final else None
+        while isinstance(metrics, str):
+            metrics = json.loads(metrics)
+        return cls(
+            id=record["trialJobId"],
+            status=record["status"],
+            parameter_id=packed.get("parameter_id"),
+            parameters=packed.get("parameters"),
+            metrics=metrics,
+        )
+
+
+class Manager:
+    """Requests to a running NNI manager.
+
+    Parameters
+    ----------
+    port
+        Port of its web page.
+    prefix
+        NNI's ``--url_prefix``, usually empty.
+
+    Every method raises ExperimentError if the manager cannot be reached or refuses.
+    """
+
+    def __init__(self, port: int, prefix: str = ""):
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    @classmethod
+    def from_channel(cls, channel: str) -> Manager:
+        """Find the manager by the address that it gives to its tuner or to a trial.
+
+        Parameters
+        ----------
+        channel
+            ``ws://localhost:PORT/[PREFIX/]tuner`` or ``http://localhost:PORT/[PREFIX/]env/...``.
+        """
+        parts = urllib.parse.urlsplit(channel)
+        if parts.port is None:
+            raise ExperimentError(f"NNI gave an address without a port: {channel!r}.")
+        path = parts.path.removesuffix("/tuner").partition("/env/")[0]
+        return cls(parts.port, path)
+
+    def status(self) -> tuple[str, list[str]]:
+        """Return the experiment's status, e.g. ``RUNNING`` or ``DONE``, and its errors."""
+        answer = self._request("GET", "/check-status")
+        if not isinstance(answer, Mapping):  # text while the manager starts
+            return "INITIALIZING", []
+        return answer["status"], list(answer.get("errors", []))
+
+    def experiment(self) -> dict[str, Any]:
+        """Return the experiment's profile; its configuration is under ``params``."""
+        return self._mapping("/experiment")
+
+    def trial_jobs(self) -> list[TrialJob]:
+        """Return every trial job in the order of submission."""
+        answer = self._request("GET", "/trial-jobs")
+        if not isinstance(answer, list):
+            raise ExperimentError(f"{self.url}: is not an NNI manager.")
+        return [TrialJob.from_record(record) for record in answer]
+
+    def trial_job(self, job_id: str) -> TrialJob | None:
+        """Return one trial job, or None while the manager has no record of it."""
+        answer = self._request("GET", f"/trial-jobs/{urllib.parse.quote(job_id)}")
+        return TrialJob.from_record(answer) if answer else None
+
+    def has_reported(self, job_id: str) -> bool:
+        """Whether the manager has a final result of a trial job, however the job ended."""
+        answer = self._request("GET", f"/metric-data/{urllib.parse.quote(job_id)}?type=FINAL")
+        return bool(answer)
+
+    def set_max_trial_number(self, number: int) -> None:
+        """Change how many trials the experiment may have: it is done when so many have ended."""
+        profile = self.experiment()
+        profile["params"]["maxTrialNumber"] = number
+        self._request("PUT", "/experiment?update_type=MAX_TRIAL_NUM", profile)
+
+    def export(self) -> list[dict[str, Any]]:
+        """Return what ``nnictl experiment export`` writes: parameter, value and trial job."""
+        answer = self._request("GET", "/export-data")
+        for row in answer:
+            row["value"] = json.loads(row["value"])
+        return answer
+
+    def _mapping(self, path: str) -> dict[str, Any]:
+        answer = self._request("GET", path)
+        if not isinstance(answer, dict):
+            raise ExperimentError(f"{self.url}: is not an NNI manager, or is still starting.")
+        return answer
+
+    def _request(self, method: str, path: str, content: Any = None) -> Any:
+        """Send a request; the answer is read as JSON if it is JSON, else returned as text."""
+        request = urllib.request.Request(
+            f"{self.url}/api/v1/nni{path}",
+            method=method,
+            data=None if content is None else json.dumps(content).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                text = response.read().decode()
+        except urllib.error.HTTPError as problem:
+            reason = f"{problem.code} {problem.reason}"
+            raise ExperimentError(f"the NNI manager refused {method} {path}: {reason}.") from None
+        except (OSError, ValueError) as problem:
+            cause = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+            raise ExperimentError(
+                f"the NNI manager on port {self.port} cannot be reached ({cause})."
+            ) from None
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text

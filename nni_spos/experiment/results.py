@@ -1,0 +1,174 @@
+"""What a search found so far, read from its journal.
+
+The journal is in the experiment's folder and needs no running manager: results can be read while
+the search runs, after it was stopped and after the manager was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.constraint import format_cost
+from nni_spos.errors import ExperimentError, SearchError
+from nni_spos.evolution import Candidate, State, read_journal
+from nni_spos.path import save_path
+
+JOURNAL_NAME = "search.jsonl"
+"""Name of the journal, in the experiment's folder ``checkpoint`` or any other folder."""
+
+RESULTS = ("top1", "top5", "loss")
+"""Results that the table shows, if there are any."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Finished and failed candidates of a search.
+
+    Parameters
+    ----------
+    file
+        The journal.
+    settings
+        Of the search, as in `nni_spos.experiment.searches.fingerprint`.
+    candidates
+        Finished and failed ones, in the order of proposal.
+    """
+
+    file: FilePath
+    settings: dict[str, Any]
+    candidates: Sequence[Candidate]
+
+    @property
+    def objective(self) -> str:
+        """Name of the result that the search maximises."""
+        return self.settings.get("search", {}).get("objective", "top1")
+
+    @property
+    def num_done(self) -> int:
+        """Number of candidates with a result."""
+        return sum(candidate.state is State.DONE for candidate in self.candidates)
+
+    @property
+    def num_failed(self) -> int:
+        """Number of candidates without one."""
+        return len(self.candidates) - self.num_done
+
+    @property
+    def best(self) -> Candidate:
+        """The best candidate. Raises ExperimentError if none is finished yet."""
+        best = self.top(1)
+        if not best:
+            raise ExperimentError(f"{self.file}: no candidate is finished yet.")
+        return best[0]
+
+    def top(self, count: int = 10) -> list[Candidate]:
+        """Return the best candidates, best first; ties go to the earlier proposed."""
+        done = [candidate for candidate in self.candidates if candidate.state is State.DONE]
+        return sorted(done, key=lambda c: (-c.metrics[self.objective], c.number))[:count]
+
+    def format_table(self, count: int = 10) -> str:
+        """Return a table of the best candidates: results, costs, generation and path."""
+        top = self.top(count)
+        if not top:
+            return "no candidate is finished yet"
+        shown = dict.fromkeys([self.objective, *RESULTS])
+        results = [name for name in shown if any(name in c.metrics for c in top)]
+        costs = list(top[0].costs)
+        labels = list(top[0].path)
+        span = labels[0] if len(labels) == 1 else f"{labels[0]} .. {labels[-1]}"
+        header = ["rank", *results, *costs, "generation", f"path ({span})"]
+        rows = [
+            [
+                str(rank),
+                *(_number(candidate.metrics.get(name)) for name in results),
+                *(format_cost(candidate.costs[name]) for name in costs),
+                str(candidate.generation),
+                " ".join(str(choice) for choice in candidate.path.values()),
+            ]
+            for rank, candidate in enumerate(top, start=1)
+        ]
+        return _aligned([header, *rows])
+
+    def save_best(self, file: str | os.PathLike[str]) -> None:
+        """Write the best path as JSON. Raises ExperimentError if none is finished yet."""
+        save_path(file, self.best.path)
+
+
+def load_results(id_or_folder: str | os.PathLike[str]) -> Results:
+    """Read the results of an NNI experiment, or of a search in one process.
+
+    Parameters
+    ----------
+    id_or_folder
+        Id of an NNI experiment of this user, or a folder: an experiment's, or one with a journal.
+
+    Raises
+    ------
+    ExperimentError
+        There is no such experiment or folder, it has no journal yet, or the journal is damaged.
+    """
+    if FilePath(id_or_folder).is_dir():
+        folder = FilePath(id_or_folder)
+    else:
+        folder = experiment_folder(os.fspath(id_or_folder))
+    places = [folder / JOURNAL_NAME, folder / "checkpoint" / JOURNAL_NAME]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise ExperimentError(
+            f"{folder}: has no results yet (looked for {' and '.join(map(str, places))})."
+        )
+    try:
+        settings, candidates = read_journal(file)
+    except SearchError as problem:
+        raise ExperimentError(str(problem)) from None
+    return Results(file, settings, candidates)
+
+
+def experiment_folder(experiment_id: str) -> FilePath:
+    """Return the folder of an NNI experiment, running or not. Raises ExperimentError."""
+    record = read_manifest().get(experiment_id)
+    parent = record.get("logDir") if isinstance(record, dict) else None
+    folder = FilePath(parent or nni_home()) / experiment_id
+    if not folder.is_dir():
+        raise ExperimentError(
+            f"'{experiment_id}' is neither a folder nor an NNI experiment of this user "
+            f"(looked in {nni_home() / '.experiment'}). 'nnictl experiment list --all' shows them."
+        )
+    return folder
+
+
+def read_manifest() -> dict[str, Any]:
+    """Return NNI's list of this user's experiments by id, empty if there is none."""
+    try:
+        content = json.loads((nni_home() / ".experiment").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def nni_home() -> FilePath:
+    """Return the folder of NNI's list of experiments, which no setting moves."""
+    return FilePath.home() / "nni-experiments"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+
+
+def _aligned(rows: Iterable[Sequence[str]]) -> str:
+    rows = list(rows)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    last = len(widths) - 1
+    lines = [
+        "  ".join(
+            cell if i == last else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)

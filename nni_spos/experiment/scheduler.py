@@ -1,0 +1,282 @@
+"""Which trial evaluates which path, whatever becomes of the trials.
+
+Between the search, which knows paths only, and NNI, which knows numbered requests and trials:
+the scheduler hands the search's paths to the requests, and tells the search what came out, in
+any order and also when results come late, twice, under another number or not at all. It knows
+neither NNI nor threads; the tuner calls it under a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nni_spos.errors import PathError
+from nni_spos.evolution import Candidate, Journal, Search, Signal, State
+from nni_spos.experiment.exchange import restore_numbers
+from nni_spos.path import Path, PathKey
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Trial:
+    """A path that was handed out.
+
+    Parameters
+    ----------
+    path
+        What the trial is to evaluate.
+    ended_at
+        When the trial ended without a result, None while it runs.
+    """
+
+    path: Path
+    ended_at: float | None = None
+
+
+class Scheduler:
+    """Hand paths to requests and results to the search.
+
+    Parameters
+    ----------
+    search
+        A new search, never asked.
+    journal
+        Where every outcome is recorded; those already in it are not evaluated again.
+
+    Attributes
+    ----------
+    trials : dict of parameter id to Trial
+        Paths handed out whose trials have not ended, or have ended without a result yet.
+    adopted : dict of path key to path
+        Paths that trials of an earlier run of the manager are evaluating.
+    """
+
+    def __init__(self, search: Search, journal: Journal):
+        self.search = search
+        self.journal = journal
+        self.trials: dict[int, Trial] = {}
+        self.adopted: dict[PathKey, Path] = {}
+        self._requests: deque[int] = deque()
+        self._queue: deque[Path] = deque()
+        self._signal = Signal.WAIT
+        self._unrecorded: dict[PathKey, Path] = {}
+        for path, outcome in journal.outcomes:
+            search.remember(path, outcome)
+        self._recorded = {search.space.key(path) for path, _ in journal.outcomes}
+
+    def recall(self, path: Mapping[str, Any], outcome: Any) -> None:
+        """Take a trial of an earlier run that is not in the journal.
+
+        Parameters
+        ----------
+        path
+            What it evaluated.
+        outcome
+            The metrics that it reported, or the reason of its failure as text.
+        """
+        try:
+            if isinstance(outcome, str):
+                path = self._valid(path)
+            else:
+                path, outcome = self._split(path, outcome)
+                outcome = self._problem(outcome) or outcome
+        except PathError as problem:
+            _logger.warning("an earlier trial is not one of this search: %s", problem)
+            return
+        key = self.search.space.key(path)
+        if key in self._recorded:
+            return
+        self.search.remember(path, outcome)
+        self._unrecorded[key] = path
+
+    def adopt(self, path: Mapping[str, Any]) -> None:
+        """Take a path that a trial of an earlier run is evaluating: it is not handed out."""
+        try:
+            path = self._valid(path)
+        except PathError as problem:
+            _logger.warning("a running trial is not one of this search: %s", problem)
+            return
+        key = self.search.space.key(path)
+        if key not in self._recorded:
+            self.adopted[key] = path
+
+    def request(self, parameter_ids: Iterable[int]) -> None:
+        """Take requests for paths; they wait until there is one for each."""
+        self._requests.extend(parameter_ids)
+
+    def hand_out(self) -> list[tuple[int, Path]]:
+        """Match paths with waiting requests, as many as there are of both.
+
+        Raises
+        ------
+        SearchError
+            The search cannot go on.
+        """
+        self._ask()
+        handed: list[tuple[int, Path]] = []
+        while self._queue and self._requests:
+            parameter_id, path = self._requests.popleft(), self._queue.popleft()
+            self.trials[parameter_id] = Trial(path)
+            handed.append((parameter_id, path))
+        return handed
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the search is over and every trial has ended."""
+        over = self._signal is Signal.FINISHED
+        return over and not (self._queue or self.trials or self.adopted)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether requests wait and no path does: perhaps no trial runs any more."""
+        return bool(self._requests) and not self._queue and not self.is_finished
+
+    def take(self, metrics: Any, parameter_id: int | None = None, path: Any = None) -> None:
+        """Take a result, early, late, again or never asked for.
+
+        Parameters
+        ----------
+        metrics
+            As reported: a mapping, best with the evaluated path under ``path``, or one number.
+        parameter_id
+            Id that the result came under, if it is one of this run.
+        path
+            Path that NNI believes was evaluated, used if the metrics do not say.
+        """
+        trial = None if parameter_id is None else self.trials.get(parameter_id)
+        if trial is None and parameter_id is not None:
+            _logger.warning("a result came under the unknown parameter id %s", parameter_id)
+        issued = trial.path if trial else path
+        try:
+            reported, metrics = self._split(issued, metrics)
+        except PathError as problem:
+            _logger.warning("a result is not for a path of the space: %s", problem)
+            if trial:
+                self._fail(trial.path, f"the trial reported another path: {problem}")
+            return
+        if trial and not self._is_same(reported, trial.path):
+            _logger.warning(
+                "parameter id %s: the trial evaluated %s instead of %s; the result counts for "
+                "the former",
+                parameter_id,
+                reported,
+                trial.path,
+            )
+            self._exchange(trial, reported)
+        self._tell(reported, metrics)
+
+    def end(self, parameter_id: int, now: float) -> None:
+        """Note the end of a trial; without a result it is given up only by `give_up`."""
+        trial = self.trials.get(parameter_id)
+        if trial is None:
+            _logger.warning("a trial with the unknown parameter id %s ended", parameter_id)
+        elif self._is_pending(trial.path):
+            trial.ended_at = now
+        else:
+            del self.trials[parameter_id]
+
+    def give_up(self, ended_before: float) -> None:
+        """Fail the trials that ended before a moment and have still not reported."""
+        for parameter_id, trial in list(self.trials.items()):
+            if trial.ended_at is not None and trial.ended_at <= ended_before:
+                self._fail(trial.path, "the trial ended without a result")
+                del self.trials[parameter_id]
+
+    def settle(self, path: Mapping[str, Any], metrics: Any) -> None:
+        """Take what became of a trial whose end NNI did not announce.
+
+        Parameters
+        ----------
+        path
+            What was handed out, or adopted.
+        metrics
+            Its result, or None.
+        """
+        if metrics is not None:
+            self.take(metrics, path=path)
+        path = self._valid(path)
+        self._fail(path, "the trial ended without a result")
+        key = self.search.space.key(path)
+        self.adopted.pop(key, None)
+        for parameter_id, trial in list(self.trials.items()):
+            if self._is_same(trial.path, path):
+                del self.trials[parameter_id]
+
+    def _ask(self) -> None:
+        while not isinstance(answer := self.search.ask(), Signal):
+            if self.search.space.key(answer) not in self.adopted:
+                self._queue.append(answer)
+        self._signal = answer
+        for key, path in list(self._unrecorded.items()):
+            candidate = self.search.find(path)
+            if candidate is not None:
+                self._record(candidate)
+                del self._unrecorded[key]
+
+    def _tell(self, path: Path, metrics: Mapping[str, Any]) -> None:
+        key = self.search.space.key(path)
+        self.adopted.pop(key, None)
+        candidate = self.search.find(path)
+        problem = self._problem(metrics)
+        if candidate is None:
+            if key not in self._unrecorded and key not in self._recorded:
+                _logger.warning("a result came for a path that was never handed out: %s", path)
+                self.recall(path, metrics)
+        elif candidate.state is State.DONE:
+            _logger.info("a second result of a path is ignored: %s", path)
+        elif problem:
+            self._fail(path, problem)
+        else:
+            self._record(self.search.tell(path, metrics))
+
+    def _fail(self, path: Mapping[str, Any], reason: str) -> None:
+        if self._is_pending(path):
+            _logger.warning("%s: %s", reason, path)
+            self._record(self.search.tell_failure(path, reason))
+
+    def _record(self, candidate: Candidate) -> None:
+        self.journal.append(candidate)
+        self._recorded.add(self.search.space.key(candidate.path))
+
+    def _is_pending(self, path: Mapping[str, Any]) -> bool:
+        candidate = self.search.find(path)
+        return candidate is not None and candidate.state is State.PENDING
+
+    def _is_same(self, path: Path, other: Path) -> bool:
+        return self.search.space.key(path) == self.search.space.key(other)
+
+    def _exchange(self, trial: Trial, reported: Path) -> None:
+        """Let `trial` stand for the path that it evaluated, and its holder for the other."""
+        for other in self.trials.values():
+            if self._is_same(other.path, reported):
+                other.path, trial.path = trial.path, other.path
+                return
+
+    def _split(self, issued: Any, metrics: Any) -> tuple[Path, dict[str, Any]]:
+        """Return the path that metrics are for, and the metrics without it. Raises PathError."""
+        if isinstance(metrics, Mapping):
+            metrics = dict(metrics)
+            issued = metrics.pop("path", issued)
+            if "default" in metrics:  # NNI's name for what its page shows as the result
+                metrics = {"top1": metrics.pop("default"), **metrics}
+        else:
+            metrics = {"top1": metrics}
+        return self._valid(issued), metrics
+
+    def _valid(self, path: Any) -> Path:
+        space = self.search.space
+        return space.validate(restore_numbers(path, space) if isinstance(path, Mapping) else path)
+
+    def _problem(self, metrics: Mapping[str, Any]) -> str | None:
+        """Say why metrics cannot be used, or return None."""
+        value = metrics.get(self.search.objective)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and math.isfinite(value):  # type: ignore[arg-type]
+            return None
+        return f"the trial reported {self.search.objective} = {value!r}"

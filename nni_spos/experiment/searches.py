@@ -1,0 +1,51 @@
+"""The search that a recipe asks for, and what makes two searches the same one."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from nni_spos.cost_table import Costs
+from nni_spos.evolution import EvolutionSearch, RandomSearch, Search
+from nni_spos.path import PathSpace
+from nni_spos.recipe import Recipe, SearchSettings
+
+SEARCHES: dict[str, type[Search]] = {"evolution": EvolutionSearch, "random": RandomSearch}
+
+COMMON_KEYS = ("constraints", "population_size", "num_generations", "objective", "seed")
+BREEDING_KEYS = ("top_k", "num_mutations", "num_crossovers", "mutation_prob")
+SEARCH_KEYS = {"evolution": (*COMMON_KEYS, *BREEDING_KEYS), "random": COMMON_KEYS}
+"""Settings that each algorithm's constructor takes."""
+
+
+def build_search(settings: SearchSettings, space: PathSpace, costs: Costs) -> Search:
+    """Make the search of a recipe's section ``search``.
+
+    Raises
+    ------
+    ConstraintError, InfeasibleError
+        The constraints cannot be met, or name an unknown metric.
+    """
+    keys = SEARCH_KEYS[settings.algorithm]
+    arguments = {key: getattr(settings, key) for key in keys}
+    return SEARCHES[settings.algorithm](space, costs, **arguments)
+
+
+def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
+    """Return, as JSON values, everything that a search's candidates and their scores depend on.
+
+    Folders are left out, apart from the name of the output folder, so that a finished search can
+    be moved.
+    """
+    search = dataclasses.asdict(recipe.search)
+    search["constraints"] = [str(limit) for limit in recipe.search.constraints]
+    unused = set(search) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
+    data = dataclasses.asdict(recipe.data)
+    place = {"root", "download", "workers"}
+    return {
+        "space": space.to_search_space(),
+        "search": {key: value for key, value in search.items() if key not in unused},
+        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "data": {key: value for key, value in data.items() if key not in place},
+        "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",
+    }

@@ -1,0 +1,329 @@
+"""Run an NNI experiment from its start to its end.
+
+``nnictl create`` alone reports success for a tuner that cannot start, leaves the experiment
+running when it is done, and opens it to the network without a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import psutil
+from tqdm import tqdm
+
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.check import check_config
+from nni_spos.experiment.failure import explain_failure
+from nni_spos.experiment.manager import Manager
+from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+
+LOOPBACK = FilePath(__file__).with_name("loopback.js")
+STOP_TIMEOUT = 90.0
+"""Seconds that an experiment may take to stop; NNI gives a tuner 30 and a trial 5 of them."""
+LOST_AFTER = 30.0
+"""Seconds without an answer of a manager that still runs."""
+
+
+@dataclass(frozen=True)
+class StartResult:
+    """An experiment that has ended.
+
+    Parameters
+    ----------
+    id
+        NNI's id.
+    status
+        ``DONE``, or ``STOPPED`` if somebody stopped it before its end.
+    folder
+        The experiment's folder.
+    """
+
+    id: str
+    status: str
+    folder: FilePath
+
+    @property
+    def results(self) -> Results:
+        """What was found. Raises ExperimentError if there is nothing yet."""
+        return load_results(self.folder)
+
+
+def start(
+    config_file: str | os.PathLike[str],
+    port: int = 8080,
+    public: bool = False,
+    keep: bool = False,
+    report: Callable[[str], None] = print,
+) -> StartResult:
+    """Check an NNI configuration, run it to its end and stop the manager.
+
+    Parameters
+    ----------
+    config_file
+        As for ``nnictl create --config``.
+    port
+        Of NNI's web page, which is shown on this machine alone.
+    public
+        Show the page to the network instead: it has no password.
+    keep
+        Leave the manager running at the end, for its web page.
+    report
+        Takes each line of what there is to say.
+
+    Raises
+    ------
+    RecipeError
+        The configuration is not valid.
+    ExperimentError
+        The port is in use, or the experiment failed; the message says why and where to look.
+    """
+    checked = check_config(config_file)
+    for warning in checked.warnings:
+        report(f"warning: {warning}")
+    command = ["create", "--config", str(checked.file), "--port", str(port)]
+    return _run(command, None, port, public, keep, checked.num_candidates, report)
+
+
+def resume(
+    experiment_id: str,
+    port: int = 8080,
+    public: bool = False,
+    keep: bool = False,
+    report: Callable[[str], None] = print,
+) -> StartResult:
+    """Go on with a stopped experiment, or one whose manager was killed; else as `start`."""
+    folder = experiment_folder(experiment_id)
+    if is_running(experiment_id):
+        raise ExperimentError(
+            f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
+        )
+    command = ["resume", experiment_id, "--port", str(port)]
+    # Without the folder nnictl asks its list, where a manager killed just now still counts as
+    # running, and then fails with an exception of its own.
+    command += ["--experiment_dir", str(folder.parent)]
+    return _run(command, experiment_id, port, public, keep, _num_candidates(experiment_id), report)
+
+
+def stop(experiment_id: str) -> None:
+    """Stop an experiment and wait until its manager is gone, as ``nnictl stop`` does.
+
+    Raises
+    ------
+    ExperimentError
+        It does not stop; the process is named.
+    """
+    manager = _manager_process(experiment_id)
+    if manager is None:
+        return
+    try:
+        manager.terminate()
+        manager.wait(STOP_TIMEOUT)
+    except psutil.NoSuchProcess:
+        return
+    except psutil.TimeoutExpired:
+        raise ExperimentError(
+            f"experiment {experiment_id} (process {manager.pid}) does not stop."
+        ) from None
+
+
+def is_running(experiment_id: str) -> bool:
+    """Whether the manager of an experiment is alive."""
+    return _manager_process(experiment_id) is not None
+
+
+def nnictl_environment(public: bool = False) -> dict[str, str]:
+    """Return the environment for ``nnictl``: quiet, without a proxy and, unless `public`, with
+    the web page on this machine alone."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    # NNI's own HTTP clients would ask a proxy for the manager on this machine.
+    for name in ("NO_PROXY", "no_proxy"):
+        hosts = [environment.get(name, ""), "localhost", "127.0.0.1"]
+        environment[name] = ",".join(filter(None, hosts))
+    if not public:
+        require = f'--require "{LOOPBACK!s}"'
+        environment["NODE_OPTIONS"] = f"{environment.get('NODE_OPTIONS', '')} {require}".strip()
+    return environment
+
+
+def _run(
+    command: Sequence[str],
+    experiment_id: str | None,
+    port: int,
+    public: bool,
+    keep: bool,
+    num_candidates: int,
+    report: Callable[[str], None],
+) -> StartResult:
+    _check_port(port)
+    manager = Manager(port)
+    try:
+        _launch(command, nnictl_environment(public))
+        experiment_id = experiment_id or _wait_for_id(manager)
+        address = f"http://{socket.gethostname() if public else '127.0.0.1'}:{port}"
+        report(f"experiment {experiment_id}, web page {address}")
+        folder = experiment_folder(experiment_id)
+        status, errors = _follow(manager, experiment_id, folder, num_candidates)
+    except BaseException:  # also Ctrl-C: nothing is left running
+        experiment_id = experiment_id or _id_on_port(port)
+        if experiment_id:
+            stop(experiment_id)
+        raise
+    if status == "ERROR":
+        reason = explain_failure(folder, errors)
+        stop(experiment_id)
+        raise ExperimentError(f"experiment {experiment_id} failed: {reason}")
+    if not keep:
+        stop(experiment_id)
+    elif status == "DONE":
+        report(f"the web page stays; end it with: nnictl stop {experiment_id}")
+    return StartResult(experiment_id, status, folder)
+
+
+def _follow(
+    manager: Manager, experiment_id: str, folder: FilePath, num_candidates: int
+) -> tuple[str, list[str]]:
+    """Show the progress of an experiment until it ends; return its status and errors."""
+    last_answer = time.monotonic()
+    with tqdm(total=num_candidates, unit="candidate", desc="search", smoothing=0) as bar:
+        while True:
+            try:
+                status, errors = manager.status()
+                last_answer = time.monotonic()
+            except ExperimentError:
+                if not is_running(experiment_id):
+                    return "STOPPED", []
+                if time.monotonic() - last_answer > LOST_AFTER:
+                    raise
+                status, errors = "UNKNOWN", []
+            _show(bar, folder)
+            if status in ("DONE", "ERROR", "STOPPED"):
+                return status, errors
+            time.sleep(1.0)
+
+
+def _show(bar: tqdm[None], folder: FilePath) -> None:
+    try:
+        results = load_results(folder)
+    except ExperimentError:
+        return
+    bar.n = len(results.candidates)
+    shown = {}
+    if results.num_done:
+        objective = results.objective
+        shown[f"best {objective}"] = f"{results.best.metrics[objective]:.2f}"
+    if results.num_failed:
+        shown["failed"] = str(results.num_failed)
+    bar.set_postfix(shown)
+
+
+def _launch(command: Sequence[str], environment: dict[str, str]) -> None:
+    """Start a manager; once more if it was too slow.
+
+    nnictl waits about three seconds for the manager, which is not enough when nothing of it is
+    in the machine's memory yet; then it ends the manager and gives up.
+    """
+    try:
+        _nnictl(command, environment)
+    except ExperimentError as problem:
+        if "ConnectionError" not in str(problem) and "Timeout" not in str(problem):
+            raise
+        _nnictl(command, environment)
+
+
+def _nnictl(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    """Run ``nnictl``, in a session of its own so that Ctrl-C cannot cut it short halfway."""
+    beside = FilePath(sys.executable).with_name("nnictl")
+    program = str(beside) if beside.exists() else shutil.which("nnictl")
+    if program is None:
+        raise ExperimentError("nnictl is not installed beside this Python; pip install nni.")
+    process = subprocess.Popen(
+        [program, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:
+        process.communicate()
+        raise
+    if process.returncode:
+        raise ExperimentError(f"nnictl {arguments[0]} failed: {_reason(output)}")
+
+
+def _reason(output: str) -> str:
+    """Pick the line of nnictl's output that says most."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
+    lines = [line for line in lines if line]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    stated = [line for line in lines if line.startswith("ERROR")]
+    return (errors or stated or lines or ["no message"])[-1]
+
+
+def _wait_for_id(manager: Manager, timeout: float = 30.0) -> str:
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            return str(manager.experiment()["id"])
+        except ExperimentError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
+def _check_port(port: int) -> None:
+    if not 1 <= port <= 65535:
+        raise ExperimentError(f"--port: {port} is not a port; choose one from 1024 to 65535.")
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family) as probe:
+                probe.settimeout(1.0)
+                in_use = probe.connect_ex((host, port)) == 0
+        except OSError:  # no IPv6
+            continue
+        if in_use:
+            raise ExperimentError(
+                f"port {port} is in use; choose another with --port, e.g. --port {port + 1}."
+            )
+
+
+def _manager_process(experiment_id: str) -> psutil.Process | None:
+    """Return the process of an experiment's manager, or None if it is gone."""
+    pid = (read_manifest().get(experiment_id) or {}).get("pid")
+    try:
+        process = psutil.Process(pid) if pid else None
+        if process is None or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        # The number may have been given to another process since.
+        return process if experiment_id in process.cmdline() else None
+    except psutil.Error:
+        return None
+
+
+def _id_on_port(port: int) -> str | None:
+    """Return the running experiment on a port, if NNI's list has one."""
+    for experiment_id, record in read_manifest().items():
+        if record.get("port") == port and is_running(experiment_id):
+            return experiment_id
+    return None
+
+
+def _num_candidates(experiment_id: str) -> int:
+    """Return the number of candidates of an earlier run's search, 0 if it is not known."""
+    try:
+        search = load_results(experiment_id).settings["search"]
+    except (ExperimentError, KeyError):
+        return 0
+    return int(search["population_size"]) * int(search["num_generations"])

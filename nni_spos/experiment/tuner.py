@@ -1,0 +1,357 @@
+"""The search as a tuner of NNI, and everything that NNI 3.0 needs to get it right.
+
+NNI's configuration names it so; `classArgs` are the recipe and, optionally, any key of the
+recipe's section ``search``, which it overrides::
+
+    tuner:
+      codeDirectory: .
+      className: nni_spos.experiment.tuner.EvolutionTuner
+      classArgs:
+        recipe: digits.yml        # relative to codeDirectory
+        num_generations: 5
+
+What is worked around, all of it measured with NNI 3.0:
+
+- The manager asks once per free slot and once per ended trial, never again. So requests are kept
+  until there is a path, across generations, and no slot is ever lost.
+- Results and ends of trials come on different threads, in any order: hence the lock, and the
+  grace between the end of a trial and giving up its result.
+- An exception in a callback would hang the experiment for ever. It is reported to the manager,
+  which ends with status ERROR and the traceback in ``log/nnimanager.log``.
+- NNI never ends by itself when a tuner has nothing left. At the end `maxTrialNumber` is set to
+  the number of trials there were.
+- After a resume, trials that were cut off run again under their old ids, of which this tuner
+  hears at most the result: it watches them through the manager's REST interface.
+- The manager may be killed: a tuner left over would connect to the next manager on that port.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path as FilePath
+from typing import Any, TypeVar
+
+import psutil
+from nni.tuner import Tuner
+
+from nni_spos.errors import ExperimentError, PathError, RecipeError
+from nni_spos.evolution import Journal
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.exchange import restore_numbers
+from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.results import JOURNAL_NAME
+from nni_spos.experiment.scheduler import Scheduler
+from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.path import PathSpace
+from nni_spos.recipe import Recipe, load_recipe
+
+_logger = logging.getLogger(__name__)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _guarded(method: Method) -> Method:
+    """Run a method under the tuner's lock; report an exception instead of raising it."""
+
+    @functools.wraps(method)
+    def guarded(self: EvolutionTuner, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:
+            if self._failure is None:
+                try:
+                    return method(self, *args, **kwargs)
+                except Exception:
+                    self._failure = traceback.format_exc()
+                    _logger.error("the search ends with an error\n%s", self._failure)
+            self._report_failure()
+            return None
+
+    return guarded  # type: ignore[return-value]
+
+
+class EvolutionTuner(Tuner):
+    """Run a recipe's search, evolution or random, in an NNI experiment.
+
+    Parameters
+    ----------
+    **class_args
+        ``recipe``, a file, relative to the configuration's `codeDirectory`; and keys of the
+        recipe's section ``search`` to override.
+
+    Notes
+    -----
+    Wrong arguments do not raise here: NNI would report "Tuner did not connect" ten seconds
+    later and hide the reason. They end the experiment with status ERROR at the first request.
+    """
+
+    GRACE = 2.0
+    """Seconds after the end of a trial in which its result may still come."""
+    TICK = 0.5
+    """Seconds between looks at trials that ended, or that only the manager knows about."""
+    POLL = 2.0
+    """Seconds between requests to the manager."""
+
+    def __init__(self, **class_args: Any):
+        super().__init__()
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._failure: str | None = None
+        self._failure_reported = False
+        self._send: Callable[[int, Any], Any] | None = None
+        self._scheduler: Scheduler | None = None
+        self._ended_jobs: set[str] = set()
+        self._is_closed = False
+        self._read_arguments(class_args)
+
+    @_guarded
+    def _read_arguments(self, class_args: dict[str, Any]) -> None:
+        self.recipe = load_tuner_recipe(class_args, code_directory())
+
+    @_guarded
+    def update_search_space(self, search_space: Any) -> None:
+        """Start the search; called by NNI once, when it is connected."""
+        if self._scheduler is not None:
+            raise RecipeError("the search space of a running search cannot be changed.")
+        channel = os.environ["NNI_TUNER_COMMAND_CHANNEL"]
+        self._manager = Manager.from_channel(channel)
+        # Before anything slow: trials of an earlier run may end while the tables are built.
+        jobs = self._manager.trial_jobs() if os.environ.get("NNI_MODE") == "resume" else []
+        space, costs = load_costs(self.recipe)
+        check_space(search_space, space, self.recipe)
+        folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
+        self._scheduler = Scheduler(
+            build_search(self.recipe.search, space, costs),
+            Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space)),
+        )
+        for job in jobs:
+            self._recall(job)
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        self._proceed()
+
+    def generate_parameters(self, parameter_id: int, **kwargs: Any) -> Any:
+        """Not used: see `generate_multiple_parameters`."""
+        raise NotImplementedError("paths are sent through the callback")
+
+    def generate_multiple_parameters(
+        self, parameter_id_list: list[int], **kwargs: Any
+    ) -> list[Any]:
+        """Take requests and return nothing: paths are sent when there are some."""
+        with self._lock:
+            self._send = kwargs["st_callback"]
+            self._request(parameter_id_list)
+        return []
+
+    @_guarded
+    def _request(self, parameter_ids: list[int]) -> None:
+        self._started.request(parameter_ids)
+        self._proceed()
+
+    @_guarded
+    def receive_trial_result(
+        self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any
+    ) -> None:
+        """Take the result of a trial of this run."""
+        self._started.take(value, parameter_id=parameter_id, path=parameters or None)
+        self._proceed()
+
+    @_guarded
+    def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
+        """Note the end of a trial of this run, with or without a result."""
+        self._started.end(parameter_id, time.monotonic())
+        self._proceed()
+
+    @_guarded
+    def import_data(self, data: list[Any]) -> None:
+        """Take results of an earlier run, and those of its trials that are run again."""
+        for entry in data:
+            self._started.take(entry["value"], path=entry.get("parameter"))
+        self._proceed()
+
+    def _on_exit(self) -> None:
+        self._stopping.set()
+
+    def _on_error(self) -> None:
+        self._stopping.set()
+
+    @property
+    def _started(self) -> Scheduler:
+        if self._scheduler is None:
+            raise ExperimentError("NNI asked for a path before it gave the search space.")
+        return self._scheduler
+
+    def _recall(self, job: TrialJob) -> None:
+        """Take a trial of an earlier run from the manager's records."""
+        if job.parameters is None:
+            return
+        if not job.has_ended:
+            self._started.adopt(job.parameters)
+        elif job.metrics is not None:
+            self._started.recall(job.parameters, job.metrics)
+        else:
+            self._started.recall(job.parameters, "the trial ended without a result")
+
+    def _proceed(self) -> None:
+        """Send paths to the requests that wait for one."""
+        for parameter_id, path in self._started.hand_out():
+            assert self._send is not None, "requests come with the callback"
+            self._send(parameter_id, path)
+
+    def _watch(self) -> None:
+        """Until NNI stops: give up results that never came, and end the experiment."""
+        manager = manager_process()
+        next_poll = 0.0
+        while not self._stopping.wait(self.TICK) and self._failure is None:
+            if manager is not None and not is_alive(manager):
+                _logger.error("the NNI manager is gone")
+                os._exit(1)
+            self._give_up()
+            self._close()
+            if time.monotonic() >= next_poll:
+                next_poll = time.monotonic() + self.POLL
+                self._poll()
+
+    @_guarded
+    def _give_up(self) -> None:
+        self._started.give_up(time.monotonic() - self.GRACE)
+        self._proceed()
+
+    @_guarded
+    def _poll(self) -> None:
+        """Look up trials whose end NNI does not announce.
+
+        These are the ones of an earlier run, and any, should an announcement be lost, when
+        requests wait although all paths were handed out. A trial must be seen ended twice: its
+        result may be on its way.
+        """
+        scheduler = self._started
+        if not (scheduler.adopted or scheduler.is_idle):
+            return
+        try:
+            jobs = self._manager.trial_jobs()
+        except ExperimentError as problem:
+            _logger.warning("%s Trying again.", problem)
+            return
+        space = scheduler.search.space
+        awaited = {*scheduler.adopted, *(space.key(t.path) for t in scheduler.trials.values())}
+        for job in jobs:
+            try:
+                key = space.key(restore_numbers(job.parameters or {}, space))
+            except PathError:
+                continue
+            if key in awaited and job.has_ended:
+                if job.id in self._ended_jobs:
+                    scheduler.settle(job.parameters or {}, job.metrics)
+                self._ended_jobs.add(job.id)
+        self._proceed()
+
+    @_guarded
+    def _close(self) -> None:
+        """Let NNI end the experiment once the search is over."""
+        if self._is_closed or not self._started.is_finished:
+            return
+        try:
+            num_ended = sum(job.has_ended for job in self._manager.trial_jobs())
+            self._manager.set_max_trial_number(num_ended)
+        except ExperimentError as problem:
+            _logger.warning("%s Trying again.", problem)
+            return
+        self._is_closed = True
+        _logger.info("the search is over after %d trials", num_ended)
+
+    def _report_failure(self) -> None:
+        """Tell the manager what went wrong, as soon as it can be told."""
+        if self._send is not None and not self._failure_reported:
+            self._failure_reported = True
+            self._send.__self__.report_error(self._failure)  # type: ignore[attr-defined]
+
+
+def manager_process() -> psutil.Process | None:
+    """Return the NNI manager that started this process, through a shell; None if none did."""
+    for process in psutil.Process().parents():
+        try:
+            if any(word.endswith("main.js") for word in process.cmdline()):
+                return process
+        except psutil.Error:
+            continue
+    return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that ended but was not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def code_directory() -> FilePath:
+    """Return the `codeDirectory` of the tuner's configuration, else the working directory.
+
+    NNI runs the tuner in the experiment's log folder and passes the configuration, with absolute
+    folders, in the command line option ``--exp_params``.
+    """
+    arguments = sys.argv
+    if "--exp_params" not in arguments[:-1]:
+        return FilePath.cwd()
+    packed = arguments[arguments.index("--exp_params") + 1]
+    folder = json.loads(base64.b64decode(packed))["tuner"].get("codeDirectory")
+    return FilePath(folder or ".").absolute()
+
+
+def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:
+    """Read the recipe that the tuner's `classArgs` name, with their changes to the search.
+
+    Parameters
+    ----------
+    class_args
+        See `EvolutionTuner`.
+    folder
+        What the recipe's file name is relative to.
+
+    Raises
+    ------
+    RecipeError
+        No recipe, an unknown key or a wrong value.
+    """
+    changes = dict(class_args)
+    file = changes.pop("recipe", None)
+    if not isinstance(file, str) or not file:
+        raise RecipeError(
+            f"classArgs: the key 'recipe' must name a file, got {file!r}; e.g. 'recipe: spos.yml'."
+        )
+    recipe = load_recipe(folder / os.path.expanduser(file))
+    return recipe.with_search(changes, "classArgs")
+
+
+def check_space(search_space: Any, space: PathSpace, recipe: Recipe) -> None:
+    """Check that NNI's search space is the recipe's. Raises RecipeError, or PathError."""
+    given = PathSpace.from_search_space(search_space)
+    wrong = [
+        label for label in {**space, **given} if _typed(given, label, space) != _typed(space, label)
+    ]
+    if wrong:
+        raise RecipeError(
+            f"NNI's search space is not that of {recipe.file.name}: label '{wrong[0]}' has "
+            f"{_choices(given, wrong[0])} instead of {_choices(space, wrong[0])}. "
+            "Write it anew with 'nni-spos space'."
+        )
+
+
+def _typed(space: PathSpace, label: str, types: PathSpace | None = None) -> list[Any]:
+    values = space.get(label, ())
+    if types is not None:  # NNI may hand on 1.0 as 1
+        values = tuple(restore_numbers({label: value}, types)[label] for value in values)
+    return [(type(value), value) for value in values]
+
+
+def _choices(space: PathSpace, label: str) -> str:
+    return f"the choices {', '.join(map(repr, space[label]))}" if label in space else "no choices"

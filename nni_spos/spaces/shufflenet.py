@@ -1,0 +1,255 @@
+"""The paper's block search space, made of ShuffleNetV2 units.
+
+The names of modules, labels and choices are those of ``nni.nas.hub.pytorch.ShuffleNetSpace``,
+so that paths and weights of its networks load unchanged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.space import current_model
+from torch import Tensor, nn
+
+BLOCKS = {"k3": ("pdp", 3), "k5": ("pdp", 5), "k7": ("pdp", 7), "xcep": ("dpdpdp", 3)}
+"""Choice to the order of its point-wise (p) and depth-wise (d) convolutions, and kernel size."""
+
+
+def _conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+    *,
+    affine: bool,
+    relu: bool = True,
+) -> list[nn.Module]:
+    conv = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels, affine=affine)]
+    return [*layers, nn.ReLU(inplace=True)] if relu else layers
+
+
+class ShuffleUnit(nn.Module):
+    """One choice block: a main branch beside an identity or a projection.
+
+    With stride 1 the even channels pass through and the odd ones are transformed (this is the
+    channel shuffle); with stride 2 both branches see all channels.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        Channels of the unit as a whole.
+    choice
+        Key of `BLOCKS`.
+    stride
+        1 or 2.
+    affine
+        Whether BatchNorm has weights and biases.
+
+    Notes
+    -----
+    Input of shape (N, in_channels, H, W), output (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, choice: str, stride: int, *, affine: bool
+    ):
+        super().__init__()
+        self.stride = stride
+        sequence, kernel_size = BLOCKS[choice]
+        kept = in_channels // 2 if stride == 1 else in_channels
+        self.branch_main = nn.Sequential(
+            *self._main(kept, out_channels // 2, out_channels - kept, sequence, kernel_size, affine)
+        )
+        projection = (
+            _conv_bn(kept, kept, kernel_size, 2, kept, affine=affine, relu=False)
+            + _conv_bn(kept, kept, affine=affine)
+            if stride == 2
+            else []
+        )
+        self.branch_proj = nn.Sequential(*projection)
+
+    def _main(
+        self, channels: int, mid: int, out: int, sequence: str, kernel_size: int, affine: bool
+    ) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        stride = self.stride
+        for position, kind in enumerate(sequence):
+            if kind == "d":
+                layers += _conv_bn(
+                    channels, channels, kernel_size, stride, channels, affine=affine, relu=False
+                )
+                stride = 1
+            else:
+                width = out if position == len(sequence) - 1 else mid
+                layers += _conv_bn(channels, width, affine=affine)
+                channels = width
+        return layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride == 2:
+            return torch.cat((self.branch_proj(x), self.branch_main(x)), 1)
+        return torch.cat((x[:, 0::2], self.branch_main(x[:, 1::2])), 1)
+
+
+class ShuffleNetV2Space(ModelSpace):
+    """Choose one of four ShuffleNetV2 blocks in every unit.
+
+    Units are labelled ``layer_1``, ``layer_2``, ...; their choices are ``k3``, ``k5``, ``k7``
+    (kernel size of the depth-wise convolution) and ``xcep`` (three depth-wise 3x3 convolutions).
+    The defaults are the paper's space of 20 units for 224-pixel images; `small` is a form of
+    the same class for images of 16 to 64 pixels.
+
+    Parameters
+    ----------
+    num_classes
+        Outputs of the classifier.
+    input_size
+        Height and width of the images in pixels; a multiple of the total stride is best.
+    in_channels
+        Channels of the images.
+    stem_channels, stem_stride
+        Of the first 3x3 convolution.
+    stage_repeats, stage_channels
+        Units of each stage and their output channels; a stage's first unit has stride 2.
+    last_channels
+        Outputs of the last 1x1 convolution.
+    dropout
+        Probability before the classifier.
+    affine
+        Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
+        the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
+
+    Raises
+    ------
+    ValueError
+        A number below 1, stages that do not fit each other, odd channel numbers, or images too
+        small for them.
+
+    References
+    ----------
+    Guo et al., Single Path One-Shot NAS, ECCV 2020, section 4 and the authors' released code.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        input_size: int = 224,
+        in_channels: int = 3,
+        stem_channels: int = 16,
+        stem_stride: int = 2,
+        stage_repeats: Sequence[int] = (4, 4, 8, 4),
+        stage_channels: Sequence[int] = (64, 160, 320, 640),
+        last_channels: int = 1024,
+        dropout: float = 0.1,
+        affine: bool | None = None,
+    ):
+        super().__init__()
+        _check_positive(
+            num_classes=num_classes,
+            in_channels=in_channels,
+            stem_channels=stem_channels,
+            stem_stride=stem_stride,
+            last_channels=last_channels,
+        )
+        self._check(input_size, stem_channels, stem_stride, stage_repeats, stage_channels)
+        if affine is None:
+            affine = current_model() is not None
+        self.num_classes = num_classes
+        self.input_size = input_size
+        self.in_channels = in_channels
+
+        self.first_conv = nn.Sequential(
+            *_conv_bn(in_channels, stem_channels, 3, stem_stride, affine=affine)
+        )
+        units: list[nn.Module] = []
+        channels = stem_channels
+        for repeats, width in zip(stage_repeats, stage_channels, strict=True):
+            for position in range(repeats):
+                stride = 2 if position == 0 else 1
+                blocks = {
+                    choice: ShuffleUnit(channels, width, choice, stride, affine=affine)
+                    for choice in BLOCKS
+                }
+                units.append(LayerChoice(blocks, label=f"layer_{len(units) + 1}"))
+                channels = width
+        self.features = nn.Sequential(*units)
+        self.conv_last = nn.Sequential(*_conv_bn(channels, last_channels, affine=affine))
+        self.globalpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Sequential(nn.Linear(last_channels, num_classes, bias=False))
+        self._initialise()
+
+    @classmethod
+    def small(cls, **arguments: Any) -> ShuffleNetV2Space:
+        """Build the form for images of 16 to 64 pixels: 8 units, narrow, stem without stride."""
+        return cls(**{**SMALL, **arguments})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv_last(self.features(self.first_conv(x)))
+        return self.classifier(self.dropout(self.globalpool(x).flatten(1)))
+
+    def _initialise(self) -> None:
+        """Draw the initial weights as the authors' released code does."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                std = 0.01 if name.startswith("first_conv") else 1.0 / module.weight.shape[1]
+                nn.init.normal_(module.weight, 0.0, std)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, 0.0, 0.01)
+            elif isinstance(module, nn.BatchNorm2d) and module.bias is not None:
+                nn.init.constant_(module.bias, 0.0001)
+
+    @staticmethod
+    def _check(
+        input_size: int,
+        stem_channels: int,
+        stem_stride: int,
+        repeats: Sequence[int],
+        widths: Sequence[int],
+    ) -> None:
+        if len(repeats) != len(widths) or not repeats or min(repeats) < 1:
+            raise ValueError(
+                f"stage_repeats {list(repeats)} and stage_channels {list(widths)} must have the "
+                "same length, and every stage at least one unit."
+            )
+        channels = [stem_channels, *widths]
+        if any(width % 2 for width in widths) or any(
+            after <= before for before, after in itertools.pairwise(channels)
+        ):
+            raise ValueError(
+                f"stage_channels must be even and grow from stem_channels {stem_channels}, "
+                f"got {list(widths)}."
+            )
+        least = stem_stride * 2 ** len(repeats)
+        if input_size < least:
+            raise ValueError(f"input_size must be at least {least} pixels, got {input_size}.")
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}.")
+
+
+SMALL: dict[str, Any] = {
+    "input_size": 32,
+    "stem_stride": 1,
+    "stage_repeats": (2, 4, 2),
+    "stage_channels": (32, 64, 128),
+    "last_channels": 256,
+}
+"""Arguments of the form for small images."""

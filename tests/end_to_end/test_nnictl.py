@@ -1,0 +1,179 @@
+"""The real nnictl, with trials that fail, and with experiments that are cut off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+
+import psutil
+import pytest
+from fake_trial import fate, score
+from study import SPACE, wait_until
+
+from nni_spos.errors import ExperimentError
+from nni_spos.evolution import State
+from nni_spos.experiment.results import load_results
+from nni_spos.experiment.start import _run, resume, start, stop
+
+pytestmark = pytest.mark.slow
+
+
+def test_concurrent_trials_that_fail_do_not_disturb_the_search(study):
+    study.write(concurrency=4)
+    lines = []
+    result = start(study.config, port=study.port, keep=True, report=lines.append)
+    assert result.status == "DONE"
+
+    # Every row that NNI exports has the path that was evaluated.
+    jobs = study.manager.trial_jobs()
+    evaluated = {line["job"]: line["path"] for line in study.evaluated()}
+    reported = 0
+    for job in jobs:
+        assert evaluated.get(job.id, job.parameters) == job.parameters
+        if job.metrics is not None:
+            assert job.metrics["path"] == job.parameters
+            reported += 1
+    assert reported > 10
+    for row in study.manager.export():
+        assert row["parameter"] == evaluated[row["trialJobId"]]
+    keys = Counter(SPACE.key(job.parameters) for job in jobs)
+    assert max(keys.values()) == 1
+
+    # Failures cost no slot: all four are in use in every generation, also in the last.
+    records = study.manager._request("GET", "/trial-jobs")
+    generations = {SPACE.key(c.path): c.generation for c in load_results(result.id).candidates}
+    times = [
+        (generations[SPACE.key(job.parameters)], record["startTime"], record["endTime"])
+        for job, record in zip(jobs, records, strict=True)
+    ]
+    for generation in range(3):
+        spans = [(begin, end) for g, begin, end in times if g == generation]
+        at_once = max(sum(b <= t < e for b, e in spans) for t, _ in spans)
+        assert at_once == 4, f"generation {generation} had {at_once} trials at a time"
+
+    # The page is shown on this machine only.
+    listening = {
+        connection.laddr.ip
+        for process in study.processes()
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+    # The generations are those of the same search in one process.
+    stop(result.id)
+    assert study.processes() == []
+    assert_same_search(load_results(result.id), study.reference())
+    fates = Counter(fate(job.parameters) for job in jobs)
+    assert len(fates) == 5, f"the seed should give every kind of failure: {fates}"
+    assert reported == fates["scores"] + fates["reports NaN"]
+    assert any(result.id in line and str(study.port) in line for line in lines)
+
+
+RUN = """
+import sys
+from nni_spos.experiment.start import start
+print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status)
+"""
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_a_search_that_was_cut_off_goes_on(study, how):
+    study.write(concurrency=3, seconds=0.3, population_size=6)
+    running = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(study.config), str(study.port)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: study.num_outcomes() >= 8 or running.poll() is not None, 50)
+    assert running.poll() is None, running.communicate()
+    experiment_id = study.journal().resolve().parents[1].name
+    if how == "interrupt":
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+        assert "KeyboardInterrupt" in errors
+    else:
+        managers = [process for process in study.processes() if process.name() == "node"]
+        assert len(managers) == 1
+        managers[0].kill()
+        output, errors = running.communicate(timeout=60)
+        assert output.split() == ["STOPPED"], errors
+    # A killed manager leaves nothing that could disturb the next. NNI's tuners would try to
+    # reach it for twenty seconds, and so find the next one on the same port.
+    wait_until(lambda: not study.processes("--exp_params"), 3)
+    wait_until(lambda: study.processes() == [], 12)
+    done_before = {
+        SPACE.key(candidate.path) for candidate in load_results(experiment_id).candidates
+    }
+    num_before = len(study.evaluated())
+
+    result = resume(experiment_id, port=study.port, report=lambda line: None)
+    assert result.status == "DONE"
+    assert study.processes() == []
+    results = load_results(experiment_id)
+    assert_same_search(results, study.reference())
+    assert len(done_before) >= 8
+    again = [SPACE.key(line["path"]) for line in study.evaluated()[num_before:]]
+    assert done_before.isdisjoint(again), "a finished candidate was evaluated again"
+    assert max(Counter(again).values()) == 1
+    assert results.best.path == study.reference().top(1)[0].path
+
+
+BROKEN = """
+import os
+if os.environ.get("SDK_PROCESS") == "dispatcher":
+    import nni_spos.evolution.journal as journal
+    def append(self, candidate):
+        raise OSError("No space left on device")
+    journal.Journal.append = append
+"""
+
+
+def test_an_exception_in_the_tuner_ends_the_experiment(study, monkeypatch):
+    study.write()
+    # Only in the tuner's process: NNI passes the environment on to it.
+    (study.folder / "sitecustomize.py").write_text(BROKEN)
+    monkeypatch.setenv("PYTHONPATH", f"{study.folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+    with pytest.raises(ExperimentError, match="No space left on device") as caught:
+        start(study.config, port=study.port, report=lambda line: None)
+    assert "nnimanager.log" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    log = next(study.folder.glob("experiments/*/log/nnimanager.log")).read_text()
+    assert "Traceback (most recent call last)" in log
+    assert "in append" in log
+    assert study.processes() == []
+
+
+def test_wrong_class_args_end_the_experiment_even_without_a_check(study):
+    study.write(class_args={"num_generation": 2})
+    command = ["create", "--config", str(study.config), "--port", str(study.port)]
+    with pytest.raises(ExperimentError, match=r"did you mean 'num_generations'") as caught:
+        _run(command, None, study.port, False, False, 1, lambda line: None)
+    assert "nnimanager.log" in str(caught.value)
+    assert study.processes() == []
+
+
+def test_a_port_in_use_is_named(study):
+    study.write()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", study.port))
+        server.listen()
+        with pytest.raises(ExperimentError, match=rf"port {study.port} is in use.*--port"):
+            start(study.config, port=study.port, report=lambda line: None)
+    assert not (study.folder / "experiments").exists()
+    assert study.processes() == []
+
+
+def assert_same_search(results, reference):
+    """The journal holds exactly the candidates, generations and outcomes of another search."""
+    found = [(c.number, c.generation, c.path, c.state) for c in results.candidates]
+    expected = [(c.number, c.generation, c.path, c.state) for c in reference.candidates]
+    assert found == expected
+    for candidate in results.candidates:
+        if candidate.state is State.DONE:
+            assert candidate.metrics["top1"] == score(candidate.path)

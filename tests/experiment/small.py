@@ -1,0 +1,118 @@
+"""A small recipe on disk, and stand-ins for NNI's manager and dispatcher."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import yaml
+
+from nni_spos.cost_table import CostTable, Factor
+from nni_spos.evolution import Signal
+from nni_spos.experiment.costs import load_costs, save_costs
+from nni_spos.experiment.searches import build_search
+from nni_spos.path import PathSpace
+from nni_spos.recipe import load_recipe
+
+# 0.5 and 1.0: NNI hands 1.0 on as 1.
+SPACE = PathSpace({"a": ["k3", "k5", "k7"], "b": ["k3", "k5", "k7"], "ratio": [0.5, 1.0, 2.0, 4.0]})
+
+
+def write_recipe(folder: Path, name: str = "recipe.yml", **search) -> Path:
+    """Write a recipe and its cost table, which then need not be built."""
+    content = {
+        "output": "output",
+        "space": {"name": "shufflenet"},
+        "data": {"name": "digits"},
+        "supernet": {"epochs": 1},
+        "retrain": {"epochs": 1},
+        "search": {"population_size": 6, "num_generations": 3, "top_k": 3, **search},
+    }
+    file = folder / name
+    file.write_text(yaml.safe_dump(content))
+    factors = [Factor((label,), np.arange(len(SPACE[label]))) for label in SPACE]
+    save_costs(load_recipe(file), SPACE, {"flops": CostTable("flops", SPACE, 1, factors)})
+    return file
+
+
+def score(path: dict) -> float:
+    """Scores without ties."""
+    return float(sum(7**i * place for i, place in enumerate(SPACE.key(path))))
+
+
+def reference(recipe_file: Path, fails=lambda path: False):
+    """Run the recipe's search in this process; the paths that `fails` picks are failures."""
+    recipe = load_recipe(recipe_file)
+    search = build_search(recipe.search, *load_costs(recipe))
+    while not isinstance(path := search.ask(), Signal):
+        if fails(path):
+            search.tell_failure(path, "planned")
+        else:
+            search.tell(path, {"top1": score(path)})
+    return search
+
+
+class FakeManager:
+    """The part of NNI's REST interface that we use, with whatever jobs a test puts in."""
+
+    def __init__(self):
+        self.jobs: dict[str, dict] = {}
+        self.metrics: dict[str, dict] = {}
+        self.status: object = {"status": "RUNNING", "errors": []}
+        self.profile = {"id": "abcd", "params": {"maxTrialNumber": 99, "trialConcurrency": 2}}
+        self.puts: list[tuple[str, dict]] = []
+        self.refusals = 0
+        handler = type("Handler", (_Handler,), {"manager": self})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.port = self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def add_job(self, job_id, parameters, status="RUNNING", parameter_id=0, metrics=None):
+        packed = {"parameter_id": parameter_id, "parameters": parameters}
+        text = json.dumps(packed).replace("1.0", "1")  # as JavaScript does
+        record = {"trialJobId": job_id, "status": status, "hyperParameters": [text]}
+        if metrics is not None:
+            record["finalMetricData"] = [{"data": json.dumps(json.dumps(metrics))}]
+            self.metrics[job_id] = metrics
+        self.jobs[job_id] = record
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    manager: FakeManager
+
+    def do_GET(self):
+        parts = urlsplit(self.path)
+        kind, _, name = parts.path.removeprefix("/api/v1/nni/").partition("/")
+        if self.manager.refusals:
+            self.manager.refusals -= 1
+            return self._answer("busy", 500)
+        answers = {
+            "check-status": lambda: self.manager.status,
+            "experiment": lambda: self.manager.profile,
+            "trial-jobs": lambda: (
+                self.manager.jobs.get(name, "") if name else list(self.manager.jobs.values())
+            ),
+            "metric-data": lambda: [m for m in [self.manager.metrics.get(name)] if m],
+        }
+        return self._answer(answers[kind]()) if kind in answers else self._answer("", 404)
+
+    def do_PUT(self):
+        content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.manager.puts.append((self.path, content))
+        self._answer("")
+
+    def _answer(self, content, code=200):
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write((content if isinstance(content, str) else json.dumps(content)).encode())
+
+    def log_message(self, *arguments):
+        pass

@@ -1,0 +1,53 @@
+import pytest
+
+from nni_spos.experiment.failure import explain_failure
+
+REPORTED = """\
+[2026-01-01 10:00:00] INFO (NNIManager) Change status
+[2026-01-01 10:00:01] ERROR (NNIManager) Dispatcher error: Traceback (most recent call last):
+  File "tuner.py", line 3, in guarded
+    return method(self)
+nni_spos.errors.PathError: label 'x': no such label.
+
+[2026-01-01 10:00:02] ERROR (NNIManager) Error: Dispatcher stream error, tuner may have crashed.
+    at EventEmitter.<anonymous> (/nnimanager.js:601:32)
+"""
+STARTED = """\
+[2026-01-01 10:00:00] ERROR (nni.main/MainThread) No module named 'nni_spos'
+Traceback (most recent call last):
+  File "__main__.py", line 85, in <module>
+    main()
+ModuleNotFoundError: No module named 'nni_spos'
+"""
+MANAGER = """\
+Error: tuner_command_channel: Tuner did not connect in 10 seconds. Please check tuner log.
+    at Timeout._onTimeout (/nni_node/core/tuner_command_channel.js:47:41)
+"""
+
+
+@pytest.fixture
+def logs(tmp_path):
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log"
+
+
+def test_the_reason_that_the_tuner_reported(logs, tmp_path):
+    (logs / "nnimanager.log").write_text(REPORTED)
+    text = explain_failure(tmp_path, ["Dispatcher stream error, tuner may have crashed."])
+    assert text == f"PathError: label 'x': no such label. (see {logs / 'nnimanager.log'})"
+
+
+@pytest.mark.parametrize("file", ["dispatcher.log", "nnictl_stderr.log"])
+def test_a_tuner_that_did_not_start(logs, tmp_path, file):
+    (logs / "nnictl_stderr.log").write_text(MANAGER)
+    (logs / file).write_text(STARTED + (MANAGER if file == "nnictl_stderr.log" else ""))
+    text = explain_failure(tmp_path, ["tuner_command_channel: Tuner did not connect in 10 s"])
+    assert "did not start: ModuleNotFoundError: No module named 'nni_spos'" in text
+    assert str(logs / file) in text
+
+
+def test_without_logs_the_manager_is_quoted(tmp_path):
+    text = explain_failure(tmp_path, ["Training service error: disk full"])
+    assert text.startswith("Training service error: disk full (see ")
+    assert "no reason given" in explain_failure(tmp_path, [])
+    assert "did not start (see" in explain_failure(tmp_path, ["Tuner did not connect"])

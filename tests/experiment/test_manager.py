@@ -1,0 +1,92 @@
+import socket
+
+import pytest
+
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.manager import Manager
+
+
+@pytest.fixture
+def client(manager):
+    return Manager(manager.port)
+
+
+def test_status(client, manager):
+    assert client.status() == ("RUNNING", [])
+    manager.status = {"status": "ERROR", "errors": ["tuner may have crashed"]}
+    assert client.status() == ("ERROR", ["tuner may have crashed"])
+    manager.status = "INITIALIZING"
+    assert client.status() == ("INITIALIZING", [])
+
+
+def test_trial_jobs_are_read_from_json_within_json(client, manager):
+    manager.add_job("abc", {"a": 3}, "SUCCEEDED", 7, {"default": 5.0, "path": {"a": 3}})
+    manager.add_job("def", {"a": 4}, "RUNNING", 8)
+    first, second = client.trial_jobs()
+    assert (first.id, first.status, first.parameter_id) == ("abc", "SUCCEEDED", 7)
+    assert first.parameters == {"a": 3}
+    assert first.metrics == {"default": 5.0, "path": {"a": 3}}
+    assert first.has_ended
+    assert second.metrics is None
+    assert not second.has_ended
+    assert client.trial_job("def") == second
+    assert client.trial_job("none") is None
+    assert client.has_reported("abc")
+    assert not client.has_reported("def")
+
+
+def test_a_job_without_a_record_of_its_parameters(client, manager):
+    manager.jobs["x"] = {"trialJobId": "x", "status": "WAITING", "hyperParameters": []}
+    assert client.trial_job("x").parameters is None
+
+
+def test_nan_in_a_result_survives(client, manager):
+    manager.add_job("abc", {}, "SUCCEEDED", 7, {"default": float("nan")})
+    assert str(client.trial_job("abc").metrics["default"]) == "nan"
+
+
+def test_max_trial_number_keeps_the_rest_of_the_profile(client, manager):
+    client.set_max_trial_number(12)
+    [(path, profile)] = manager.puts
+    assert path == "/api/v1/nni/experiment?update_type=MAX_TRIAL_NUM"
+    assert profile["params"] == {"maxTrialNumber": 12, "trialConcurrency": 2}
+
+
+def test_a_proxy_is_not_asked(client, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert client.experiment()["id"] == "abcd"
+
+
+def test_errors_name_the_port_and_the_cause(client, manager):
+    manager.refusals = 1
+    with pytest.raises(ExperimentError, match="refused GET /trial-jobs: 500"):
+        client.trial_jobs()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(ExperimentError, match=rf"port {port} cannot be reached.*refused"):
+            Manager(port).status()
+
+
+def test_another_server_is_not_taken_for_a_manager(client, manager):
+    manager.profile = "<html>"
+    with pytest.raises(ExperimentError, match="not an NNI manager"):
+        client.experiment()
+
+
+@pytest.mark.parametrize(
+    ("channel", "url"),
+    [
+        ("ws://localhost:8080/tuner", "http://127.0.0.1:8080"),
+        ("ws://localhost:8081/my/prefix/tuner", "http://127.0.0.1:8081/my/prefix"),
+        ("http://localhost:8080/env/local-env/aBcD", "http://127.0.0.1:8080"),
+        ("http://localhost:8080/p/env/local-env/aBcD", "http://127.0.0.1:8080/p"),
+    ],
+)
+def test_the_manager_is_found_by_a_channel(channel, url):
+    assert Manager.from_channel(channel).url == url
+
+
+def test_a_channel_without_a_port():
+    with pytest.raises(ExperimentError, match="without a port"):
+        Manager.from_channel("ws://localhost/tuner")

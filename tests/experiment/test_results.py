@@ -1,0 +1,102 @@
+import json
+
+import pytest
+from small import SPACE, reference, score
+
+from nni_spos.errors import ExperimentError
+from nni_spos.evolution import Journal, State
+from nni_spos.experiment.results import load_results
+from nni_spos.experiment.searches import fingerprint
+from nni_spos.path import load_path
+from nni_spos.recipe import load_recipe
+
+
+@pytest.fixture
+def search(recipe_file):
+    return reference(recipe_file, lambda path: path["a"] == "k7")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "nni-experiments").mkdir(parents=True)
+    return tmp_path / "home" / "nni-experiments"
+
+
+@pytest.fixture
+def write(recipe_file, search):
+    """Write the journal of the search, in an order in which trials might have ended."""
+
+    def write(folder, count=99):
+        journal = Journal(folder / "search.jsonl", fingerprint(load_recipe(recipe_file), SPACE))
+        for candidate in search.candidates[::-1][:count]:
+            journal.append(candidate)
+        return journal.file
+
+    return write
+
+
+def test_results_of_a_folder(tmp_path, write, search):
+    write(tmp_path / "run")
+    results = load_results(tmp_path / "run")
+    assert [c.path for c in results.candidates] == [c.path for c in search.candidates]
+    assert results.num_failed == sum(c.state is State.FAILED for c in search.candidates) > 0
+    assert results.num_done == 18 - results.num_failed
+    assert results.best.path == search.top(1)[0].path
+    assert [c.path for c in results.top(5)] == [c.path for c in search.top(5)]
+    results.save_best(tmp_path / "best.json")
+    assert load_path(tmp_path / "best.json", SPACE) == search.top(1)[0].path
+
+
+def test_the_table_has_results_costs_and_path(tmp_path, write):
+    write(tmp_path)
+    table = load_results(tmp_path).format_table(3).splitlines()
+    assert table[0].split() == ["rank", "top1", "flops", "generation", "path", "(a", "..", "ratio)"]
+    assert len(table) == 4
+    best = load_results(tmp_path).best
+    rank, top1, flops, generation, *path = table[1].split()
+    assert (rank, float(top1)) == ("1", score(best.path))
+    assert int(flops) == sum(SPACE.key(best.path)) + 1
+    assert int(generation) == best.generation
+    assert path == [str(choice) for choice in best.path.values()]
+
+
+def test_an_experiment_is_found_by_its_id(tmp_path, home, write):
+    write(tmp_path / "elsewhere" / "aBcDe" / "checkpoint")
+    write(home / "fGhIj" / "checkpoint")
+    manifest = {"aBcDe": {"logDir": str(tmp_path / "elsewhere"), "status": "STOPPED"}}
+    (home / ".experiment").write_text(json.dumps(manifest))
+    for name in ("aBcDe", "fGhIj", home / "fGhIj"):
+        assert load_results(name).num_done > 0
+
+
+def test_a_journal_that_is_being_written(tmp_path, write):
+    file = write(tmp_path, count=4)
+    with file.open("ab") as stream:
+        stream.write(b'{"number": 7, "gen')
+    size = file.stat().st_size
+    assert len(load_results(tmp_path).candidates) == 4
+    assert file.stat().st_size == size, "reading changes nothing"
+
+
+def test_nothing_finished_yet(tmp_path, write):
+    write(tmp_path, count=0)
+    results = load_results(tmp_path)
+    assert results.format_table() == "no candidate is finished yet"
+    with pytest.raises(ExperimentError, match="no candidate is finished yet"):
+        results.save_best(tmp_path / "best.json")
+    assert not (tmp_path / "best.json").exists()
+
+
+def test_errors(tmp_path, home, write):
+    with pytest.raises(ExperimentError, match="'xyz' is neither a folder nor an NNI experiment"):
+        load_results("xyz")
+    (home / ".experiment").write_text("damaged")
+    with pytest.raises(ExperimentError, match="'xyz' is neither"):
+        load_results("xyz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ExperimentError, match="has no results yet"):
+        load_results(tmp_path / "empty")
+    (tmp_path / "empty" / "search.jsonl").write_text("[]\n")
+    with pytest.raises(ExperimentError, match="not a search journal"):
+        load_results(tmp_path / "empty")

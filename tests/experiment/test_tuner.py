@@ -1,0 +1,329 @@
+"""The tuner in the hands of a dispatcher that does what NNI 3.0 was seen to do."""
+
+import base64
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from small import SPACE, reference, score, write_recipe
+
+from nni_spos.errors import RecipeError
+from nni_spos.experiment.results import load_results
+from nni_spos.experiment.tuner import (
+    EvolutionTuner,
+    check_space,
+    code_directory,
+    load_tuner_recipe,
+)
+from nni_spos.path import PathSpace
+from nni_spos.recipe import load_recipe
+
+
+class FakeDispatcher:
+    """Runs trials in threads: reports and ends come in any order, requests once per end."""
+
+    def __init__(self, tuner, manager, fate, concurrency=4, seed=0):
+        self.tuner, self.manager, self.fate = tuner, manager, fate
+        self.concurrency = concurrency
+        self.random = random.Random(seed)
+        self.errors = []
+        self.issued = []
+        self.lock = threading.Lock()
+        self.next_id = 0
+        self.running = 0
+        self.num_running = []
+
+    def report_error(self, text):
+        self.errors.append(text)
+
+    def send(self, parameter_id, path):
+        with self.lock:
+            self.issued.append(path)
+            self.running += 1
+            self.num_running.append(self.running)
+            self.manager.add_job(f"job{parameter_id}", path, parameter_id=parameter_id)
+        threading.Thread(target=self.trial, args=(parameter_id, path), daemon=True).start()
+
+    def request(self, count):
+        with self.lock:
+            ids = list(range(self.next_id, self.next_id + count))
+            self.next_id += count
+        assert self.tuner.generate_multiple_parameters(ids, st_callback=self.send) == []
+
+    def trial(self, parameter_id, path):
+        time.sleep(self.random.random() * 0.02)
+        fate = self.fate(path)
+        value = {"default": score(path), "path": path}
+        steps = [lambda: self.end(parameter_id)]
+        if fate in ("scores", "late"):
+            steps.append(lambda: self.result(parameter_id, value))
+        if fate == "twice":
+            steps += [lambda: self.result(parameter_id, value)] * 2
+        if fate == "nan":
+            steps.append(lambda: self.result(parameter_id, {**value, "default": float("nan")}))
+        if fate != "late":
+            self.random.shuffle(steps)
+        for step in steps:
+            step()
+        self.request(1)
+
+    def result(self, parameter_id, value):
+        self.manager.metrics[f"job{parameter_id}"] = value
+        self.tuner.receive_trial_result(parameter_id, "", value, trial_job_id=f"job{parameter_id}")
+
+    def end(self, parameter_id):
+        with self.lock:
+            self.running -= 1
+            self.manager.jobs[f"job{parameter_id}"]["status"] = "SUCCEEDED"
+        self.tuner.trial_end(parameter_id, True)
+
+    def wait(self, condition, timeout=20):
+        end = time.monotonic() + timeout
+        while not (condition() or self.errors):
+            assert time.monotonic() < end, "the search stalled"
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def nni(manager, tmp_path, monkeypatch):
+    """NNI's environment of a tuner, with short delays."""
+    (tmp_path / "checkpoint").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NNI_CHECKPOINT_DIRECTORY", str(tmp_path / "checkpoint"))
+    monkeypatch.setenv("NNI_TUNER_COMMAND_CHANNEL", f"ws://localhost:{manager.port}/tuner")
+    monkeypatch.setenv("NNI_MODE", "start")
+    monkeypatch.setattr(EvolutionTuner, "GRACE", 0.2)
+    monkeypatch.setattr(EvolutionTuner, "TICK", 0.02)
+    monkeypatch.setattr(EvolutionTuner, "POLL", 0.05)
+    tuners = []
+
+    def make(**class_args):
+        tuner = EvolutionTuner(**{"recipe": "recipe.yml", **class_args})
+        tuners.append(tuner)
+        return tuner
+
+    yield make
+    for tuner in tuners:
+        tuner._on_exit()
+
+
+def fate_by_path(path):
+    """A third of the trials do not score."""
+    fates = ["scores", "silent", "scores", "nan", "scores", "scores", "twice", "scores", "late"]
+    return fates[sum((i + 1) * place for i, place in enumerate(SPACE.key(path))) % len(fates)]
+
+
+def fails(path):
+    return fate_by_path(path) in ("silent", "nan")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_and_failures_do_not_change_the_search(nni, manager, recipe_file, tmp_path, seed):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, fate_by_path, seed=seed)
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    expected = [(c.path, c.generation, c.state) for c in reference(recipe_file, fails).candidates]
+    found = load_results(tmp_path).candidates
+    assert [(c.path, c.generation, c.state) for c in found] == expected
+    assert Counter(map(SPACE.key, dispatcher.issued)) == Counter(
+        SPACE.key(path) for path, _, _ in expected
+    )
+    kinds = {fate_by_path(path) for path, _, _ in expected}
+    assert {"scores", "silent", "nan"} <= kinds, "the seed should give failures"
+    # No slot is lost to a failure: with each generation all four are in use again.
+    starts = [0, 6, 12]
+    assert all(max(dispatcher.num_running[i : i + 6]) == 4 for i in starts)
+    # The experiment ends by itself after exactly its trials.
+    path, profile = manager.puts[0]
+    assert path.endswith("/experiment?update_type=MAX_TRIAL_NUM")
+    assert profile["params"]["maxTrialNumber"] == len(expected) == 18
+    time.sleep(0.2)
+    assert len(manager.puts) == 1
+
+
+def test_the_end_is_announced_although_the_manager_was_busy(nni, manager, recipe_file):
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    manager.refusals = 3
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert manager.puts[0][1]["params"]["maxTrialNumber"] == 6
+
+
+def test_an_end_that_nni_did_not_announce_is_found(nni, manager, recipe_file, tmp_path):
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    lost = []
+    end = dispatcher.end
+
+    def forgetful(parameter_id):
+        if parameter_id == 2:
+            lost.append(parameter_id)
+            manager.jobs["job2"]["status"] = "FAILED"
+        else:
+            end(parameter_id)
+
+    dispatcher.end = forgetful
+    dispatcher.result = lambda parameter_id, value: (
+        None if parameter_id == 2 else FakeDispatcher.result(dispatcher, parameter_id, value)
+    )
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert lost == [2]
+    assert load_results(tmp_path).num_failed == 1
+    assert load_results(tmp_path).num_done == 5
+
+
+def test_all_trials_failing_is_an_error(nni, manager, recipe_file):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: False)
+    assert len(dispatcher.errors) == 1
+    assert "Traceback" in dispatcher.errors[0]
+    assert "all 6 candidates failed" in dispatcher.errors[0]
+    assert manager.puts == []
+
+
+def test_resume_adopts_running_trials_and_recalls_the_rest(
+    nni, manager, recipe_file, tmp_path, monkeypatch
+):
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    done = {"default": score(first[0]), "path": first[0]}
+    manager.add_job("old0", first[0], "SUCCEEDED", metrics=done)
+    manager.add_job("old1", first[1], "RUNNING")
+    manager.add_job("old2", first[2], "WAITING")
+    monkeypatch.setenv("NNI_MODE", "resume")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    # NNI tells all that it has, under the wrong parameters.
+    tuner.import_data([{"parameter": first[4], "value": done, "trialJobId": "old0"}])
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    # One of the adopted reports through import_data, the other ends without a result.
+    value = {"default": score(first[1]), "path": first[1]}
+    tuner.import_data([{"parameter": first[2], "value": value}])
+    manager.jobs["old1"]["status"] = manager.jobs["old2"]["status"] = "SUCCEEDED"
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    issued = [SPACE.key(path) for path in dispatcher.issued]
+    assert len(issued) == len(set(issued)) == 18 - 3
+    assert not {SPACE.key(path) for path in first[:3]} & set(issued)
+    expected = reference(recipe_file, lambda path: path == first[2]).candidates
+    found = load_results(tmp_path).candidates
+    assert [(c.path, c.state) for c in found] == [(c.path, c.state) for c in expected]
+    assert manager.puts[0][1]["params"]["maxTrialNumber"] == 18
+
+
+def test_a_second_tuner_goes_on_from_the_journal(nni, manager, recipe_file, tmp_path):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(2)
+    dispatcher.wait(lambda: len(load_results(tmp_path).candidates) >= 4)
+    tuner._on_exit()
+    with tuner._lock:
+        tuner._failure = "stopped"  # deaf from here on
+        before = {SPACE.key(c.path) for c in load_results(tmp_path).candidates}
+    dispatcher.wait(lambda: dispatcher.running == 0)
+    manager.jobs.clear()
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(2)
+    dispatcher.wait(lambda: manager.puts)
+    assert before.isdisjoint(map(SPACE.key, dispatcher.issued))
+    paths = [c.path for c in load_results(tmp_path).candidates]
+    assert paths == [c.path for c in reference(recipe_file).candidates]
+
+
+@pytest.mark.parametrize(
+    ("class_args", "message"),
+    [
+        ({"num_generation": 3}, "did you mean 'num_generations'"),
+        ({"population_size": 0}, "population_size: got 0; must be a whole number > 0"),
+        ({"recipe": "missing.yml"}, "missing.yml: no such file"),
+        ({"recipe": None}, "the key 'recipe' must name a file"),
+        ({"constraints": ["flops >= 99"]}, "no path meets 'flops >= 99'"),
+    ],
+)
+def test_wrong_arguments_are_reported_at_the_first_request(
+    nni, manager, recipe_file, class_args, message
+):
+    tuner = nni(**class_args)  # NNI would hide an exception here
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    tuner.trial_end(0, True)
+    assert len(dispatcher.errors) == 1
+    assert message in dispatcher.errors[0]
+    assert "Traceback" in dispatcher.errors[0]
+
+
+def test_right_arguments_change_the_search(nni, recipe_file):
+    tuner = nni(num_generations=7, constraints=["flops <= 4"])
+    assert tuner._failure is None
+    assert tuner.recipe.search.num_generations == 7
+    assert str(tuner.recipe.search.constraints[0]) == "flops <= 4"
+    assert tuner.recipe.search.population_size == 6
+
+
+def test_an_exception_in_a_callback_is_reported(nni, manager, recipe_file):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.concurrency = 0
+
+    def append(candidate):
+        raise OSError("disk full")
+
+    tuner._scheduler.journal.append = append
+    dispatcher.request(1)
+    dispatcher.wait(lambda: False)
+    assert "disk full" in dispatcher.errors[0]
+    assert "in append" in dispatcher.errors[0]
+
+
+def test_the_search_space_must_be_that_of_the_recipe(recipe_file):
+    recipe = load_recipe(recipe_file)
+    content = json.loads(json.dumps(SPACE.to_search_space()).replace("1.0", "1"))
+    check_space(content, SPACE, recipe)
+    check_space(dict(reversed(content.items())), SPACE, recipe)
+    with pytest.raises(RecipeError, match="label 'b' has no choices instead of the choices 'k3'"):
+        check_space({k: v for k, v in content.items() if k != "b"}, SPACE, recipe)
+    more = {**content, "c": {"_type": "choice", "_value": [1]}}
+    with pytest.raises(RecipeError, match="label 'c' has the choices 1 instead of no choices"):
+        check_space(more, SPACE, recipe)
+    wrong_type = PathSpace({"x": [1, 2]})
+    with pytest.raises(RecipeError, match="label 'x' has the choices '1', '2'"):
+        check_space({"x": {"_type": "choice", "_value": ["1", "2"]}}, wrong_type, recipe)
+
+
+def test_the_recipe_is_relative_to_the_code_directory(tmp_path, monkeypatch):
+    write_recipe(tmp_path)
+    packed = json.dumps({"tuner": {"codeDirectory": str(tmp_path)}}).encode()
+    option = base64.b64encode(packed).decode()
+    monkeypatch.setattr(sys, "argv", ["-m", "--exp_params", option])
+    assert code_directory() == tmp_path
+    recipe = load_tuner_recipe({"recipe": "recipe.yml", "seed": 5}, code_directory())
+    assert recipe.file == tmp_path / "recipe.yml"
+    assert recipe.search.seed == 5
+
+
+def test_importing_the_tuner_is_light():
+    """NNI gives a tuner ten seconds to connect."""
+    code = "import sys, nni_spos.experiment.tuner; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,139 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nni_spos.constraint import Constraint, format_cost
+from nni_spos.errors import ConstraintError
+
+METRICS = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\([A-Za-z0-9_.:-]{1,8}\))?", fullmatch=True)
+BOUNDS = st.floats(0, allow_infinity=False) | st.integers(0, 10**12).map(float)
+
+
+@pytest.mark.parametrize(
+    ("text", "metric", "low", "high"),
+    [
+        ("flops <= 330M", "flops", -math.inf, 330e6),
+        ("flops<=330M", "flops", -math.inf, 330e6),
+        ("  params  >=  1.5 k ", "params", 1500, math.inf),
+        ("290M <= flops <= 360M", "flops", 290e6, 360e6),
+        ("5 <= flops <= 5", "flops", 5, 5),
+        ("0 <= flops <= 2e3k", "flops", 0, 2e6),
+        ("bitops <= 6.32G", "bitops", -math.inf, 6_320_000_000),
+        ("latency_ms(gpu-1.v2) <= 2.5", "latency_ms(gpu-1.v2)", -math.inf, 2.5),
+    ],
+)
+def test_parse(text, metric, low, high):
+    assert Constraint.parse(text) == Constraint(metric, low, high)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flops < 330M", "'flops < 330M' is not a constraint. Write METRIC <= NUMBER, METRIC >="),
+        ("330M >= flops", "is not a constraint"),
+        ("flops <= 330M extra", "is not a constraint"),
+        ("flops <= -1", "is not a constraint"),
+        ("flops <= nan", "is not a constraint"),
+        ("Flops <= 1", "is not a constraint"),
+        ("flops <= 1,000", "is not a constraint"),
+        ("flops <= \u0663", "is not a constraint"),
+        ("", "is not a constraint"),
+        (330, "330 is not a constraint"),
+        (None, "None is not a constraint"),
+        ("flops <= 330m", "'flops <= 330m': unknown unit 'm'. Write METRIC"),
+        ("flops <= 330 MB", "unknown unit 'MB'"),
+        ("flops <= 1e999", "'flops <= 1e999': the number is too large. Leave the limit out"),
+        ("1e308G >= flops", "is not a constraint"),
+        ("flops <= 1e308G", "too large"),
+        ("2k <= flops <= 1k", "constraint on flops: the lower bound 2k exceeds the upper bound 1k"),
+    ],
+)
+def test_parse_refuses(text, message):
+    with pytest.raises(ConstraintError, match=message):
+        Constraint.parse(text)
+
+
+def test_bounds_must_be_numbers():
+    with pytest.raises(ConstraintError, match=r"constraint on flops: a bound is not a number."):
+        Constraint("flops", high=math.nan)
+
+
+def test_both_bounds_are_allowed_values():
+    limit = Constraint.parse("3 <= flops <= 5")
+    assert [cost for cost in range(8) if limit.allows(cost)] == [3, 4, 5]
+    assert Constraint.parse("flops <= 5").allows(0)
+    assert Constraint.parse("flops >= 5").allows(1e300)
+    assert not limit.allows(math.nan)
+
+
+def test_a_unit_costs_no_precision():
+    # 0.268028144 * 1e9 is 268028143.99999997 in floating point.
+    assert Constraint.parse("flops <= 0.268028144G").allows(268_028_144)
+    assert Constraint.parse("flops >= 0.268028144G").allows(268_028_144)
+
+
+@given(st.integers(0, 10**12), st.sampled_from(["k", "M", "G"]))
+def test_decimals_before_a_unit_are_exact(cost, unit):
+    digits = {"k": 3, "M": 6, "G": 9}[unit]
+    whole, fraction = divmod(cost, 10**digits)
+    limit = Constraint.parse(f"flops <= {whole}.{fraction:0{digits}d}{unit}")
+    assert limit.high == cost
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "flops <= 330M",
+        "flops >= 1.5k",
+        "290M <= flops <= 360M",
+        "flops <= 322918720",
+        "flops <= 322.919M",
+        "latency_ms(cpu) <= 0.1",
+    ],
+)
+def test_text_is_as_short_as_is_exact(text):
+    assert str(Constraint.parse(text)) == text
+
+
+@given(METRICS, BOUNDS, BOUNDS, st.sampled_from(["low", "high", "both"]))
+def test_text_round_trip(metric, one, other, sides):
+    low, high = sorted([one, other])
+    limit = Constraint(
+        metric, -math.inf if sides == "high" else low, math.inf if sides == "low" else high
+    )
+    assert Constraint.parse(str(limit)) == limit
+
+
+@given(
+    st.text(max_size=30) | st.lists(st.sampled_from(
+        ["flops", "<=", ">=", " ", "1", "1.5", "e", "9" * 30, "k", "M", "x", "(", ")", "\n", "-"]
+    )).map("".join)
+)  # fmt: skip
+def test_any_text_is_read_or_refused_in_one_line(text):
+    try:
+        limit = Constraint.parse(text)
+    except ConstraintError as problem:
+        message = str(problem)
+        assert "\n" not in message
+    else:
+        assert limit.low <= limit.high
+        assert math.isfinite(limit.low) or math.isfinite(limit.high)
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1k"),
+        (322_918_720, "322.919M"),
+        (6.32e9, "6.32G"),
+        (-2000, "-2k"),
+        (0.25, "0.25"),
+        (math.inf, "inf"),
+    ],
+)
+def test_format_cost(cost, text):
+    assert format_cost(cost) == text

@@ -1,0 +1,297 @@
+import copy
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nni_spos.constraint import Constraint
+from nni_spos.errors import RecipeError
+from nni_spos.recipe import Recipe, SearchSettings, load_recipe
+
+RECIPE = """
+output: runs/digits
+space: {name: shufflenet_v2, width: 0.5, stages: [4, 4]}
+data: {name: digits, root: data, augmentation: shift}
+supernet: {epochs: 30, batch_size: 64, learning_rate: 0.1}
+evaluation: {recalibration_images: 512}
+search:
+  constraints: [flops <= 330M, "1M <= params <= 4M"]
+  population_size: 10
+  num_generations: 3
+  seed: 1
+retrain: {steps: 500}
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Load the recipe above with the given sections or keys replaced; None removes."""
+
+    def load(changes=None, text=None):
+        content = yaml.safe_load(RECIPE)
+        for name, change in (changes or {}).items():
+            if isinstance(change, dict) and isinstance(content.get(name), dict):
+                content[name] |= change
+            elif change is None:
+                del content[name]
+            else:
+                content[name] = change
+        file = tmp_path / "run.yml"
+        file.write_text(yaml.safe_dump(content) if text is None else text)
+        return load_recipe(file)
+
+    return load
+
+
+def test_values_and_defaults(load, tmp_path):
+    recipe = load()
+    assert recipe.file == tmp_path / "run.yml"
+    assert recipe.space.name == "shufflenet_v2"
+    assert recipe.space.arguments == {"width": 0.5, "stages": [4, 4]}
+    assert (recipe.data.name, recipe.data.augmentation) == ("digits", "shift")
+    assert (recipe.supernet.epochs, recipe.supernet.steps) == (30, None)
+    assert (recipe.supernet.prior, recipe.supernet.momentum) == ("uniform", 0.9)
+    assert (recipe.retrain.steps, recipe.retrain.batch_size) == (500, 1024)
+    assert recipe.search.constraints == (
+        Constraint("flops", high=330e6),
+        Constraint("params", 1e6, 4e6),
+    )
+
+
+def test_the_defaults_of_the_search_are_the_papers(load):
+    search = load({"search": None}).search
+    assert search == SearchSettings()
+    assert (search.population_size, search.num_generations, search.top_k) == (50, 20, 10)
+    assert (search.mutation_prob, search.algorithm, search.objective) == (0.1, "evolution", "top1")
+
+
+def test_evaluation_and_search_are_optional_and_sections_may_be_empty(load):
+    assert load({"evaluation": None}).evaluation.recalibration_images == 20_000
+    text = RECIPE.partition("evaluation:")[0] + "evaluation:\nsearch:\nretrain: {epochs: 1}\n"
+    recipe = load(text=text)
+    assert recipe.search == SearchSettings()
+    assert recipe.evaluation == load({"evaluation": None}).evaluation
+
+
+def test_files_are_relative_to_the_recipe(load, tmp_path, monkeypatch):
+    recipe = load()
+    assert recipe.output == tmp_path / "runs" / "digits"
+    assert recipe.checkpoint == tmp_path / "runs" / "digits" / "supernet.pt"
+    assert recipe.data.root == str(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe("run.yml") == recipe
+    absolute = load({"output": "/runs/../out", "data": {"root": "/data"}})
+    assert (absolute.output, absolute.data.root) == (Path("/out"), "/data")
+
+
+def test_home_folders(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    recipe = load({"output": "~/runs", "data": {"root": "~/data"}})
+    assert (recipe.output, recipe.data.root) == (Path("/home/me/runs"), "/home/me/data")
+    recipe = load({"output": "~no-such-user/runs"})
+    assert recipe.output == tmp_path / "~no-such-user" / "runs"
+
+
+def test_a_recipe_is_frozen(load):
+    recipe = load()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        recipe.search.seed = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"serach": {}}, "unknown key 'serach'; did you mean 'search'? Keys: output, space, data, "
+         "supernet, evaluation, search, retrain."),
+        ({5: {}}, "unknown key 5. Keys: output, space, data, supernet, evaluation, search, "
+         "retrain."),
+        ({"output": None}, "the key 'output' is missing."),
+        ({"retrain": None}, "the key 'retrain' is missing."),
+        ({"output": 5}, "output: must be the name of a folder."),
+        ({"space": "shufflenet_v2"}, "space: must be a mapping with the key 'name', got "
+         "'shufflenet_v2'."),
+        ({"space": {"name": 5}}, "space: must be a mapping with the key 'name', got "
+         "{'name': 5, 'stages': [4, 4], 'width': 0.5}."),
+        ({"data": {"name": "digit"}}, "data.name: got 'digit'; must be one of digits, "
+         "fashion_mnist, cifar10, image_folder."),
+        ({"data": {"augmentation": "flip"}}, "data.augmentation: got 'flip'; must be one of none, "
+         "shift, crop_flip, imagenet, or null."),
+        ({"data": [1]}, "data: must map keys to values, got [1]."),
+        ({"supernet": {"prior": "normal"}}, "supernet.prior: got 'normal'; must be one of "
+         "uniform."),
+        ({"supernet": {"steps": 5}}, "supernet: give either 'epochs' or 'steps'."),
+        ({"supernet": {"epochs": None}}, "supernet: give either 'epochs' or 'steps'."),
+        ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
+         "batch_size, learning_rate, momentum, weight_decay, label_smoothing, warmup_steps, "
+         "gradient_clip, channels_last, precision, seed."),
+        ({"retrain": {"learning_rate": float("inf")}}, "retrain.learning_rate: got inf; must be a "
+         "number >= 0."),
+        ({"search": {"constraints": "flops <= 330M"}}, "search.constraints: got 'flops <= 330M'; "
+         "must be a list such as ['flops <= 330M']."),
+        ({"search": {"constraints": ["flops = 1"]}}, "search.constraints: 'flops = 1' is not a "
+         "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
+         "where a number may end in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'."),
+        ({"search": {"num_mutations": 6, "num_crossovers": 5}}, "search: num_mutations + "
+         "num_crossovers = 11 exceeds population_size = 10."),
+    ],
+)  # fmt: skip
+def test_refuses(load, changes, message):
+    with pytest.raises(RecipeError) as caught:
+        load(changes)
+    assert str(caught.value) == f"run.yml: {message}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"supernet": {"steps": 5, "epochs": None}},
+        {"data": {"augmentation": None, "root": None}},
+        {"retrain": {"learning_rate": 1}},
+        {"search": {"constraints": []}},
+        {"search": {"num_mutations": 6, "num_crossovers": 4}},
+        {"search": {"num_mutations": 10}},
+        {"space": {"name": "anything at all"}},
+    ],
+)
+def test_accepts_the_neighbours(load, changes):
+    assert isinstance(load(changes), Recipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a YAML mapping of keys to values."),
+        ("- 1", "must be a YAML mapping of keys to values."),
+        ("a: [", "is not valid YAML (while parsing"),
+        ("a: 1\nb: c: d", "is not valid YAML (mapping values are not allowed here"),
+        ("[1]: {[2]: 3}", "is not valid YAML (while constructing a mapping"),
+        ("a: 2024-99-99", "is not valid YAML (month must be in 1..12"),
+        ("a: !!python/object/apply:os.getcwd []", "is not valid YAML (could not determine a con"),
+        ("a: !!bool x", "is not valid YAML ("),
+        ("a: !!int ''", "is not valid YAML ("),
+        ("a: !!timestamp x", "is not valid YAML ("),
+        ("[" * 5000, "is not valid YAML ("),
+    ],
+)  # fmt: skip
+def test_refuses_what_is_not_yaml(load, tmp_path, text, message):
+    with pytest.raises(RecipeError) as caught:
+        load(text=text)
+    assert str(caught.value).startswith(f"{tmp_path / 'run.yml'}: {message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_refuses_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(RecipeError, match=r"run.yml: no such file\."):
+        load_recipe(tmp_path / "run.yml")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path)
+    (tmp_path / "run.yml").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(RecipeError, match=r"run.yml: cannot be read"):
+        load_recipe(tmp_path / "run.yml")
+
+
+def test_with_search_changes_some_keys(load):
+    recipe = load()
+    changed = recipe.with_search({"seed": 5, "constraints": ["flops <= 3"]}, "classArgs")
+    assert changed.search == dataclasses.replace(
+        recipe.search, seed=5, constraints=(Constraint("flops", high=3),)
+    )
+    assert dataclasses.replace(changed, search=recipe.search) == recipe
+    assert recipe.with_search({}, "classArgs") == recipe
+
+
+def test_with_search_checks_the_keys_together_with_the_recipe(load):
+    big = load({"search": {"population_size": 100}})
+    assert big.with_search({"num_mutations": 60}, "classArgs").search.num_mutations == 60
+    with pytest.raises(RecipeError, match=r"^classArgs: num_mutations .* = 11 exceeds .* = 10"):
+        load().with_search({"num_mutations": 11}, "classArgs")
+
+
+def test_with_search_refuses(load):
+    with pytest.raises(RecipeError, match=r"^classArgs: unknown key 'sead'; did you mean 'seed'"):
+        load().with_search({"sead": 5}, "classArgs")
+    with pytest.raises(RecipeError, match=r"^classArgs.seed: got -5; must be a whole number >= 0"):
+        load().with_search({"seed": -5}, "classArgs")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("recipes") / "run.yml"
+
+
+def read_or_refused(file, text):
+    file.write_text(text, encoding="utf-8")
+    try:
+        recipe = load_recipe(file)
+    except RecipeError as problem:
+        message = str(problem)
+        assert len(message.splitlines()) == 1
+        assert "run.yml" in message
+    else:
+        assert isinstance(recipe, Recipe)
+
+
+PIECES = st.sampled_from([
+    "\n", ": ", "- ", "? ", "! ", "!!int ''", "!!bool x", "!!binary x", "!!set", "&a ", "*a", "|",
+    "<<: *a", "~", "~no/", ".inf", ".nan", "1e999", "-1", "0b_", "=", "2024-99-99", "{", "}", "[",
+    "]", ",", "'", '"', "#", "%", "\0", "\t", "\u2028", "\\", "null", "true", "flops <= 1e99",
+    "output: ", "steps: 1", "---\n", "...\n",
+])  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(RECIPE)), st.integers(0, 20), PIECES | st.text(max_size=3)),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_text_is_read_or_refused_in_one_line(scratch, edits):
+    text = RECIPE
+    for start, length, piece in edits:
+        text = text[:start] + piece + text[start + length :]
+    read_or_refused(scratch, text)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.dates()
+    | st.binary(max_size=3)
+    | st.sampled_from([10**400, "~nobody", "flops <= 1", "imagenet", "digits"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=3) | st.integers() | st.none(), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+CONTENT = yaml.safe_load(RECIPE)
+KEYS = [(name,) for name in CONTENT] + [
+    (name, key) for name, section in CONTENT.items() if isinstance(section, dict) for key in section
+]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(["set", "add", "drop"]), VALUES),
+             min_size=1, max_size=3)
+)  # fmt: skip
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_any_content_is_read_or_refused_in_one_line(scratch, edits):
+    content = copy.deepcopy(CONTENT)
+    for (*section, key), action, value in edits:
+        inner = content.get(section[0]) if section else content
+        if not isinstance(inner, dict):
+            continue
+        if action == "set":
+            inner[key] = value
+        elif action == "add":
+            inner[str(value)[:8]] = value
+        else:
+            inner.pop(key, None)
+    read_or_refused(scratch, yaml.safe_dump(content, allow_unicode=True))
