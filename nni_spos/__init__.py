@@ -1,0 +1,40 @@
+"""Single Path One-Shot neural architecture search on Microsoft NNI 3.
+
+The public names are loaded when they are first used: NNI gives a tuner ten seconds to start,
+and importing this package must not import PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from nni_spos._version import __version__
+
+_HOMES = {
+    "Constraint": "nni_spos.constraint",
+    "CostTable": "nni_spos.cost_table",
+    "EvolutionSearch": "nni_spos.evolution",
+    "PathSpace": "nni_spos.path",
+    "Prior": "nni_spos.priors",
+    "RandomSearch": "nni_spos.evolution",
+    "ShuffleNetV2Space": "nni_spos.spaces",
+    "Signal": "nni_spos.evolution",
+    "SposError": "nni_spos.errors",
+    "UniformPrior": "nni_spos.priors",
+    "build_costs": "nni_spos.profilers",
+    "load_recipe": "nni_spos.recipe",
+    "open_data": "nni_spos.data",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nni_spos' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

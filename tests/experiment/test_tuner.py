@@ -78,8 +78,8 @@ class FakeDispatcher:
 
     def end(self, parameter_id):
         with self.lock:
-            self.running -= 1
             self.manager.jobs[f"job{parameter_id}"]["status"] = "SUCCEEDED"
+            self.running -= 1
         self.tuner.trial_end(parameter_id, True)
 
     def wait(self, condition, timeout=20):

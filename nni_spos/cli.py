@@ -1,0 +1,167 @@
+"""The command line: ``nni-spos COMMAND``. What a user can mend is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+
+from nni_spos._version import __version__
+from nni_spos.constraint import format_cost
+from nni_spos.errors import SposError
+from nni_spos.path import PathSpace, load_path
+from nni_spos.recipe import load_recipe
+
+NAMES = {"flops": "multiply-adds", "params": "parameters"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0, or 2 for an error that the user can mend."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    # NNI warns of every name in torch.nn that is younger than NNI.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="nni")
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except SposError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Print the costs of a path and the extremes of its space."""
+    from nni_spos.profilers import build_costs
+    from nni_spos.spaces import Form, build_space
+
+    space = build_space(options.space, {}, Form.SUBNET)
+    shape = (getattr(space, "in_channels", 3), *[getattr(space, "input_size", 224)] * 2)
+    path_space = PathSpace.from_model_space(space)
+    path = load_path(options.path, path_space) if options.path else None
+    costs = build_costs(space, shape)
+    content: dict[str, object] = {"space": options.space, "input_shape": list(shape)}
+    if path is not None:
+        content["path"] = {name: table.price(path) for name, table in costs.items()}
+    for extreme in ("cheapest", "dearest"):
+        content[extreme] = {name: getattr(table, extreme)()[0] for name, table in costs.items()}
+    if options.json:
+        print(json.dumps(content, indent=2))
+        return
+    size = "x".join(map(str, shape))
+    print(f"{options.space}, {path_space.size} paths, images of {size}; 1 multiply-add = 1 FLOP")
+    for row in ("path", "cheapest", "dearest"):
+        for name, cost in content.get(row, {}).items():  # type: ignore[attr-defined]
+            print(f"  {row:<9}{NAMES.get(name, name):<14}{cost:>13,}  ({format_cost(cost)})")
+
+
+def costs(options: argparse.Namespace) -> None:
+    """Build the cost tables of a recipe and keep them in its output folder."""
+    from nni_spos.data import dataset_spec
+    from nni_spos.experiment.costs import save_costs
+    from nni_spos.profilers import build_costs
+    from nni_spos.spaces import Form, build_space
+
+    recipe = load_recipe(options.recipe)
+    spec = dataset_spec(recipe.data)
+    space = build_space(
+        recipe.space.name,
+        recipe.space.arguments,
+        Form.SUBNET,
+        num_classes=spec.num_classes,
+        in_channels=spec.channels,
+        input_size=spec.image_size,
+    )
+    tables = build_costs(space, (spec.channels, spec.image_size, spec.image_size))
+    save_costs(recipe, PathSpace.from_model_space(space), tables)
+    print(recipe.output / "costs.json")
+
+
+def check(options: argparse.Namespace) -> None:
+    """Check an NNI configuration and everything that it names."""
+    from nni_spos.experiment.check import check_config
+
+    checked = check_config(options.config)
+    for warning in checked.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(
+        f"{checked.file.name}: valid; {checked.num_candidates} candidates of {checked.space.size}"
+    )
+
+
+def start(options: argparse.Namespace) -> None:
+    """Run an NNI experiment to its end."""
+    from nni_spos.experiment.start import start as run
+
+    result = run(options.config, options.port, options.public, options.keep)
+    print(f"experiment {result.id}: {result.status}")
+    print(result.results.format_table())
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a stopped experiment."""
+    from nni_spos.experiment.start import resume as run
+
+    result = run(options.id, options.port, options.public, options.keep)
+    print(f"experiment {result.id}: {result.status}")
+    print(result.results.format_table())
+
+
+def results(options: argparse.Namespace) -> None:
+    """List the best candidates and, if asked, write the best path."""
+    from nni_spos.experiment.results import load_results
+
+    found = load_results(options.experiment)
+    print(found.format_table(options.top))
+    if options.output:
+        found.save_best(options.output)
+        print(f"best path: {options.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="nni-spos", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("profile", help="costs of a path, and extremes of a space")
+    command.add_argument("space", help="e.g. shufflenet, shufflenet_small or module:Class")
+    command.add_argument("--path", help="JSON file, label to choice")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=profile)
+
+    command = commands.add_parser("costs", help="build the cost tables of a recipe")
+    command.add_argument("recipe")
+    command.set_defaults(run=costs)
+
+    command = commands.add_parser("check", help="check an NNI configuration and its recipe")
+    command.add_argument("config")
+    command.set_defaults(run=check)
+
+    command = commands.add_parser("start", help="run an NNI experiment to its end")
+    command.add_argument("config")
+    _add_manager_options(command)
+    command.set_defaults(run=start)
+
+    command = commands.add_parser("resume", help="go on with a stopped NNI experiment")
+    command.add_argument("id")
+    _add_manager_options(command)
+    command.set_defaults(run=resume)
+
+    command = commands.add_parser("results", help="the best candidates of a search so far")
+    command.add_argument("experiment", help="NNI's id of the experiment, or a folder")
+    command.add_argument("--top", type=int, default=10, help="how many (default 10)")
+    command.add_argument("--output", help="write the best path to this JSON file")
+    command.set_defaults(run=results)
+    return parser
+
+
+def _add_manager_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--port", type=int, default=8080, help="of the web page (default 8080)")
+    command.add_argument("--public", action="store_true", help="show the page to the network")
+    command.add_argument("--keep", action="store_true", help="leave the manager running at the end")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The command line, run in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nni_spos.cli import main
+from nni_spos.experiment.costs import load_costs
+from nni_spos.recipe import load_recipe
+
+PUBLISHED = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)
+CHOICES = ("k3", "k5", "k7", "xcep")
+
+RECIPE = """
+output: runs
+space: {name: shufflenet_small}
+data: {name: digits}
+supernet: {epochs: 1}
+retrain: {epochs: 1}
+"""
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    path = {f"layer_{i + 1}": CHOICES[code] for i, code in enumerate(PUBLISHED)}
+    file = tmp_path / "path.json"
+    file.write_text(json.dumps(path))
+    return file
+
+
+def test_profile_prints_the_published_figures(published, capsys):
+    assert main(["profile", "shufflenet", "--path", str(published), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["path"] == {"flops": 322_918_720, "params": 3_558_464}
+    assert content["cheapest"]["flops"] == 270_359_360
+    assert content["dearest"]["flops"] == 398_609_216
+
+    assert main(["profile", "shufflenet", "--path", str(published)]) == 0
+    text = capsys.readouterr().out
+    assert "322,918,720" in text
+    assert "270,359,360" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer_3": "k9"}, "label 'layer_3': 'k9' is not a choice"),
+        ({"layer_21": "k3"}, "label 'layer_21' is not in the search space"),
+        ({"layer_3": None}, "label 'layer_3': None is not a choice"),
+    ],
+)
+def test_a_wrong_path_is_one_line_and_exit_code_2(published, capsys, change, message):
+    published.write_text(json.dumps(json.loads(published.read_text()) | change))
+    assert main(["profile", "shufflenet", "--path", str(published)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_an_unknown_space_names_the_nearest(capsys):
+    assert main(["profile", "shuflenet"]) == 2
+    assert "did you mean 'shufflenet'?" in capsys.readouterr().err
+
+
+def test_costs_are_what_the_tuner_loads(tmp_path, capsys):
+    file = tmp_path / "recipe.yml"
+    file.write_text(RECIPE)
+    assert main(["costs", str(file)]) == 0
+    assert (tmp_path / "runs" / "costs.json").is_file()
+    space, costs = load_costs(load_recipe(file))
+    assert space.size == 4**8
+    assert costs["flops"].cheapest()[0] == 620_800  # 16x16 grey digits, ten classes
+    assert costs["flops"].dearest()[0] == 968_960
+
+
+def test_results_of_nothing(tmp_path, capsys):
+    assert main(["results", str(tmp_path)]) == 2
+    assert "has no results yet" in capsys.readouterr().err
