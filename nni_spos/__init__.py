@@ -20,9 +20,11 @@ _HOMES = {
     "RandomSearch": "nni_spos.evolution",
     "ShuffleNetV2Space": "nni_spos.spaces",
     "Signal": "nni_spos.evolution",
+    "SinglePathOneShot": "nni_spos.supernet",
     "SposError": "nni_spos.errors",
     "UniformPrior": "nni_spos.priors",
     "build_costs": "nni_spos.profilers",
+    "evaluate_path": "nni_spos.supernet",
     "load_recipe": "nni_spos.recipe",
     "open_data": "nni_spos.data",
 }

@@ -1,0 +1,16 @@
+"""The supernet: how its single paths are trained, and how a path is scored with its weights."""
+
+from nni_spos.supernet.evaluation import Evaluation, evaluate_path, score
+from nni_spos.supernet.recalibration import recalibrate
+from nni_spos.supernet.strategy import SinglePathModule, SinglePathOneShot
+from nni_spos.supernet.subnet import extract_subnet
+
+__all__ = [
+    "Evaluation",
+    "SinglePathModule",
+    "SinglePathOneShot",
+    "evaluate_path",
+    "extract_subnet",
+    "recalibrate",
+    "score",
+]

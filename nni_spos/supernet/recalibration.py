@@ -1,0 +1,69 @@
+"""BatchNorm statistics of one path, which the supernet's own are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nni_spos.errors import DataError
+
+
+def recalibrate(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], channels_last: bool = True
+) -> int:
+    """Replace the BatchNorm statistics of a network by those of some images, in place.
+
+    The statistics are reset and then are the average over the batches, each batch weighing the
+    same. Only BatchNorm layers run in training mode, so that dropout plays no part. Everything
+    but the statistics (modes, momentum, weights) is afterwards as it was.
+
+    Parameters
+    ----------
+    network
+        A subnet. Layers that keep no statistics are left alone.
+    batches
+        Images of shape (N, C, H, W), with labels that are not used. Make all batches the same
+        size: a smaller last one weighs as much as the others.
+    channels_last
+        Memory format of the images; faster for depth-wise convolutions.
+
+    Returns
+    -------
+    Number of images that were used.
+
+    Raises
+    ------
+    DataError
+        There are no images.
+
+    References
+    ----------
+    Guo et al., Single Path One-Shot NAS, ECCV 2020, section 3.4.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    modes = {module: module.training for module in network.modules()}
+    momenta = [norm.momentum for norm in norms]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    num_images = 0
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's cumulative average
+        norm.train()
+    try:
+        with torch.no_grad():
+            for images, _ in batches:
+                network(images.to(device, memory_format=layout))
+                num_images += len(images)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes.items():
+            module.training = mode
+    if not num_images:
+        raise DataError("recalibration needs at least one image.")
+    return num_images

@@ -1,0 +1,76 @@
+"""NNI's one-shot strategy with our priors: one path a step, the same one for one (seed, step)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nni.mutable import Sample
+from nni.nas.evaluator.pytorch import LightningModule
+from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
+from nni.nas.strategy import RandomOneShot
+
+from nni_spos.errors import RecipeError
+from nni_spos.path import PathSpace
+from nni_spos.priors import Prior, UniformPrior
+
+
+class SinglePathModule(RandomSamplingLightningModule):
+    """Train one path of the supernet in every step.
+
+    NNI draws paths from generators that nobody seeds, so that no run can be repeated and the
+    ranks of a data-parallel job train different paths. Here the path of a step is
+    ``prior.path(global_step)``.
+
+    Parameters
+    ----------
+    training_module
+        The evaluator's module with the supernet in it.
+    prior
+        Where paths come from.
+    """
+
+    def __init__(self, training_module: LightningModule, prior: Prior):
+        super().__init__(training_module)
+        self.prior = prior
+
+    def resample(self) -> Sample:
+        """Set every unit to the path of the current step, and return it."""
+        path = self.prior.path(self.trainer.global_step)
+        for module in self.supernet_modules():
+            module.resample(memo=path)
+        return path
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        self.resample()
+        return self.training_module.training_step(*args, **kwargs)
+
+
+class SinglePathOneShot(RandomOneShot):
+    """Train a supernet by sampling a single path per step from a prior.
+
+    Use it like NNI's ``RandomOneShot``:
+    ``NasExperiment(space, evaluator, SinglePathOneShot(prior)).run()``.
+
+    Parameters
+    ----------
+    prior
+        Distribution of training paths; by default uniform over the space, with seed 0.
+    **kwargs
+        Passed on to NNI's strategy, e.g. ``mutation_hooks``.
+
+    References
+    ----------
+    Guo et al., Single Path One-Shot NAS, ECCV 2020, section 3.
+    """
+
+    def __init__(self, prior: Prior | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.prior = prior
+
+    def configure_oneshot_module(self, training_module: LightningModule) -> SinglePathModule:
+        """Wrap the evaluator's module. Raises RecipeError for the prior of another space."""
+        space = PathSpace.from_model_space(self.model_space.model_space)
+        prior = self.prior or UniformPrior(space)
+        if dict(prior.space) != dict(space):
+            raise RecipeError("the prior was made for another space than the one to be trained.")
+        return SinglePathModule(training_module, prior)

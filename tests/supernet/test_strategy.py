@@ -1,0 +1,88 @@
+"""Single-path training on NNI's one-shot API."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from nni_spos.errors import RecipeError
+from nni_spos.path import PathSpace
+from nni_spos.priors import UniformPrior
+from nni_spos.spaces import ShuffleNetV2Space
+from nni_spos.supernet import SinglePathOneShot
+
+ARGUMENTS = {"num_classes": 3, "input_size": 8, "in_channels": 1, "stem_stride": 1,
+             "stem_channels": 4, "stage_repeats": (1, 2), "stage_channels": (8, 16),
+             "last_channels": 16}  # fmt: skip
+STEPS = 6
+
+
+def train(folder, prior=None, seen=None):
+    torch.manual_seed(0)
+    space = ShuffleNetV2Space(**ARGUMENTS)
+    images = TensorDataset(torch.randn(12, 1, 8, 8), torch.arange(12) % 3)
+    loader = DataLoader(images, batch_size=4)
+    evaluator = Classification(
+        optimizer=_momentum_sgd, learning_rate=0.1, weight_decay=0.1, num_classes=3,
+        train_dataloaders=loader, val_dataloaders=loader, max_steps=STEPS, accelerator="cpu",
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+        default_root_dir=folder,
+    )  # fmt: skip
+    strategy = SinglePathOneShot(prior)
+    engine = SequentialExecutionEngine()
+    strategy.initialize(RawFormatModelSpace.from_model(space, evaluator), engine)
+    if seen is not None:
+        module = strategy.oneshot_module
+        resample = module.resample
+        module.resample = lambda: seen.append(resample()) or seen[-1]
+    strategy.run()
+    return strategy.supernet
+
+
+def _momentum_sgd(parameters, lr, weight_decay):
+    return torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
+
+
+def test_the_path_of_a_step_is_the_priors(tmp_path):
+    prior = UniformPrior(PathSpace.from_model_space(ShuffleNetV2Space(**ARGUMENTS)), seed=3)
+    seen: list[dict] = []
+    train(tmp_path, prior, seen)
+    assert seen == [prior.path(step) for step in range(STEPS)]
+    assert len({tuple(path.values()) for path in seen}) > 1
+
+
+def test_two_runs_are_equal_bit_for_bit(tmp_path):
+    first, second = (train(tmp_path).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_unsampled_weights_are_untouched(tmp_path):
+    space = PathSpace.from_model_space(ShuffleNetV2Space(**ARGUMENTS))
+    prior = UniformPrior(space, seed=3)
+    torch.manual_seed(0)
+    before = ShuffleNetV2Space(**ARGUMENTS).state_dict()
+    after = train(tmp_path, prior).state_dict()
+    sampled = {(label, c) for step in range(STEPS) for label, c in prior.path(step).items()}
+    never = 0
+    for i, label in enumerate(space):
+        for choice in space[label]:
+            convolutions = [
+                name for name in before
+                if name.startswith(f"features.{i}.{choice}.") and before[name].dim() == 4
+            ]  # fmt: skip
+            same = all(torch.equal(before[name], after[name]) for name in convolutions)
+            assert same == ((label, choice) not in sampled), (label, choice)
+            never += same
+    assert never > 0
+
+
+def test_the_prior_of_another_space_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="another space"):
+        train(tmp_path, UniformPrior(PathSpace({"layer_1": ["k3", "k5"]})))
+    assert isinstance(train(tmp_path), nn.Module)
