@@ -223,7 +223,8 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
                     f"label '{label}' is a {type(mutable).__name__}; only single choices among "
                     "values (LayerChoice, nni.choice) can be searched."
                 )
-            choices[label] = list(mutable.values)
+            # NNI's labels are of a subclass of str, which files and pickles must not see.
+            choices[str.__str__(label)] = list(mutable.values)
         return cls(choices)
 
 

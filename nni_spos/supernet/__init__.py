@@ -1,5 +1,11 @@
 """The supernet: how its single paths are trained, and how a path is scored with its weights."""
 
+from nni_spos.supernet.checkpoint import (
+    SupernetCheckpoint,
+    load_supernet,
+    restore_supernet,
+    save_supernet,
+)
 from nni_spos.supernet.evaluation import Evaluation, evaluate_path, score
 from nni_spos.supernet.recalibration import recalibrate
 from nni_spos.supernet.strategy import SinglePathModule, SinglePathOneShot
@@ -9,8 +15,12 @@ __all__ = [
     "Evaluation",
     "SinglePathModule",
     "SinglePathOneShot",
+    "SupernetCheckpoint",
     "evaluate_path",
     "extract_subnet",
+    "load_supernet",
     "recalibrate",
+    "restore_supernet",
+    "save_supernet",
     "score",
 ]

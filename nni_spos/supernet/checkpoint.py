@@ -1,0 +1,130 @@
+"""A trained supernet in a file: weights, the space they belong to, and how images were prepared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
+
+from nni_spos.errors import CheckpointError, PathError
+from nni_spos.files import write_atomically
+from nni_spos.path import PathSpace
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class SupernetCheckpoint:
+    """What `load_supernet` finds in a file.
+
+    Parameters
+    ----------
+    space
+        Labels and their choices.
+    weights
+        State dict of the supernet, on the CPU.
+    preprocessing
+        How the training images were prepared, for `nni_spos.data.check_preprocessing`.
+    """
+
+    space: PathSpace
+    weights: Mapping[str, Tensor]
+    preprocessing: Mapping[str, Any]
+
+
+def save_supernet(
+    file: str | os.PathLike[str], supernet: ModelSpace, preprocessing: Mapping[str, Any]
+) -> None:
+    """Write a supernet, atomically: a crash leaves the file that was there before.
+
+    Parameters
+    ----------
+    file
+        Where to; missing folders are made.
+    supernet
+        A model space with weights, mutated by a one-shot strategy or not.
+    preprocessing
+        `ImageData.preprocessing` of the training images.
+    """
+    content = {
+        "supernet_version": VERSION,
+        "space": PathSpace.from_model_space(supernet).to_search_space(),
+        "weights": supernet.state_dict(),
+        "preprocessing": dict(preprocessing),
+    }
+    write_atomically(file, lambda stream: torch.save(content, stream))
+
+
+def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
+    """Read what `save_supernet` wrote; nothing in the file is executed.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, would run code, or is not a supernet's.
+    """
+    file = FilePath(file)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: no such checkpoint. Train the supernet first.") from None
+    except Exception as problem:  # torch.load fails in many ways on files that are not its own
+        words = str(problem).split()
+        reason = " ".join(words[:12]) or type(problem).__name__
+        raise CheckpointError(f"{file}: cannot be loaded safely ({reason}).") from None
+    try:
+        version = content["supernet_version"]
+        if version != VERSION:
+            raise CheckpointError(f"{file}: has version {version!r}; this is version {VERSION}.")
+        weights, preprocessing = content["weights"], content["preprocessing"]
+        if not isinstance(weights, Mapping) or not isinstance(preprocessing, Mapping):
+            raise TypeError("a part of it has another type")
+        space = PathSpace.from_search_space(content["space"])
+    except (KeyError, TypeError, IndexError, PathError) as problem:
+        raise CheckpointError(f"{file}: is not a supernet checkpoint ({problem}).") from None
+    return SupernetCheckpoint(space, weights, preprocessing)
+
+
+def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> None:
+    """Give a supernet the weights of a checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint belongs to another space, or to the same one with other layers; the
+        supernet is left as it was.
+    """
+    space = PathSpace.from_model_space(supernet)
+    if space != checkpoint.space:
+        labels = [x for x in (*space, *checkpoint.space) if not _same(space, checkpoint.space, x)]
+        where = f" They differ at '{labels[0]}'." if labels else " The order of labels differs."
+        raise CheckpointError(f"the checkpoint belongs to another search space.{where}")
+    expected = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
+    found = {
+        name: tensor.shape if isinstance(tensor, Tensor) else None
+        for name, tensor in checkpoint.weights.items()
+    }
+    wrong = [x for x in (*expected, *found) if expected.get(x) != found.get(x)]
+    if wrong:
+        raise CheckpointError(
+            f"the checkpoint belongs to other layers: '{wrong[0]}' has shape "
+            f"{_shape(found.get(wrong[0]))} in it and {_shape(expected.get(wrong[0]))} in the "
+            "space."
+        )
+    supernet.load_state_dict(checkpoint.weights)
+
+
+def _same(space: PathSpace, other: PathSpace, label: str) -> bool:
+    if label not in space or label not in other:
+        return False
+    return list(map(repr, space[label])) == list(map(repr, other[label]))
+
+
+def _shape(shape: Any) -> str:
+    return "no" if shape is None else str(tuple(shape))
