@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nni_spos._version import __version__
 from nni_spos.constraint import format_cost
 from nni_spos.errors import SposError
+from nni_spos.files import write_json
 from nni_spos.path import PathSpace, load_path
 from nni_spos.recipe import load_recipe
 
@@ -37,11 +38,11 @@ def profile(options: argparse.Namespace) -> None:
     from nni_spos.profilers import build_costs
     from nni_spos.spaces import Form, build_space
 
-    space = build_space(options.space, {}, Form.SUBNET)
-    shape = (getattr(space, "in_channels", 3), *[getattr(space, "input_size", 224)] * 2)
-    path_space = PathSpace.from_model_space(space)
+    model = build_space(options.space, {}, Form.SUBNET)
+    shape = (getattr(model, "in_channels", 3), *[getattr(model, "input_size", 224)] * 2)
+    path_space = PathSpace.from_model_space(model)
     path = load_path(options.path, path_space) if options.path else None
-    costs = build_costs(space, shape)
+    costs = build_costs(model, shape)
     content: dict[str, object] = {"space": options.space, "input_shape": list(shape)}
     if path is not None:
         content["path"] = {name: table.price(path) for name, table in costs.items()}
@@ -66,7 +67,7 @@ def costs(options: argparse.Namespace) -> None:
 
     recipe = load_recipe(options.recipe)
     spec = dataset_spec(recipe.data)
-    space = build_space(
+    model = build_space(
         recipe.space.name,
         recipe.space.arguments,
         Form.SUBNET,
@@ -74,9 +75,20 @@ def costs(options: argparse.Namespace) -> None:
         in_channels=spec.channels,
         input_size=spec.image_size,
     )
-    tables = build_costs(space, (spec.channels, spec.image_size, spec.image_size))
-    save_costs(recipe, PathSpace.from_model_space(space), tables)
+    tables = build_costs(model, (spec.channels, spec.image_size, spec.image_size))
+    save_costs(recipe, PathSpace.from_model_space(model), tables)
     print(recipe.output / "costs.json")
+
+
+def space(options: argparse.Namespace) -> None:
+    """Write NNI's search-space JSON of a recipe."""
+    from nni_spos.experiment.costs import load_costs
+
+    search_space = load_costs(load_recipe(options.recipe))[0].to_search_space()
+    if options.output:
+        write_json(options.output, search_space)
+    else:
+        print(json.dumps(search_space, indent=2))
 
 
 def check(options: argparse.Namespace) -> None:
@@ -134,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("costs", help="build the cost tables of a recipe")
     command.add_argument("recipe")
     command.set_defaults(run=costs)
+
+    command = commands.add_parser("space", help="NNI's search-space JSON of a recipe")
+    command.add_argument("recipe")
+    command.add_argument("--output", help="write it to this file")
+    command.set_defaults(run=space)
 
     command = commands.add_parser("check", help="check an NNI configuration and its recipe")
     command.add_argument("config")

@@ -77,6 +77,16 @@ def test_costs_are_what_the_tuner_loads(tmp_path, capsys):
     assert costs["flops"].dearest()[0] == 968_960
 
 
+def test_space_writes_what_nni_takes(tmp_path, capsys):
+    file = tmp_path / "recipe.yml"
+    file.write_text(RECIPE)
+    assert main(["space", str(file), "--output", str(tmp_path / "space.json")]) == 0
+    written = json.loads((tmp_path / "space.json").read_text())
+    assert written["layer_8"] == {"_type": "choice", "_value": list(CHOICES)}
+    assert main(["space", str(file)]) == 0
+    assert json.loads(capsys.readouterr().out) == written
+
+
 def test_results_of_nothing(tmp_path, capsys):
     assert main(["results", str(tmp_path)]) == 2
     assert "has no results yet" in capsys.readouterr().err

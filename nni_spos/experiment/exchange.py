@@ -106,8 +106,8 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     channel = os.environ.get("NNI_TRIAL_COMMAND_CHANNEL")
     if not (platform and job_id and channel):
         raise ExperimentError(
-            "this is not a trial of an NNI experiment. Start one with 'nnictl create', or "
-            "evaluate paths without NNI with 'nni-spos search'."
+            "this is not a trial of an NNI experiment. Start one with 'nni-spos start CONFIG' or "
+            "'nnictl create'."
         )
     if platform != "local":
         raise ExperimentError(

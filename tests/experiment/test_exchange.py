@@ -72,7 +72,7 @@ def test_a_trial_that_reported_before_is_not_run_again(trial, manager, capsys):
 def test_outside_of_nni_the_error_says_what_to_do(monkeypatch):
     for name in ("NNI_PLATFORM", "NNI_TRIAL_JOB_ID", "NNI_TRIAL_COMMAND_CHANNEL"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ExperimentError, match=r"not a trial of an NNI experiment.*nni-spos search"):
+    with pytest.raises(ExperimentError, match=r"not a trial of an NNI experiment.*nni-spos start"):
         open_trial()
 
 
