@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+# NNI's two packages import each other: with oneshot first, nni.nas.strategy would hold stand-ins
+# that only fail. Taking the class from where it is defined works in every order.
+import nni.nas.strategy  # noqa: F401
 from nni.mutable import Sample
 from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
-from nni.nas.strategy import RandomOneShot
+from nni.nas.oneshot.pytorch.strategy import RandomOneShot
 
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace

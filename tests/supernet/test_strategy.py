@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from nni.nas.evaluator.pytorch import Classification, DataLoader
@@ -86,3 +89,13 @@ def test_the_prior_of_another_space_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="another space"):
         train(tmp_path, UniformPrior(PathSpace({"layer_1": ["k3", "k5"]})))
     assert isinstance(train(tmp_path), nn.Module)
+
+
+@pytest.mark.parametrize("first", ["nni.nas.strategy", "nni.nas.oneshot.pytorch", "math"])
+def test_it_is_nnis_one_shot_strategy_whatever_is_imported_first(first):
+    code = (
+        f"import {first}; from nni_spos.supernet import SinglePathOneShot; "
+        "from nni.nas.oneshot.pytorch.strategy import OneShotStrategy; "
+        "assert issubclass(SinglePathOneShot, OneShotStrategy)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
