@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING
 
 from nni_spos._version import __version__
 from nni_spos.constraint import format_cost
@@ -15,11 +18,19 @@ from nni_spos.files import write_json
 from nni_spos.path import PathSpace, load_path
 from nni_spos.recipe import load_recipe
 
+if TYPE_CHECKING:
+    from nni_spos.experiment.results import Results
+    from nni_spos.experiment.start import StartResult
+    from nni_spos.training import Start
+
 NAMES = {"flops": "multiply-adds", "params": "parameters"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0, or 2 for an error that the user can mend."""
+    """Run one command and return the exit code.
+
+    That is 0, 2 for an error that the user can mend, or 130 if the user pressed Ctrl-C.
+    """
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     # NNI warns of every name in torch.nn that is younger than NNI.
@@ -30,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SposError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -63,18 +77,12 @@ def costs(options: argparse.Namespace) -> None:
     from nni_spos.data import dataset_spec
     from nni_spos.experiment.costs import save_costs
     from nni_spos.profilers import build_costs
-    from nni_spos.spaces import Form, build_space
+    from nni_spos.spaces import Form
+    from nni_spos.supernet.building import build_recipe_space
 
     recipe = load_recipe(options.recipe)
     spec = dataset_spec(recipe.data)
-    model = build_space(
-        recipe.space.name,
-        recipe.space.arguments,
-        Form.SUBNET,
-        num_classes=spec.num_classes,
-        in_channels=spec.channels,
-        input_size=spec.image_size,
-    )
+    model = build_recipe_space(recipe, Form.SUBNET)
     tables = build_costs(model, (spec.channels, spec.image_size, spec.image_size))
     save_costs(recipe, PathSpace.from_model_space(model), tables)
     print(recipe.output / "costs.json")
@@ -103,33 +111,79 @@ def check(options: argparse.Namespace) -> None:
     )
 
 
+def train(options: argparse.Namespace) -> None:
+    """Train the supernet of a recipe."""
+    from nni_spos.supernet.training import train_supernet
+
+    print(f"supernet: {train_supernet(load_recipe(options.recipe), _start(options))}")
+
+
+def trial(options: argparse.Namespace) -> None:
+    """Evaluate one path, as a trial of an NNI experiment."""
+    from nni_spos.experiment.trial import run_trial
+
+    run_trial(options.recipe)
+
+
+def search(options: argparse.Namespace) -> None:
+    """Search in this process."""
+    from nni_spos.experiment.local_search import run_search
+
+    _print_results(run_search(load_recipe(options.recipe)), options)
+
+
 def start(options: argparse.Namespace) -> None:
     """Run an NNI experiment to its end."""
     from nni_spos.experiment.start import start as run
 
-    result = run(options.config, options.port, options.public, options.keep)
-    print(f"experiment {result.id}: {result.status}")
-    print(result.results.format_table())
+    _print_experiment(run(options.config, options.port, options.public, options.keep), options)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a stopped experiment."""
     from nni_spos.experiment.start import resume as run
 
-    result = run(options.id, options.port, options.public, options.keep)
+    _print_experiment(run(options.id, options.port, options.public, options.keep), options)
+
+
+def _print_experiment(result: StartResult, options: argparse.Namespace) -> None:
     print(f"experiment {result.id}: {result.status}")
-    print(result.results.format_table())
+    _print_results(result.results, options)
 
 
 def results(options: argparse.Namespace) -> None:
     """List the best candidates and, if asked, write the best path."""
     from nni_spos.experiment.results import load_results
 
-    found = load_results(options.experiment)
+    _print_results(load_results(options.experiment), options)
+
+
+def _print_results(found: Results, options: argparse.Namespace) -> None:
     print(found.format_table(options.top))
     if options.output:
         found.save_best(options.output)
         print(f"best path: {options.output}")
+
+
+def retrain(options: argparse.Namespace) -> None:
+    """Train a path from scratch and score the test split."""
+    from nni_spos.retrain import retrain as run
+
+    recipe = load_recipe(options.recipe)
+    if options.seed is not None:
+        settings = dataclasses.replace(recipe.retrain, seed=options.seed)
+        recipe = dataclasses.replace(recipe, retrain=settings)
+    file = FilePath(options.output or recipe.output / "retrained.pt")
+    trained = run(recipe, load_path(options.path), file, _start(options))
+    print(f"network: {file}")
+    print(f"  path {' '.join(map(str, trained.path.values()))}")
+    for name, cost in trained.costs.items():
+        print(f"  {NAMES.get(name, name)} {cost:,} ({format_cost(cost)})")
+    assert trained.test is not None
+    print(
+        f"  test: top-1 {trained.test['top1']:.2f} %, top-5 {trained.test['top5']:.2f} %, "
+        f"loss {trained.test['loss']:.4f}, {trained.test['num_images']} images"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,6 +210,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("config")
     command.set_defaults(run=check)
 
+    command = commands.add_parser("train", help="train the supernet of a recipe")
+    command.add_argument("recipe")
+    _add_start_options(command)
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("search", help="search in this process, without NNI's manager")
+    command.add_argument("recipe")
+    _add_result_options(command)
+    command.set_defaults(run=search)
+
+    command = commands.add_parser("trial", help="what an NNI trial runs: evaluate one path")
+    command.add_argument("recipe")
+    command.set_defaults(run=trial)
+
     command = commands.add_parser("start", help="run an NNI experiment to its end")
     command.add_argument("config")
     _add_manager_options(command)
@@ -168,9 +236,16 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("results", help="the best candidates of a search so far")
     command.add_argument("experiment", help="NNI's id of the experiment, or a folder")
-    command.add_argument("--top", type=int, default=10, help="how many (default 10)")
-    command.add_argument("--output", help="write the best path to this JSON file")
+    _add_result_options(command)
     command.set_defaults(run=results)
+
+    command = commands.add_parser("retrain", help="train a path from scratch, score the test split")
+    command.add_argument("recipe")
+    command.add_argument("--path", required=True, help="JSON file, label to choice")
+    command.add_argument("--output", help="file for the network (default OUTPUT/retrained.pt)")
+    command.add_argument("--seed", type=int, help="instead of the recipe's")
+    _add_start_options(command)
+    command.set_defaults(run=retrain)
     return parser
 
 
@@ -178,6 +253,34 @@ def _add_manager_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=int, default=8080, help="of the web page (default 8080)")
     command.add_argument("--public", action="store_true", help="show the page to the network")
     command.add_argument("--keep", action="store_true", help="leave the manager running at the end")
+    _add_result_options(command)
+
+
+def _add_result_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--top", type=int, default=10, help="how many (default 10)")
+    command.add_argument("--output", help="write the best path to this JSON file")
+
+
+def _add_start_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group()
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        metavar="CHECKPOINT",
+        help="go on from the last checkpoint, or from this one",
+    )
+    group.add_argument("--overwrite", action="store_true", help="delete what was trained before")
+
+
+def _start(options: argparse.Namespace) -> Start | FilePath:
+    from nni_spos.training import Start
+
+    if options.overwrite:
+        return Start.OVERWRITE
+    if options.resume is None:
+        return Start.NEW
+    return Start.RESUME if options.resume is True else FilePath(options.resume)
 
 
 if __name__ == "__main__":

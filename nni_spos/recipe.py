@@ -84,6 +84,7 @@ class TrainSettings:
     channels_last: bool = setting(BOOL, True)
     precision: str = setting(one_of("auto", "32-true", "16-mixed", "bf16-mixed"), "auto")
     seed: int = setting(COUNT, 0)
+    keep_checkpoints: int | None = setting(optional(POSITIVE_INT), None)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -126,7 +126,7 @@ def test_a_recipe_is_frozen(load):
         ({"supernet": {"epochs": None}}, "supernet: give either 'epochs' or 'steps'."),
         ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
          "batch_size, learning_rate, momentum, weight_decay, label_smoothing, warmup_steps, "
-         "gradient_clip, channels_last, precision, seed."),
+         "gradient_clip, channels_last, precision, seed, keep_checkpoints."),
         ({"retrain": {"learning_rate": float("inf")}}, "retrain.learning_rate: got inf; must be a "
          "number >= 0."),
         ({"search": {"constraints": "flops <= 330M"}}, "search.constraints: got 'flops <= 330M'; "

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
 from typing import Any
 
-import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
 from nni_spos.errors import CheckpointError, PathError
-from nni_spos.files import write_atomically
 from nni_spos.path import PathSpace
+from nni_spos.tensors import load_tensors, save_tensors
 
 VERSION = 1
 
@@ -58,7 +56,7 @@ def save_supernet(
         "weights": supernet.state_dict(),
         "preprocessing": dict(preprocessing),
     }
-    write_atomically(file, lambda stream: torch.save(content, stream))
+    save_tensors(file, content)
 
 
 def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
@@ -69,15 +67,7 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
     CheckpointError
         The file is missing, damaged, would run code, or is not a supernet's.
     """
-    file = FilePath(file)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: no such checkpoint. Train the supernet first.") from None
-    except Exception as problem:  # torch.load fails in many ways on files that are not its own
-        words = str(problem).split()
-        reason = " ".join(words[:12]) or type(problem).__name__
-        raise CheckpointError(f"{file}: cannot be loaded safely ({reason}).") from None
+    content = load_tensors(file, "Train the supernet first: nni-spos train RECIPE.")
     try:
         version = content["supernet_version"]
         if version != VERSION:

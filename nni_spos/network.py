@@ -1,0 +1,165 @@
+"""A trained network of one path in a file, with everything that is known about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor, nn
+
+from nni_spos.errors import CheckpointError, SposError
+from nni_spos.path import Choice, Path, PathSpace
+from nni_spos.spaces import SPACES, Form, build_space
+from nni_spos.supernet.subnet import extract_subnet
+from nni_spos.tensors import load_tensors, save_tensors
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class SpaceArguments:
+    """How `nni_spos.spaces.build_space` makes the space of a network.
+
+    Parameters
+    ----------
+    name, arguments
+        As in a recipe.
+    num_classes, in_channels, input_size
+        Of the images.
+    """
+
+    name: str
+    arguments: Mapping[str, Any]
+    num_classes: int
+    in_channels: int
+    input_size: int
+
+    def build(self) -> ModelSpace:
+        """Build the space in the form for one path."""
+        return build_space(
+            self.name,
+            self.arguments,
+            Form.SUBNET,
+            num_classes=self.num_classes,
+            in_channels=self.in_channels,
+            input_size=self.input_size,
+        )
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A retrained path.
+
+    Parameters
+    ----------
+    network
+        Takes images of shape (N, in_channels, input_size, input_size), prepared as
+        `preprocessing` says, and returns logits of shape (N, num_classes); in evaluation mode.
+    path
+        Label to choice.
+    costs
+        Metric to value, e.g. multiply-adds under ``flops``.
+    settings
+        How it was trained.
+    preprocessing
+        How the images were prepared.
+    space
+        How its space is built.
+    test
+        Top-1 and top-5 in percent, loss and number of images on the test split; None until they
+        were measured.
+    """
+
+    network: nn.Module
+    path: Path
+    costs: Mapping[str, float]
+    settings: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    space: SpaceArguments
+    test: Mapping[str, float] | None = None
+
+
+def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
+    """Write a trained network, atomically."""
+    content = {
+        field.name: getattr(trained, field.name)
+        for field in dataclasses.fields(TrainedNetwork)
+        if field.name not in ("network", "space")
+    }
+    content = {name: dict(x) if isinstance(x, Mapping) else x for name, x in content.items()}
+    content |= {
+        "network_version": VERSION,
+        "space": dataclasses.asdict(trained.space),
+        "weights": trained.network.state_dict(),
+    }
+    save_tensors(file, content)
+
+
+def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) -> TrainedNetwork:
+    """Read what ``nni-spos retrain`` wrote; nothing in the file is executed.
+
+    Parameters
+    ----------
+    file
+        Weights, path, costs and settings.
+    space
+        A space of your own, as built for one path; needed if the network was not made from a
+        space of this package, since a file must not decide which code is imported.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, would run code, is not a network's, or belongs to another
+        space.
+    """
+    file = FilePath(file)
+    content = load_tensors(file, "Train it first: nni-spos retrain RECIPE --path FILE.")
+    try:
+        if content["network_version"] != VERSION:
+            raise CheckpointError(
+                f"{file}: has version {content['network_version']!r}; this is version {VERSION}."
+            )
+        arguments = SpaceArguments(**content["space"])
+        weights = content["weights"]
+        rest = {key: content[key] for key in _PLAIN}
+        if not all(isinstance(x, Mapping) for x in (weights, *rest.values()) if x is not None):
+            raise TypeError("a part of it has another type")
+    except (KeyError, TypeError, IndexError) as problem:
+        raise CheckpointError(f"{file}: is not a trained network ({problem}).") from None
+    if space is None:
+        if arguments.name not in SPACES:
+            raise CheckpointError(
+                f"{file}: was made from the space {arguments.name!r:.80}, which is not imported on "
+                "a file's word. Build it and pass it as 'space'."
+            )
+        space = _build(file, arguments)
+    network = _restore(file, space, rest["path"], weights)
+    return TrainedNetwork(network=network, space=arguments, **rest)
+
+
+_PLAIN = ("path", "costs", "settings", "preprocessing", "test")
+
+
+def _build(file: FilePath, arguments: SpaceArguments) -> ModelSpace:
+    try:
+        return arguments.build()
+    except (SposError, TypeError, ValueError) as problem:
+        raise CheckpointError(f"{file}: its space cannot be built ({problem}).") from None
+
+
+def _restore(
+    file: FilePath, space: ModelSpace, path: Mapping[str, Choice], weights: Mapping[str, Tensor]
+) -> nn.Module:
+    try:
+        PathSpace.from_model_space(space).validate(path)
+        network = extract_subnet(space, path)
+        network.load_state_dict(weights)
+    except (SposError, RuntimeError, AttributeError, TypeError) as problem:
+        text = " ".join(str(problem).split())
+        raise CheckpointError(f"{file}: belongs to another space ({text:.200}).") from None
+    return network.eval()

@@ -1,0 +1,42 @@
+"""The space of a recipe as a model, with the classes, channels and size of the recipe's images."""
+
+from __future__ import annotations
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+
+from nni_spos.data import dataset_spec
+from nni_spos.recipe import Recipe
+from nni_spos.spaces import Form, build_space
+
+
+def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> ModelSpace:
+    """Build the model space that a recipe names.
+
+    Parameters
+    ----------
+    recipe
+        Its sections ``space`` and ``data`` are used; no image is read.
+    form
+        Whether for shared weights or for one path.
+    seed
+        Of the initial weights; PyTorch's generator is afterwards as it was. None: draw them from
+        that generator.
+
+    Raises
+    ------
+    RecipeError, DataError
+        See `nni_spos.spaces.build_space` and `nni_spos.data.dataset_spec`.
+    """
+    spec = dataset_spec(recipe.data)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return build_space(
+            recipe.space.name,
+            recipe.space.arguments,
+            form,
+            num_classes=spec.num_classes,
+            in_channels=spec.channels,
+            input_size=spec.image_size,
+        )

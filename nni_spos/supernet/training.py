@@ -1,0 +1,93 @@
+"""Train the supernet of a recipe, once."""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+
+from nni_spos.data import open_data
+from nni_spos.path import PathSpace
+from nni_spos.priors import Prior, UniformPrior
+from nni_spos.recipe import Recipe, SupernetSettings
+from nni_spos.spaces import Form
+from nni_spos.supernet.building import build_recipe_space
+from nni_spos.supernet.checkpoint import save_supernet
+from nni_spos.supernet.strategy import SinglePathOneShot
+from nni_spos.training import Start, build_evaluator, exclusive, prepare_start, training_session
+
+
+def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FilePath:
+    """Train the supernet of a recipe and write it to `recipe.checkpoint`.
+
+    Every epoch leaves a checkpoint in the folder ``supernet`` beside it, with TensorBoard's logs.
+
+    Parameters
+    ----------
+    recipe
+        Its sections space, data and supernet are used.
+    start
+        Whether to begin or to go on, or a checkpoint to go on from.
+
+    Returns
+    -------
+    The file of the trained supernet.
+
+    Raises
+    ------
+    CheckpointError
+        There is a supernet already, nothing to resume, a checkpoint of other settings, or another
+        process that trains.
+    DataError, RecipeError
+        See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
+    """
+    with exclusive(_folder(recipe), timeout=0):
+        return _train(recipe, start)
+
+
+def ensure_supernet(recipe: Recipe) -> FilePath:
+    """Train the supernet unless it is there; processes that call this together train it once.
+
+    The others wait. If the one that trains is killed, the next goes on from its last checkpoint.
+    Raises the errors of `train_supernet`.
+    """
+    if not recipe.checkpoint.exists():
+        with exclusive(_folder(recipe), timeout=-1):
+            if not recipe.checkpoint.exists():
+                begun = any(_folder(recipe).glob("step_*.ckpt"))
+                _train(recipe, Start.RESUME if begun else Start.NEW)
+    return recipe.checkpoint
+
+
+def build_prior(settings: SupernetSettings, space: PathSpace) -> Prior:
+    """Make the prior that a recipe's section ``supernet`` names."""
+    return {"uniform": UniformPrior}[settings.prior](space, seed=settings.seed)
+
+
+def _train(recipe: Recipe, start: Start | FilePath) -> FilePath:
+    settings = recipe.supernet
+    data = open_data(recipe.data)
+    supernet = build_recipe_space(recipe, Form.SUPERNET, settings.seed)
+    space = PathSpace.from_model_space(supernet)
+    evaluator = build_evaluator(
+        settings,
+        data,
+        _folder(recipe),
+        title="supernet",
+        identity={
+            "space": {"name": recipe.space.name, **recipe.space.arguments},
+            "choices": space.to_search_space(),
+            "preprocessing": data.preprocessing,
+        },
+        resume=prepare_start(start, _folder(recipe), recipe.checkpoint),
+    )
+    strategy = SinglePathOneShot(build_prior(settings, space))
+    with training_session():
+        strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
+    save_supernet(recipe.checkpoint, supernet, data.preprocessing)
+    return recipe.checkpoint
+
+
+def _folder(recipe: Recipe) -> FilePath:
+    return recipe.checkpoint.with_suffix("")

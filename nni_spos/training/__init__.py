@@ -1,0 +1,24 @@
+"""Training of weights, the same for a supernet and for a single network."""
+
+from nni_spos.training.checkpoints import (
+    Identity,
+    Start,
+    exclusive,
+    last_checkpoint,
+    prepare_start,
+    read_identity,
+)
+from nni_spos.training.evaluator import build_evaluator, training_session
+from nni_spos.training.module import ImageClassification
+
+__all__ = [
+    "Identity",
+    "ImageClassification",
+    "Start",
+    "build_evaluator",
+    "exclusive",
+    "last_checkpoint",
+    "prepare_start",
+    "read_identity",
+    "training_session",
+]

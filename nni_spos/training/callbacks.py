@@ -1,0 +1,101 @@
+"""Seeding of every step, and the progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from tqdm.auto import tqdm
+
+
+class SeededSteps(Callback):
+    """Seed PyTorch's generators in every step by (seed, step, rank), for dropout and the like.
+
+    So a resumed training continues as if it had never stopped.
+    """
+
+    def __init__(self, seed: int):
+        self._seed = seed
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        words = [self._seed, trainer.global_step, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+
+
+class TrainingProgress(Callback):
+    """Show one bar for the whole training: epoch, loss, accuracy and images per second.
+
+    Loss and accuracy are smoothed, since every step of a supernet trains another path.
+
+    Parameters
+    ----------
+    title
+        What is trained.
+    """
+
+    SMOOTHING = 0.9
+
+    def __init__(self, title: str):
+        self._title = title
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._smoothed: dict[str, float] = {}
+        self._num_images = 0
+        self._begin = self._shown = time.monotonic()
+        self._interval = 0.2 if sys.stderr.isatty() else 10.0
+        self._bar = tqdm(
+            total=int(trainer.estimated_stepping_batches),
+            initial=trainer.global_step,
+            desc=self._title,
+            unit="step",
+            mininterval=self._interval,
+            dynamic_ncols=True,
+            disable=not trainer.is_global_zero,
+        )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        self._num_images += len(batch[1]) * trainer.world_size
+        now = time.monotonic()
+        is_last = trainer.global_step == self._bar.total
+        # Reading a number waits for the device, so this is done only to show it.
+        if now - self._shown >= self._interval or is_last:
+            self._shown = now
+            self._show(trainer, now)
+        self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._bar.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if hasattr(self, "_bar"):
+            self._bar.close()
+
+    def _show(self, trainer: Trainer, now: float) -> None:
+        for name in ("loss", "top1"):
+            value = float(trainer.callback_metrics[name])
+            before = self._smoothed.get(name, value)
+            self._smoothed[name] = self.SMOOTHING * before + (1 - self.SMOOTHING) * value
+        epoch = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs and trainer.max_epochs > 0:
+            epoch += f"/{trainer.max_epochs}"
+        speed = self._num_images / max(now - self._begin, 1e-9)
+        self._bar.set_postfix_str(
+            f"{epoch}, loss {self._smoothed['loss']:.3f}, accuracy {self._smoothed['top1']:.1f} %, "
+            f"{speed:.0f} images/s",
+            refresh=False,
+        )

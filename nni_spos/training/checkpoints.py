@@ -1,0 +1,189 @@
+"""Checkpoints of a training that is under way: written atomically, loaded without running code."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import filelock
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from nni_spos.errors import CheckpointError
+from nni_spos.tensors import load_tensors, save_tensors
+
+Identity = Mapping[str, Mapping[str, Any]]
+"""What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
+
+KEY = "nni_spos"
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to the disk, with our rules for files."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any | None = None,
+    ) -> None:
+        save_tensors(path, checkpoint)
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any | None = None,
+        weights_only: bool | None = True,
+    ) -> dict[str, Any]:
+        return load_tensors(path)
+
+
+class IdentityInCheckpoints(Callback):
+    """Write into every checkpoint what the training depends on."""
+
+    def __init__(self, identity: Identity):
+        self._identity = {part: dict(values) for part, values in identity.items()}
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[KEY] = self._identity
+
+
+def epoch_checkpoints(folder: FilePath, keep: int | None) -> ModelCheckpoint:
+    """Return the callback that writes ``step_NNNNNNN.ckpt`` at the end of every epoch.
+
+    Parameters
+    ----------
+    folder
+        Where to.
+    keep
+        How many of the last ones stay; None: all.
+    """
+    limits = {"save_top_k": -1} if keep is None else {"save_top_k": keep, "monitor": "step"}
+    return ModelCheckpoint(
+        folder,
+        "step_{step:07d}",
+        auto_insert_metric_name=False,
+        mode="max",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        **limits,
+    )
+
+
+def last_checkpoint(folder: FilePath) -> FilePath | None:
+    """Return the checkpoint of the last finished epoch in a folder, or None."""
+    return max(folder.glob("step_*.ckpt"), default=None)
+
+
+def read_identity(file: FilePath) -> Identity:
+    """Return what the training of a checkpoint depends on. Raises CheckpointError."""
+    content = load_tensors(file)
+    identity = content.get(KEY) if isinstance(content, dict) else None
+    if not isinstance(identity, dict) or "loops" not in content:
+        raise CheckpointError(f"{file}: is not a checkpoint of a training that can be resumed.")
+    return identity
+
+
+def check_identity(file: FilePath, current: Identity) -> None:
+    """Check that a checkpoint belongs to the training that is to go on.
+
+    Raises
+    ------
+    CheckpointError
+        It belongs to another one, and what differs; or it cannot be read.
+    """
+    saved = read_identity(file)
+    for part in dict.fromkeys([*saved, *current]):
+        before, now = saved.get(part, {}), current.get(part, {})
+        for key in dict.fromkeys([*before, *now]):
+            if before.get(key) != now.get(key):
+                raise CheckpointError(
+                    f"{file}: cannot be resumed, since {part}: {key} was {before.get(key)!r:.200} "
+                    f"and now is {now.get(key)!r:.200}. Undo the change, or train anew with "
+                    "--overwrite."
+                )
+
+
+class Start(enum.Enum):
+    """How a training begins."""
+
+    NEW = "new"
+    """From initial weights, and only where nothing would be lost."""
+    RESUME = "resume"
+    """From the checkpoint of the last finished epoch."""
+    OVERWRITE = "overwrite"
+    """From initial weights; what an earlier training left is deleted."""
+
+
+def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) -> FilePath | None:
+    """Return the checkpoint to go on from, or None to begin; delete what is to be overwritten.
+
+    Parameters
+    ----------
+    start
+        How to begin, or the checkpoint to go on from.
+    folder
+        Of the checkpoints.
+    product
+        The file that the training writes at its end.
+
+    Raises
+    ------
+    CheckpointError
+        There is something to lose, or nothing to go on from.
+    """
+    last = last_checkpoint(folder)
+    if isinstance(start, FilePath):
+        return start
+    if start is Start.OVERWRITE:
+        for file in folder.glob("step_*.ckpt"):
+            file.unlink()
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+        product.unlink(missing_ok=True)
+        return None
+    if product.exists():
+        raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
+    if start is Start.RESUME and last is None:
+        raise CheckpointError(f"{folder}: has no checkpoint to resume from. Leave out --resume.")
+    if start is Start.NEW and last is not None:
+        raise CheckpointError(
+            f"{folder}: a training was begun here (last checkpoint: {last.name}). --resume goes "
+            "on with it, --overwrite begins anew."
+        )
+    return last
+
+
+@contextlib.contextmanager
+def exclusive(folder: FilePath, timeout: float) -> Iterator[None]:
+    """Keep other processes from training in the same folder.
+
+    Parameters
+    ----------
+    folder
+        Of the checkpoints; its lock is the file beside it with the suffix ``.lock``.
+    timeout
+        Seconds to wait for another process; negative: for ever.
+
+    Raises
+    ------
+    CheckpointError
+        Another process still trains.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise CheckpointError(f"{folder}: another process is training here.") from None
+    try:
+        yield
+    finally:
+        lock.release()

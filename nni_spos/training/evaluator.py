@@ -1,0 +1,156 @@
+"""Lightning's trainer with the settings of a recipe, as an evaluator of NNI."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from nni_spos.data import ImageData
+from nni_spos.recipe import TrainSettings
+from nni_spos.training.callbacks import SeededSteps, TrainingProgress
+from nni_spos.training.checkpoints import (
+    Identity,
+    IdentityInCheckpoints,
+    SafeCheckpointIO,
+    check_identity,
+    epoch_checkpoints,
+)
+from nni_spos.training.module import ImageClassification
+
+
+def build_evaluator(
+    settings: TrainSettings,
+    data: ImageData,
+    folder: FilePath | None = None,
+    *,
+    title: str = "training",
+    identity: Identity | None = None,
+    resume: FilePath | None = None,
+) -> Lightning:
+    """Return an evaluator that trains the network, or the supernet, that NNI hands to it.
+
+    Order and augmentation of the images, dropout and, with `SinglePathOneShot`, the paths are
+    functions of the seed and the step: two runs on one CPU give the same weights bit for bit,
+    also if one of them was resumed. PyTorch's generators are seeded in every step.
+
+    Parameters
+    ----------
+    settings
+        How to train.
+    data
+        Its training split is used.
+    folder
+        For ``step_NNNNNNN.ckpt`` (everything that resuming needs) and TensorBoard's logs; None:
+        nothing is written.
+    title
+        Shown beside the progress bar.
+    identity
+        What the weights depend on besides `settings`; written into every checkpoint.
+    resume
+        Checkpoint to go on from.
+
+    Raises
+    ------
+    CheckpointError
+        `resume` is missing, damaged, or of a training with other settings.
+    """
+    identity = {"settings": comparable(settings), **(identity or {})}
+    if resume is not None:
+        check_identity(resume, identity)
+    loader = data.train_loader(settings.batch_size, settings.seed)
+    callbacks: list[Callback] = [SeededSteps(settings.seed), TrainingProgress(title)]
+    if folder is not None:
+        callbacks += [
+            IdentityInCheckpoints(identity),
+            epoch_checkpoints(folder, settings.keep_checkpoints),
+        ]
+    with _quiet():
+        trainer = Trainer(
+            accelerator="auto",
+            devices=1,
+            precision=choose_precision(settings.precision),
+            max_epochs=settings.epochs if settings.epochs is not None else -1,
+            max_steps=settings.steps if settings.steps is not None else -1,
+            gradient_clip_val=settings.gradient_clip,
+            logger=TensorBoardLogger(folder, name="", version="logs") if folder else False,
+            log_every_n_steps=min(50, len(loader)),
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            enable_checkpointing=folder is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            # A supernet has no accuracy of its own, and the held-out images are for the search.
+            limit_val_batches=0,
+        )
+        return Lightning(
+            ImageClassification(settings),
+            trainer,
+            train_dataloaders=loader,
+            val_dataloaders=data.validation_batches(settings.batch_size),
+            fit_kwargs={"ckpt_path": str(resume)} if resume is not None else None,
+        )
+
+
+@contextlib.contextmanager
+def training_session() -> Iterator[None]:
+    """Let Lightning train, quietly apart from the progress bar.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The user pressed Ctrl-C; Lightning alone would end the process.
+    """
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with _quiet():
+            yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        # Lightning leaves Ctrl-C ignored for the rest of the process.
+        if on_main_thread and signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
+
+
+def choose_precision(precision: str) -> str:
+    """Return Lightning's name; ``auto`` is mixed on CUDA only, where it is faster."""
+    if precision == "auto":
+        return "16-mixed" if torch.cuda.is_available() else "32-true"
+    return precision
+
+
+def comparable(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the weights."""
+    values = dataclasses.asdict(settings)
+    del values["keep_checkpoints"]
+    return values
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what Lightning and NNI say about the machine and about what was chosen on purpose."""
+    loggers = [logging.getLogger("pytorch_lightning"), logging.getLogger("nni.nas")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

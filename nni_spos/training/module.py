@@ -1,0 +1,102 @@
+"""What one training step does, and the schedule of the learning rate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from nni.nas.evaluator.pytorch import LightningModule
+from torch import Tensor
+from torch.nn import functional
+
+from nni_spos.recipe import TrainSettings
+
+
+class ImageClassification(LightningModule):
+    """Train a classifier as the paper does: SGD, linear decay to 0 per step, label smoothing.
+
+    NNI gives it the network; in `SinglePathOneShot` that is the supernet with one path active.
+    A weight that the step did not use has no gradient, so that neither momentum nor weight decay
+    touch it.
+
+    Parameters
+    ----------
+    settings
+        Learning rate, momentum, weight decay, smoothing, warm-up and memory format.
+
+    Notes
+    -----
+    A batch is images of shape (N, C, H, W) and labels of shape (N,). Logged in every step:
+    ``loss``, ``top1`` (percent of the batch) and ``learning_rate``.
+    """
+
+    def __init__(self, settings: TrainSettings):
+        super().__init__()
+        self.settings = settings
+        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def on_fit_start(self) -> None:
+        self.model.to(memory_format=self.layout)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        images, labels = batch
+        logits = self(images.contiguous(memory_format=self.layout))
+        loss = functional.cross_entropy(
+            logits, labels, label_smoothing=self.settings.label_smoothing
+        )
+        hits = logits.detach().argmax(1) == labels
+        self.log("loss", loss.detach())
+        self.log("top1", 100 * hits.float().mean())
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        # Decaying the weights and biases of BatchNorm only hurts; a supernet's has none.
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in self.parameters():
+            groups[parameter.dim() > 1].append(parameter)
+        optimizer = torch.optim.SGD(
+            [
+                {"params": parameters, "weight_decay": self.settings.weight_decay * is_decayed}
+                for is_decayed, parameters in groups.items()
+                if parameters
+            ],
+            lr=self.settings.learning_rate,
+            momentum=self.settings.momentum,
+        )
+        num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = linear_decay(num_steps, self.settings.warmup_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+def linear_decay(num_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
+    """Return the factor of the learning rate as a function of the step.
+
+    Parameters
+    ----------
+    num_steps
+        Steps of the whole training; the factor of step `num_steps` is 0.
+    warmup_steps
+        So many steps rise linearly to the line of decay.
+
+    Examples
+    --------
+    >>> [linear_decay(4)(step) for step in range(5)]
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    >>> [linear_decay(4, warmup_steps=2)(step) for step in range(5)]
+    [0.5, 0.75, 0.5, 0.25, 0.0]
+    """
+
+    def factor(step: int) -> float:
+        decay = max(0.0, 1 - step / num_steps)
+        return decay * min(1.0, (step + 1) / warmup_steps) if warmup_steps else decay
+
+    return factor

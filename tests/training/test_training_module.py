@@ -1,0 +1,115 @@
+"""What a step does to the weights, and with which learning rate."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from nni_spos.recipe import TrainSettings
+from nni_spos.training import ImageClassification
+from nni_spos.training.module import linear_decay
+
+IMAGES = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(8) % 3
+
+
+class Network(nn.Module):
+    """Has a layer that takes no part after the first step."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm2d(1)
+        self.used = nn.Linear(16, 3, bias=False)
+        self.unused = nn.Linear(16, 3, bias=False)
+        self.num_calls = 0
+        self.layouts = []
+
+    def forward(self, images):
+        self.layouts.append(images.is_contiguous(memory_format=torch.channels_last))
+        self.num_calls += 1
+        features = self.norm(images).flatten(1)
+        logits = self.used(features)
+        return logits + self.unused(features) if self.num_calls == 1 else logits
+
+
+class Recorder(pl.Callback):
+    def __init__(self):
+        self.rates = []
+        self.weights = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, *args):
+        self.weights.append({k: v.clone() for k, v in pl_module.model.state_dict().items()})
+
+
+def train(num_steps=3, **settings):
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
+    module = ImageClassification(TrainSettings(steps=num_steps, **settings))
+    network, recorder = Network(), Recorder()
+    module.set_model(network)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=num_steps, max_epochs=-1, callbacks=[recorder],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(TensorDataset(IMAGES, LABELS), batch_size=8))
+    return network, recorder, trainer
+
+
+def test_a_step_by_hand():
+    settings = {"learning_rate": 0.3, "momentum": 0.9, "weight_decay": 0.1, "warmup_steps": 2}
+    _, recorder, trainer = train(1, label_smoothing=0.2, **settings)
+    network = Network()
+    logits = network(IMAGES)
+    loss = functional.cross_entropy(logits, LABELS, label_smoothing=0.2)
+    loss.backward()
+    weight = network.used.weight
+    rate = 0.3 * 0.5  # the first of two steps of warm-up
+    expected = weight - rate * (weight.grad + 0.1 * weight)
+    torch.testing.assert_close(recorder.weights[0]["used.weight"], expected)
+    # No decay for BatchNorm.
+    expected = network.norm.weight - rate * network.norm.weight.grad
+    torch.testing.assert_close(recorder.weights[0]["norm.weight"], expected)
+    top1 = 100 * (logits.argmax(1) == LABELS).float().mean()
+    assert float(trainer.callback_metrics["top1"]) == pytest.approx(float(top1))
+    assert float(trainer.callback_metrics["loss"]) == pytest.approx(float(loss))
+
+
+def test_momentum_and_decay_leave_weights_alone_that_a_step_did_not_use():
+    _, recorder, _ = train(momentum=0.9, weight_decay=0.5)
+    first, *rest = recorder.weights
+    assert all(torch.equal(first["unused.weight"], other["unused.weight"]) for other in rest)
+    assert not torch.equal(first["used.weight"], rest[0]["used.weight"])
+
+
+def test_the_rate_falls_to_zero_in_every_step():
+    _, recorder, _ = train(4, learning_rate=0.8)
+    assert recorder.rates == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    _, recorder, _ = train(4, learning_rate=0.8, warmup_steps=2)
+    assert recorder.rates == pytest.approx([0.4, 0.6, 0.4, 0.2])
+    assert linear_decay(10)(11) == 0
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_memory_format(channels_last):
+    # With one channel both formats are the same memory.
+    module = ImageClassification(TrainSettings(steps=1, channels_last=channels_last))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module.set_model(network)
+    module.on_fit_start()
+    seen = []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module.log = lambda *_: None
+    module.trainer = type("T", (), {"optimizers": [type("O", (), {"param_groups": [{"lr": 1}]})]})
+    module.training_step((torch.randn(2, 3, 8, 8), torch.tensor([0, 1])), 0)
+    for tensor in (seen[0], network[0].weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
