@@ -42,6 +42,21 @@ def _conv_bn(
     return [*layers, nn.ReLU(inplace=True)] if relu else layers
 
 
+def _split_channels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the even and the odd channels, in the memory format of `x`.
+
+    Slices are enough for contiguous tensors. For channels_last ones, where a pixel's channels lie
+    side by side, their gradient would be two zero-filled tensors in the other memory format, so
+    that every layer before would convert; reading the channels as pairs makes whole training
+    steps about a tenth faster.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x[:, 0::2], x[:, 1::2]
+    even, odd = x.permute(0, 2, 3, 1).unflatten(3, (-1, 2)).unbind(4)
+    # The odd half goes into convolutions, which would make this copy again in the backward pass.
+    return even.permute(0, 3, 1, 2), odd.contiguous().permute(0, 3, 1, 2)
+
+
 class ShuffleUnit(nn.Module):
     """One choice block: a main branch beside an identity or a projection.
 
@@ -102,7 +117,8 @@ class ShuffleUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 2:
             return torch.cat((self.branch_proj(x), self.branch_main(x)), 1)
-        return torch.cat((x[:, 0::2], self.branch_main(x[:, 1::2])), 1)
+        even, odd = _split_channels(x)
+        return torch.cat((even, self.branch_main(odd)), 1)
 
 
 class ShuffleNetV2Space(ModelSpace):

@@ -11,6 +11,8 @@ from nni.mutable import Sample
 from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
 from nni.nas.oneshot.pytorch.strategy import RandomOneShot
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from torch import nn
 
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace
@@ -35,12 +37,18 @@ class SinglePathModule(RandomSamplingLightningModule):
     def __init__(self, training_module: LightningModule, prior: Prior):
         super().__init__(training_module)
         self.prior = prior
+        self._units: list[BaseSuperNetModule] = []
+
+    def set_model(self, model: nn.Module) -> None:
+        super().set_model(model)
+        # Kept, because NNI walks through all modules to find them.
+        self._units = list(self.supernet_modules())
 
     def resample(self) -> Sample:
         """Set every unit to the path of the current step, and return it."""
         path = self.prior.path(self.trainer.global_step)
-        for module in self.supernet_modules():
-            module.resample(memo=path)
+        for unit in self._units:
+            unit.resample(memo=path)
         return path
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:

@@ -4,7 +4,7 @@ from nni.nas.hub.pytorch import ShuffleNetSpace
 from torch import nn
 
 from nni_spos.spaces import ShuffleNetV2Space
-from nni_spos.spaces.shufflenet import ShuffleUnit
+from nni_spos.spaces.shufflenet import SMALL, ShuffleUnit, _split_channels
 
 CHOICES = ["k3", "k5", "k7", "xcep"]
 PUBLISHED = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)
@@ -74,6 +74,50 @@ def test_stride_1_passes_even_channels_on():
         changed = x.clone()
         changed[:, 0::2] += 1
         assert torch.equal(unit(changed)[:, 4:], unit(x)[:, 4:])
+
+
+@pytest.mark.parametrize("size", [1, 7, 8])
+@pytest.mark.parametrize("channels", [4, 6, 64])
+def test_channels_are_split_alike_in_both_layouts(channels, size):
+    x = torch.randn(2, channels, size, size)
+    weights = torch.randn(2, channels // 2, size, size), torch.randn(2, channels // 2, size, size)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        same = x.clone(memory_format=layout).requires_grad_()
+        halves = _split_channels(same)
+        sum((half * weight).sum() for half, weight in zip(halves, weights, strict=True)).backward()
+        for i, (half, weight) in enumerate(zip(halves, weights, strict=True)):
+            assert torch.equal(half, x[:, i::2])
+            assert torch.equal(same.grad[:, i::2], weight)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_a_unit_is_the_same_in_both_layouts(choice):
+    unit = ShuffleUnit(32, 32, choice, 1, affine=False).double()
+    x = torch.randn(2, 32, 8, 8, dtype=torch.double)
+    expected = torch.cat((x[:, 0::2], unit.branch_main(x[:, 1::2])), 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        got = unit(x.contiguous(memory_format=layout))
+        assert got.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_keep_the_layout(layout):
+    # Otherwise each layer of the backward pass would convert them.
+    x = torch.randn(2, 32, 8, 8).to(memory_format=layout).requires_grad_()
+    unit = ShuffleUnit(32, 32, "k3", 1, affine=False).to(memory_format=layout)
+    unit(x).mul(2).sum().backward()
+    assert x.grad.is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_subnet_can_be_exported(layout):
+    subnet = ShuffleNetV2Space.frozen_factory(SMALL_PATH)(**SMALL).eval()
+    x = torch.randn(2, 3, 32, 32).to(memory_format=layout)
+    with torch.no_grad():
+        expected = subnet(x)
+        torch.testing.assert_close(torch.export.export(subnet, (x,)).module()(x), expected)
+        torch.testing.assert_close(torch.jit.trace(subnet, x)(x), expected)
 
 
 def test_kernels_of_the_choices():
