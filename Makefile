@@ -1,9 +1,18 @@
 # Everything runs in a virtual environment that make itself makes.
 PYTHON ?= python3
 VENV ?= .venv
+# Of NNI's web page while the demo searches.
+PORT ?= 8080
 BIN := $(VENV)/bin
+SPOS := $(BIN)/nni-spos
 
-.PHONY: test check clean
+.PHONY: demo test check bench clean
+
+# From images to a network: supernet, search under NNI, retraining of the best path.
+demo: $(VENV)/.installed
+	$(SPOS) train examples/recipes/digits.yml --overwrite
+	$(SPOS) start examples/spos.yml --port $(PORT) --output runs/digits/best.json
+	$(SPOS) retrain examples/recipes/digits.yml --path runs/digits/best.json --overwrite
 
 test: $(VENV)/.installed
 	$(BIN)/python -W ignore -m pytest
@@ -12,6 +21,9 @@ check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -W ignore tests/benchmarks/step.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -113,9 +113,18 @@ def check(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the supernet of a recipe."""
+    from nni_spos.experiment.scoring import score_random_paths
     from nni_spos.supernet.training import train_supernet
 
-    print(f"supernet: {train_supernet(load_recipe(options.recipe), _start(options))}")
+    recipe = load_recipe(options.recipe)
+    print(f"supernet: {train_supernet(recipe, _start(options))}")
+    scores = score_random_paths(recipe, options.paths)
+    if scores:
+        mean = sum(scores) / len(scores)
+        print(
+            f"  {len(scores)} random paths with its weights: validation top-1 {mean:.2f} % on "
+            f"average, from {min(scores):.2f} to {max(scores):.2f} %"
+        )
 
 
 def trial(options: argparse.Namespace) -> None:
@@ -212,6 +221,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train", help="train the supernet of a recipe")
     command.add_argument("recipe")
+    command.add_argument(
+        "--paths", type=int, default=5, help="random paths to score at the end (default 5)"
+    )
     _add_start_options(command)
     command.set_defaults(run=train)
 

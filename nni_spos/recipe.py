@@ -90,6 +90,12 @@ class TrainSettings:
         if (self.epochs is None) == (self.steps is None):
             raise RecipeError("give either 'epochs' or 'steps'.")
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the weights."""
+        values = dataclasses.asdict(self)
+        del values["keep_checkpoints"]
+        return values
+
 
 @dataclass(frozen=True)
 class SupernetSettings(TrainSettings):

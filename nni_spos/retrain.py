@@ -103,7 +103,7 @@ def _train(
         network=network.eval(),
         path=path,
         costs={name: table.price(path) for name, table in build_costs(space, size).items()},
-        settings=dataclasses.asdict(recipe.retrain),
+        settings=recipe.retrain.deciding(),
         preprocessing=data.preprocessing,
         space=SpaceArguments(
             recipe.space.name,

@@ -47,5 +47,6 @@ def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
         "search": {key: value for key, value in search.items() if key not in unused},
         "evaluation": dataclasses.asdict(recipe.evaluation),
         "data": {key: value for key, value in data.items() if key not in place},
+        "supernet": recipe.supernet.deciding(),
         "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",
     }

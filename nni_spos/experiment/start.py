@@ -144,6 +144,9 @@ def nnictl_environment(public: bool = False) -> dict[str, str]:
     """Return the environment for ``nnictl``: quiet, without a proxy and, unless `public`, with
     the web page on this machine alone."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    # Trials find the commands of this environment, also if it is not activated.
+    commands = os.path.dirname(sys.executable)
+    environment["PATH"] = os.pathsep.join(filter(None, [commands, os.environ.get("PATH")]))
     # NNI's own HTTP clients would ask a proxy for the manager on this machine.
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [environment.get(name, ""), "localhost", "127.0.0.1"]

@@ -14,7 +14,7 @@ from nni_spos.data import ImageData
 from nni_spos.errors import DataError
 from nni_spos.path import Choice
 from nni_spos.recipe import EvaluationSettings
-from nni_spos.supernet.recalibration import recalibrate
+from nni_spos.supernet.recalibration import place_images, recalibrate
 from nni_spos.supernet.subnet import extract_subnet
 
 
@@ -57,15 +57,13 @@ def score(
     DataError
         There are no images.
     """
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     network.eval()
     num_images = first = among_five = 0
     loss = 0.0
     with torch.inference_mode():
         for images, labels in batches:
-            labels = labels.to(device)
-            logits = network(images.to(device, memory_format=layout)).float()
+            logits = network(place_images(images, network, channels_last)).float()
+            labels = labels.to(logits.device)
             best = logits.topk(min(5, logits.shape[1]), dim=1).indices
             hits = best == labels[:, None]
             first += int(hits[:, 0].sum())
@@ -83,6 +81,7 @@ def evaluate_path(
     path: Mapping[str, Choice],
     data: ImageData,
     settings: EvaluationSettings | None = None,
+    channels_last: bool = True,
 ) -> Evaluation:
     """Score a path on the search-validation images with the supernet's weights.
 
@@ -100,6 +99,8 @@ def evaluate_path(
     settings
         Number and seed of the recalibration images, batch size; ``recalibrate: false`` scores
         with the statistics that supernet training left.
+    channels_last
+        Memory format of the images; fastest if the supernet's weights have the same.
 
     Raises
     ------
@@ -113,5 +114,6 @@ def evaluate_path(
         num_images = min(settings.recalibration_images, data.num_train)
         # Whole batches only, since each weighs the same in the average.
         whole = num_images - num_images % size or num_images
-        recalibrate(subnet, data.recalibration_batches(whole, size, settings.seed))
-    return score(subnet, data.validation_batches(settings.batch_size))
+        images = data.recalibration_batches(whole, size, settings.seed)
+        recalibrate(subnet, images, channels_last)
+    return score(subnet, data.validation_batches(settings.batch_size), channels_last)

@@ -11,6 +11,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from nni_spos.errors import DataError
 
 
+def place_images(images: Tensor, network: nn.Module, channels_last: bool) -> Tensor:
+    """Return images, shape (N, C, H, W), on the device of a network and in a memory format."""
+    device = next((p.device for p in network.parameters()), images.device)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(device, memory_format=layout)
+
+
 def recalibrate(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], channels_last: bool = True
 ) -> int:
@@ -46,8 +53,6 @@ def recalibrate(
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
     num_images = 0
     network.eval()
     for norm in norms:
@@ -57,7 +62,7 @@ def recalibrate(
     try:
         with torch.no_grad():
             for images, _ in batches:
-                network(images.to(device, memory_format=layout))
+                network(place_images(images, network, channels_last))
                 num_images += len(images)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from tqdm.auto import tqdm
+from torch import Tensor
+from tqdm import tqdm
 
 
 class SeededSteps(Callback):
@@ -31,7 +32,7 @@ class SeededSteps(Callback):
 class TrainingProgress(Callback):
     """Show one bar for the whole training: epoch, loss, accuracy and images per second.
 
-    Loss and accuracy are smoothed, since every step of a supernet trains another path.
+    Loss and accuracy are moving averages, since every step of a supernet trains another path.
 
     Parameters
     ----------
@@ -39,13 +40,14 @@ class TrainingProgress(Callback):
         What is trained.
     """
 
-    SMOOTHING = 0.9
+    WEIGHT = 0.05
+    """Of a new step in the moving averages."""
 
     def __init__(self, title: str):
         self._title = title
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._smoothed: dict[str, float] = {}
+        self._averages: dict[str, Tensor] = {}
         self._num_images = 0
         self._begin = self._shown = time.monotonic()
         self._interval = 0.2 if sys.stderr.isatty() else 10.0
@@ -68,6 +70,9 @@ class TrainingProgress(Callback):
         batch_idx: int,
     ) -> None:
         self._num_images += len(batch[1]) * trainer.world_size
+        for name in ("loss", "top1"):
+            value = trainer.callback_metrics[name]
+            self._averages[name] = torch.lerp(self._averages.get(name, value), value, self.WEIGHT)
         now = time.monotonic()
         is_last = trainer.global_step == self._bar.total
         # Reading a number waits for the device, so this is done only to show it.
@@ -86,16 +91,12 @@ class TrainingProgress(Callback):
             self._bar.close()
 
     def _show(self, trainer: Trainer, now: float) -> None:
-        for name in ("loss", "top1"):
-            value = float(trainer.callback_metrics[name])
-            before = self._smoothed.get(name, value)
-            self._smoothed[name] = self.SMOOTHING * before + (1 - self.SMOOTHING) * value
         epoch = f"epoch {trainer.current_epoch + 1}"
         if trainer.max_epochs and trainer.max_epochs > 0:
             epoch += f"/{trainer.max_epochs}"
         speed = self._num_images / max(now - self._begin, 1e-9)
         self._bar.set_postfix_str(
-            f"{epoch}, loss {self._smoothed['loss']:.3f}, accuracy {self._smoothed['top1']:.1f} %, "
+            f"{epoch}, loss {self._averages['loss']:.3f}, accuracy {self._averages['top1']:.1f} %, "
             f"{speed:.0f} images/s",
             refresh=False,
         )

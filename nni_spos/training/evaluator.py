@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import signal
 import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path as FilePath
-from typing import Any
 
 import torch
 from nni.nas.evaluator.pytorch import Lightning, Trainer
@@ -66,7 +64,7 @@ def build_evaluator(
     CheckpointError
         `resume` is missing, damaged, or of a training with other settings.
     """
-    identity = {"settings": comparable(settings), **(identity or {})}
+    identity = {"settings": settings.deciding(), **(identity or {})}
     if resume is not None:
         check_identity(resume, identity)
     loader = data.train_loader(settings.batch_size, settings.seed)
@@ -131,13 +129,6 @@ def choose_precision(precision: str) -> str:
     if precision == "auto":
         return "16-mixed" if torch.cuda.is_available() else "32-true"
     return precision
-
-
-def comparable(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings that decide the weights."""
-    values = dataclasses.asdict(settings)
-    del values["keep_checkpoints"]
-    return values
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def test_nothing_is_overwritten_unasked(recipe_in, folder_of):
     train_supernet(recipe)
     before = recipe.checkpoint.read_bytes()
     for start in (Start.NEW, Start.RESUME):
-        with pytest.raises(CheckpointError, match="is there already. --overwrite"):
+        with pytest.raises(CheckpointError, match=r"is there already\. --overwrite"):
             train_supernet(recipe, start)
     assert recipe.checkpoint.read_bytes() == before
     recipe.checkpoint.unlink()
@@ -186,7 +186,9 @@ def test_processes_that_need_it_together_train_it_once(recipe_in):
     for process in processes:
         process.join(60)
     assert sorted(outcomes) == [(0, True), (1, True)]
-    with module.exclusive(recipe.checkpoint.with_suffix(""), timeout=0):
-        with pytest.raises(CheckpointError, match="another process is training"):
-            train_supernet(recipe, Start.OVERWRITE)
+    with (
+        module.exclusive(recipe.checkpoint.with_suffix(""), timeout=0),
+        pytest.raises(CheckpointError, match="another process is training"),
+    ):
+        train_supernet(recipe, Start.OVERWRITE)
     assert recipe.checkpoint.exists()

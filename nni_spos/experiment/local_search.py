@@ -1,0 +1,160 @@
+"""The search of a recipe in this process: the same candidates as under NNI, without NNI."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import filelock
+from tqdm import tqdm
+
+from nni_spos.errors import ExperimentError
+from nni_spos.evolution import Candidate, Journal, Search, Signal
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
+from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.path import Path
+from nni_spos.recipe import Recipe
+
+Scorer = Callable[[Path], Mapping[str, Any]]
+"""From a path to its results by name, e.g. `nni_spos.experiment.scoring.PathScorer`."""
+
+FOLDER = "search"
+"""Folder of the journal, in the recipe's output folder."""
+
+
+def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = True) -> Results:
+    """Search to the end, from the beginning or from where an earlier call was cut off.
+
+    Every outcome is on the disk, in ``OUTPUT/search/search.jsonl``, before the next candidate is
+    evaluated. The search can be stopped at any moment; the same call then goes on.
+
+    Parameters
+    ----------
+    recipe
+        What to search, and how.
+    scorer
+        Returns the results of a path, the objective among them; by default the recipe's trained
+        supernet, opened when the first path is to be scored. Out of memory, or another
+        RuntimeError that leaves CUDA usable, excludes the path; all other errors end the search.
+    progress
+        Whether to show a progress bar on standard error.
+
+    Returns
+    -------
+    Results of all candidates.
+
+    Raises
+    ------
+    ConstraintError, InfeasibleError
+        The constraints cannot be met, or name an unknown metric.
+    CheckpointError, DataError
+        See `nni_spos.experiment.scoring.open_scorer`.
+    ExperimentError
+        Another process is searching in the folder.
+    SearchError
+        The folder holds a search with other settings, every candidate of the first generation
+        failed, or the results lack the objective.
+    """
+    space, costs = load_costs(recipe)
+    search = build_search(recipe.search, space, costs)
+    folder = recipe.output / FOLDER
+    with _exclusive(folder):
+        journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space))
+        for path, outcome in journal.outcomes:
+            search.remember(path, outcome)
+        with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
+            while not isinstance(answer := search.ask(), Signal):
+                scorer = scorer or _open_scorer(recipe)
+                journal.append(_evaluate(search, answer, scorer))
+                bar.advance()
+    return load_results(folder)
+
+
+def _open_scorer(recipe: Recipe) -> Scorer:
+    # PyTorch is not imported to refuse a search, or to show the results of a finished one.
+    from nni_spos.experiment.scoring import open_scorer
+
+    return open_scorer(recipe)
+
+
+def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
+    try:
+        metrics = scorer(path)
+    except (RuntimeError, MemoryError) as problem:
+        if str(problem).startswith("CUDA error"):
+            raise  # the GPU is lost to this process: every other path would fail too
+        reason = " ".join(str(problem).split())
+        return search.tell_failure(path, f"{type(problem).__name__}: {reason}")
+    return tell_result(search, path, metrics)
+
+
+def tell_result(search: Search, path: Path, metrics: Mapping[str, Any]) -> Candidate:
+    """Tell a search the results of a path; an objective that is not finite is a failure.
+
+    Raises
+    ------
+    SearchError
+        The objective is missing or not a number, which every other path would have too.
+    """
+    value = metrics.get(search.objective)
+    if isinstance(value, float) and not math.isfinite(value):
+        return search.tell_failure(path, f"the result is {search.objective} = {value}")
+    return search.tell(path, metrics)
+
+
+class _Progress:
+    """A bar over the candidates, with the best result so far.
+
+    Parameters
+    ----------
+    search
+        What is shown.
+    shown
+        Whether anything is.
+    initial
+        Number of candidates that are done before the search goes on.
+    """
+
+    def __init__(self, search: Search, shown: bool, initial: int):
+        self._search = search
+        self._bar = tqdm(
+            total=search.num_candidates,
+            initial=initial,
+            desc="search",
+            unit="path",
+            dynamic_ncols=True,
+            disable=not shown,
+        )
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """Count one more candidate."""
+        search = self._search
+        shown = {"generation": str(search.generation)}
+        for best in search.top(1):
+            shown[search.objective] = f"{best.metrics[search.objective]:.4g}"
+        self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+
+@contextlib.contextmanager
+def _exclusive(folder: FilePath) -> Iterator[None]:
+    """Hold the folder against another search. Raises ExperimentError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise ExperimentError(
+            f"{folder}: another process is searching here. Wait for its end, or give the recipe "
+            "another output folder."
+        ) from None

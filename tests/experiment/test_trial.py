@@ -1,0 +1,120 @@
+"""The trial command against a stand-in for NNI's manager."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import nni
+import nni.trial
+import pytest
+import torch
+from trained import write_trained, write_untrained
+
+from nni_spos.errors import ExperimentError, PathError
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.scoring import open_scorer
+from nni_spos.experiment.trial import run_trial, share_cores
+from nni_spos.supernet import training
+
+PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return write_trained(tmp_path)
+
+
+@pytest.fixture
+def environment(manager, monkeypatch):
+    monkeypatch.setenv("NNI_PLATFORM", "local")
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "mine")
+    channel = f"http://localhost:{manager.port}/env/local-env/mine"
+    monkeypatch.setenv("NNI_TRIAL_COMMAND_CHANNEL", channel)
+    num_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def reported(monkeypatch, environment):
+    values = []
+    monkeypatch.setattr(nni.trial, "_params", None)
+    monkeypatch.setattr(nni, "report_final_result", values.append)
+    return values
+
+
+def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, reported):
+    manager.add_job("other", {**PATH, "layer_1": "k5"}, parameter_id=3)
+    manager.add_job("mine", PATH, parameter_id=4)
+    run_trial(recipe.file)
+    results = open_scorer(recipe)(PATH)
+    costs = {name: table.price(PATH) for name, table in load_costs(recipe)[1].items()}
+    assert set(costs) == {"flops", "params"}
+    expected = {"default": results.pop("top1"), **results, **costs, "path": PATH}
+    assert reported == [expected]
+    assert {type(value) for value in reported[0].values()} == {int, float, dict}
+    assert nni.trial._params["parameter_id"] == 4
+
+
+def test_a_missing_supernet_is_trained_first(tmp_path, manager, reported):
+    recipe = write_untrained(tmp_path)
+    manager.add_job("mine", PATH)
+    run_trial(recipe.file)
+    assert recipe.checkpoint.exists()
+    assert reported[0]["default"] == open_scorer(recipe)(PATH)["top1"]
+
+
+def test_a_trial_that_reported_before_does_nothing(recipe, manager, reported, monkeypatch):
+    monkeypatch.setattr(training, "ensure_supernet", lambda recipe: pytest.fail("expensive"))
+    manager.add_job("mine", PATH, metrics={"default": 1.0})
+    with pytest.raises(SystemExit) as ended:
+        run_trial(recipe.file)
+    assert ended.value.code == 0
+    assert reported == []
+
+
+def test_a_path_of_another_space_is_refused(recipe, manager, reported):
+    manager.add_job("mine", {**PATH, "layer_1": "k9"})
+    with pytest.raises(PathError, match="'k9' is not a choice"):
+        run_trial(recipe.file)
+    assert reported == []
+
+
+def test_outside_of_nni_it_fails_at_once(recipe):
+    program = (
+        "import sys\n"
+        "from nni_spos.errors import ExperimentError\n"
+        "from nni_spos.experiment.trial import run_trial\n"
+        "try:\n"
+        "    run_trial(sys.argv[1])\n"
+        "except ExperimentError as problem:\n"
+        "    print(problem, 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program, str(recipe.file)]
+    done = subprocess.run(command, capture_output=True, text=True, env={})
+    assert done.stdout.startswith("this is not a trial of an NNI experiment."), done.stderr
+    assert done.stdout.split()[-1] == "False"
+
+
+@pytest.mark.parametrize(("concurrency", "expected"), [(1, 8), (2, 4), (3, 2), (8, 1), (25, 1)])
+def test_trials_share_the_cores(manager, environment, monkeypatch, concurrency, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    manager.profile["params"]["trialConcurrency"] = concurrency
+    torch.set_num_threads(8)
+    share_cores()
+    assert torch.get_num_threads() == expected
+
+
+def test_the_users_number_of_threads_is_kept(manager, environment, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    torch.set_num_threads(8)
+    share_cores()
+    assert torch.get_num_threads() == 8
+
+
+def test_a_manager_that_is_gone(recipe, manager, reported, monkeypatch):
+    monkeypatch.setattr("nni_spos.experiment.exchange.LOST_AFTER", 0.2)
+    manager.close()
+    with pytest.raises(ExperimentError, match="cannot be reached"):
+        run_trial(recipe.file)

@@ -1,0 +1,53 @@
+"""A tiny recipe whose supernet is on the disk, with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nni_spos.data import open_data
+from nni_spos.experiment.costs import save_costs
+from nni_spos.path import PathSpace
+from nni_spos.profilers import build_costs
+from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.spaces import Form
+from nni_spos.supernet import save_supernet
+from nni_spos.supernet.building import build_recipe_space
+
+
+def write_trained(folder: Path, **sections: Any) -> Recipe:
+    """Write recipe, costs and checkpoint; a section given here is merged into its defaults."""
+    recipe = write_untrained(folder, **sections)
+    supernet = build_recipe_space(recipe, Form.SUPERNET, seed=0)
+    save_supernet(recipe.checkpoint, supernet, open_data(recipe.data).preprocessing)
+    return recipe
+
+
+def write_untrained(folder: Path, **sections: Any) -> Recipe:
+    """Write a recipe and its costs, which then need not be built in a process of their own."""
+    content: dict[str, Any] = {
+        "output": "output",
+        "space": {
+            "name": "shufflenet",
+            "stem_channels": 4,
+            "stem_stride": 1,
+            "stage_repeats": [1, 2],
+            "stage_channels": [8, 16],
+            "last_channels": 16,
+        },
+        "data": {"name": "digits", "image_size": 8, "num_train": 100, "num_validation": 60},
+        "supernet": {"steps": 2, "batch_size": 20},
+        "retrain": {"epochs": 1},
+        "evaluation": {"recalibration_images": 40, "batch_size": 20},
+        "search": {"population_size": 4, "num_generations": 2, "top_k": 2},
+    }
+    for name, section in sections.items():
+        content[name] = {**content[name], **section}
+    file = folder / "recipe.yml"
+    file.write_text(yaml.safe_dump(content))
+    recipe = load_recipe(file)
+    model = build_recipe_space(recipe, Form.SUBNET)
+    save_costs(recipe, PathSpace.from_model_space(model), build_costs(model, (1, 8, 8)))
+    return recipe
