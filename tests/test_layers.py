@@ -22,7 +22,7 @@ ROWS = [
     ["priors", "evolution"],
     ["settings"],
     ["recipe"],
-    ["tensors"],
+    ["tensors", "progress"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
     ["network"],

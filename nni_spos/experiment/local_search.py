@@ -9,7 +9,6 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import filelock
-from tqdm import tqdm
 
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
@@ -17,6 +16,7 @@ from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.path import Path
+from nni_spos.progress import open_bar
 from nni_spos.recipe import Recipe
 
 Scorer = Callable[[Path], Mapping[str, Any]]
@@ -121,13 +121,8 @@ class _Progress:
 
     def __init__(self, search: Search, shown: bool, initial: int):
         self._search = search
-        self._bar = tqdm(
-            total=search.num_candidates,
-            initial=initial,
-            desc="search",
-            unit="path",
-            dynamic_ncols=True,
-            disable=not shown,
+        self._bar = open_bar(
+            "search", search.num_candidates, "candidate", initial=initial, disable=not shown
         )
 
     def __enter__(self) -> _Progress:

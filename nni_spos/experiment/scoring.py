@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from tqdm import tqdm
 
 from nni_spos.data import ImageData, check_preprocessing, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
+from nni_spos.progress import open_bar
 from nni_spos.recipe import EvaluationSettings, Recipe
 from nni_spos.spaces import Form
 from nni_spos.supernet import evaluate_path, load_supernet, restore_supernet
@@ -93,4 +93,9 @@ def score_random_paths(recipe: Recipe, count: int) -> list[float]:
     scorer = open_scorer(recipe)
     prior = UniformPrior(PathSpace.from_model_space(scorer.supernet), recipe.supernet.seed)
     paths = [prior.path(step) for step in range(count)]
-    return [scorer(path)["top1"] for path in tqdm(paths, desc="random paths", leave=False)]
+    scores = []
+    with open_bar("random paths", count, "path") as bar:
+        for path in paths:
+            scores.append(scorer(path)["top1"])
+            bar.update()
+    return scores

@@ -25,6 +25,7 @@ from nni_spos.experiment.check import check_config
 from nni_spos.experiment.failure import explain_failure
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.progress import open_bar
 
 LOOPBACK = FilePath(__file__).with_name("loopback.js")
 STOP_TIMEOUT = 90.0
@@ -196,7 +197,7 @@ def _follow(
 ) -> tuple[str, list[str]]:
     """Show the progress of an experiment until it ends; return its status and errors."""
     last_answer = time.monotonic()
-    with tqdm(total=num_candidates, unit="candidate", desc="search", smoothing=0) as bar:
+    with open_bar("search", num_candidates, "candidate") as bar:
         while True:
             try:
                 status, errors = manager.status()
@@ -218,14 +219,16 @@ def _show(bar: tqdm[None], folder: FilePath) -> None:
         results = load_results(folder)
     except ExperimentError:
         return
-    bar.n = len(results.candidates)
     shown = {}
     if results.num_done:
         objective = results.objective
         shown[f"best {objective}"] = f"{results.best.metrics[objective]:.2f}"
     if results.num_failed:
         shown["failed"] = str(results.num_failed)
-    bar.set_postfix(shown)
+    bar.set_postfix(shown, refresh=False)
+    bar.update(len(results.candidates) - bar.n)
+    if sys.stderr.isatty():
+        bar.refresh()  # the time goes on
 
 
 def _launch(command: Sequence[str], environment: dict[str, str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -10,7 +9,8 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
-from tqdm import tqdm
+
+from nni_spos.progress import interval, open_bar
 
 
 class SeededSteps(Callback):
@@ -50,14 +50,11 @@ class TrainingProgress(Callback):
         self._averages: dict[str, Tensor] = {}
         self._num_images = 0
         self._begin = self._shown = time.monotonic()
-        self._interval = 0.2 if sys.stderr.isatty() else 10.0
-        self._bar = tqdm(
-            total=int(trainer.estimated_stepping_batches),
+        self._bar = open_bar(
+            self._title,
+            int(trainer.estimated_stepping_batches),
+            "step",
             initial=trainer.global_step,
-            desc=self._title,
-            unit="step",
-            mininterval=self._interval,
-            dynamic_ncols=True,
             disable=not trainer.is_global_zero,
         )
 
@@ -76,7 +73,7 @@ class TrainingProgress(Callback):
         now = time.monotonic()
         is_last = trainer.global_step == self._bar.total
         # Reading a number waits for the device, so this is done only to show it.
-        if now - self._shown >= self._interval or is_last:
+        if now - self._shown >= interval() or is_last:
             self._shown = now
             self._show(trainer, now)
         self._bar.update(trainer.global_step - self._bar.n)

@@ -1,0 +1,42 @@
+"""Progress bars that a person can watch and that do not fill the log of a batch job."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+WATCHED, LOGGED = 0.2, 10.0
+"""Seconds between two looks of a bar on a terminal and in a file."""
+
+
+def open_bar(
+    title: str, total: int, unit: str, *, initial: int = 0, disable: bool = False
+) -> tqdm[None]:
+    """Return a bar on standard error.
+
+    Parameters
+    ----------
+    title
+        Shown in front of it.
+    total, initial
+        Units altogether, and how many were done before.
+    unit
+        What is counted.
+    disable
+        Show nothing.
+    """
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=title,
+        unit=unit,
+        mininterval=interval(),
+        dynamic_ncols=True,
+        disable=disable,
+    )
+
+
+def interval() -> float:
+    """Return how many seconds a bar stays as it is."""
+    return WATCHED if sys.stderr.isatty() else LOGGED
