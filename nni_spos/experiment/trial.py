@@ -13,8 +13,8 @@ from nni_spos.recipe import load_recipe
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     """Score the path that NNI gave this trial, and report the result.
 
-    Reported are ``default`` (top-1 in percent), ``top5``, ``loss`` and the path's costs, e.g.
-    ``flops`` and ``params``. The supernet is trained first if it is not there; trials that start
+    Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
+    ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials that start
     together train it once.
 
     Parameters
@@ -42,8 +42,10 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     ensure_supernet(recipe)
     share_cores()  # not before: while one trial trains, the others only wait
     results = open_scorer(recipe)(trial.path)
-    metrics = {"default": results["top1"], "top5": results["top5"], "loss": results["loss"]}
-    trial.report({**metrics, **{name: table.price(trial.path) for name, table in costs.items()}})
+    accuracies = {"default": results["top1"], "top5": results["top5"]}
+    prices = {name: table.price(trial.path) for name, table in costs.items()}
+    # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
+    trial.report({**accuracies, **prices, "loss": results["loss"]})
 
 
 def share_cores() -> None:

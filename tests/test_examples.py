@@ -1,0 +1,91 @@
+"""The example files are valid, and the ImageNet ones run: a few steps on generated images."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nni_spos.experiment.check import check_config
+from nni_spos.experiment.local_search import run_search
+from nni_spos.network import load_network
+from nni_spos.recipe import load_recipe
+from nni_spos.retrain import retrain
+from nni_spos.supernet.training import train_supernet
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def examples(tmp_path):
+    for folder in ("examples", "search_spaces"):
+        shutil.copytree(EXAMPLES.parent / folder, tmp_path / folder)
+    return tmp_path / "examples"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_candidates"), [("spos", 32), ("fashion_mnist", 120), ("imagenet", 1000)]
+)
+def test_the_configurations_are_valid(examples, name, num_candidates):
+    checked = check_config(examples / f"{name}.yml")
+    assert checked.num_candidates == num_candidates
+    assert checked.warnings == ()
+
+
+def test_imagenet_has_the_papers_settings():
+    recipe = load_recipe(EXAMPLES / "recipes" / "imagenet.yml")
+    assert (recipe.supernet.steps, recipe.retrain.steps) == (150_000, 300_000)
+    for settings in (recipe.supernet, recipe.retrain):
+        assert settings.batch_size == 1024
+        assert settings.learning_rate == 0.5
+        assert settings.momentum == 0.9
+        assert settings.weight_decay == 4e-5
+        assert settings.label_smoothing == 0.1
+    search = recipe.search
+    assert (search.population_size, search.num_generations, search.top_k) == (50, 20, 10)
+    assert (search.num_mutations, search.num_crossovers, search.mutation_prob) == (25, 25, 0.1)
+    assert [str(limit) for limit in search.constraints] == ["flops <= 330M"]
+    assert recipe.evaluation.recalibration_images == 20_000
+    assert recipe.data.num_validation == 50_000
+
+
+def write_images(root: Path) -> None:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 9), ("val", 2)):
+        for label in ("cat", "dog"):
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (150, 200, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.JPEG")
+
+
+@pytest.mark.slow
+def test_imagenet_from_images_to_a_network(examples, tmp_path):
+    file = examples / "recipes" / "imagenet.yml"
+    content = yaml.safe_load(file.read_text())
+    write_images(tmp_path / "data" / "imagenet")
+    content["data"].update(num_classes=2, num_validation=4, workers=0)
+    content["supernet"].update(steps=2, batch_size=4)
+    content["evaluation"].update(recalibration_images=4, batch_size=4)
+    content["search"].update(population_size=2, num_generations=1, top_k=1)
+    content["search"].update(num_mutations=1, num_crossovers=1)
+    content["retrain"].update(steps=2, batch_size=4)
+    file.write_text(yaml.safe_dump(content))
+    recipe = load_recipe(file)
+
+    train_supernet(recipe)
+    results = run_search(recipe)
+    assert results.num_done == 2
+    assert all(candidate.costs["flops"] <= 330e6 for candidate in results.candidates)
+    trained = retrain(recipe, results.best.path)
+    assert trained.test is not None
+    assert trained.test["num_images"] == 4
+    loaded = load_network(recipe.output / "retrained.pt")
+    assert loaded.costs["flops"] == results.best.costs["flops"]
+    assert dataclasses.astuple(loaded.space)[2:] == (2, 3, 224)

@@ -1,0 +1,116 @@
+"""Retraining a path from scratch, and when the test images are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import pytest
+import torch
+import yaml
+
+from nni_spos.data import ImageData, loaders, open_data
+from nni_spos.errors import CheckpointError, DataError, PathError
+from nni_spos.network import load_network
+from nni_spos.profilers import build_costs
+from nni_spos.recipe import load_recipe
+from nni_spos.retrain import retrain
+from nni_spos.supernet import score
+from nni_spos.training import Start
+
+PATH = {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"}
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    content = {
+        "output": "runs",
+        "space": {"name": "shufflenet_small", "stem_channels": 4, "stage_repeats": [1, 2],
+                  "stage_channels": [8, 16], "last_channels": 16},
+        "data": {"name": "digits", "num_train": 200, "num_validation": 60},
+        "supernet": {"epochs": 1},
+        "evaluation": {"batch_size": 100},
+        "retrain": {"epochs": 2, "batch_size": 50, "learning_rate": 0.1},
+    }  # fmt: skip
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(content))
+    return load_recipe(tmp_path / "recipe.yml")
+
+
+def assert_equal(one, other):
+    for name, value in one.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[name]), name
+
+
+def test_the_saved_network_is_the_trained_one(recipe):
+    trained = retrain(recipe, PATH)
+    loaded = load_network(recipe.output / "retrained.pt")
+    assert_equal(trained, loaded)
+    assert loaded.path == PATH
+    assert loaded.test == trained.test
+    data = open_data(recipe.data)
+    result = score(loaded.network, data.test_batches(100))
+    assert dataclasses.asdict(result) == loaded.test
+    assert result.num_images == 360
+    tables = build_costs(loaded.space.build(), (1, 16, 16))
+    assert loaded.costs == {name: table.price(PATH) for name, table in tables.items()}
+    assert loaded.costs["params"] == sum(p.numel() for p in loaded.network.parameters())
+    assert loaded.settings["epochs"] == 2
+    assert loaded.preprocessing == data.preprocessing
+
+
+def test_fresh_weights_are_a_function_of_the_seed_and_resuming_is_exact(recipe, tmp_path):
+    first = retrain(recipe, PATH, tmp_path / "a.pt")
+    second = retrain(recipe, PATH, tmp_path / "b.pt")
+    assert_equal(first, second)
+    checkpoint = min((tmp_path / "b").glob("*.ckpt"))
+    assert_equal(first, retrain(recipe, PATH, tmp_path / "b.pt", checkpoint))
+    settings = dataclasses.replace(recipe.retrain, seed=1)
+    other = retrain(dataclasses.replace(recipe, retrain=settings), PATH, tmp_path / "c.pt")
+    with pytest.raises(AssertionError):
+        assert_equal(first, other)
+
+
+def test_only_the_last_line_reads_the_test_images(recipe, monkeypatch):
+    events = []
+    read = ImageData.test_batches
+
+    def noticed(self, batch_size):
+        events.append((recipe.output / "retrained.pt").exists())
+        return read(self, batch_size)
+
+    monkeypatch.setattr(ImageData, "test_batches", noticed)
+    retrain(recipe, PATH)
+    assert events == [True], "once, after the weights were saved"
+
+
+def test_missing_test_images_cost_no_training(recipe, monkeypatch):
+    def missing(*_):
+        raise DataError("digits: no test images.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loaders, "open_test_set", missing)
+        with pytest.raises(DataError, match="no test images"):
+            retrain(recipe, PATH)
+    saved = load_network(recipe.output / "retrained.pt")
+    assert saved.test is None
+    before = os.path.getmtime(max((recipe.output / "retrained").glob("*.ckpt")))
+    trained = retrain(recipe, PATH, start=Start.RESUME)
+    assert_equal(saved, trained)
+    assert trained.test["num_images"] == 360
+    assert os.path.getmtime(max((recipe.output / "retrained").glob("*.ckpt"))) == before
+    with pytest.raises(CheckpointError, match="is there already"):
+        retrain(recipe, PATH)
+
+
+def test_a_path_of_another_space_is_refused_before_anything_is_written(recipe):
+    for path in ({**PATH, "layer_1": "k9"}, {"layer_1": "k3"}, {**PATH, "layer_4": "k3"}):
+        with pytest.raises(PathError):
+            retrain(recipe, path)
+    assert not recipe.output.exists()
+
+
+def test_another_path_does_not_go_on_with_a_checkpoint(recipe):
+    retrain(recipe, PATH)
+    checkpoint = max((recipe.output / "retrained").glob("*.ckpt"))
+    with pytest.raises(CheckpointError, match="path: layer_1 was 'k5' and now is 'k3'"):
+        retrain(recipe, {**PATH, "layer_1": "k3"}, start=checkpoint)
