@@ -14,7 +14,9 @@ from nni_spos._version import __version__
 _HOMES = {
     "Constraint": "nni_spos.constraint",
     "CostTable": "nni_spos.cost_table",
+    "DataSettings": "nni_spos.recipe",
     "EvolutionSearch": "nni_spos.evolution",
+    "EvolutionStrategy": "nni_spos.experiment.nas_strategy",
     "PathSpace": "nni_spos.path",
     "Prior": "nni_spos.priors",
     "RandomSearch": "nni_spos.evolution",
@@ -22,11 +24,18 @@ _HOMES = {
     "Signal": "nni_spos.evolution",
     "SinglePathOneShot": "nni_spos.supernet",
     "SposError": "nni_spos.errors",
+    "SupernetEvaluator": "nni_spos.experiment.nas_strategy",
+    "TrainSettings": "nni_spos.recipe",
     "UniformPrior": "nni_spos.priors",
     "build_costs": "nni_spos.profilers",
+    "build_evaluator": "nni_spos.training",
     "evaluate_path": "nni_spos.supernet",
+    "load_network": "nni_spos.network",
     "load_recipe": "nni_spos.recipe",
     "open_data": "nni_spos.data",
+    "retrain": "nni_spos.retrain",
+    "run_search": "nni_spos.experiment.local_search",
+    "train_supernet": "nni_spos.supernet.training",
 }
 
 __all__ = ["__version__", *_HOMES]

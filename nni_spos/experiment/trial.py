@@ -14,8 +14,8 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     """Score the path that NNI gave this trial, and report the result.
 
     Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
-    ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials that start
-    together train it once.
+    ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials
+    that start together train it once.
 
     Parameters
     ----------
