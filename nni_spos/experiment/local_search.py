@@ -62,15 +62,20 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
     space, costs = load_costs(recipe)
     search = build_search(recipe.search, space, costs)
     folder = recipe.output / FOLDER
+    if not (folder / JOURNAL_NAME).exists():
+        scorer = scorer or _open_scorer(recipe)  # what is wrong is said before anything is written
     with _exclusive(folder):
         journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
-        with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
-            while not isinstance(answer := search.ask(), Signal):
-                scorer = scorer or _open_scorer(recipe)
-                journal.append(_evaluate(search, answer, scorer))
-                bar.advance()
+        answer = search.ask()
+        if not isinstance(answer, Signal):
+            scorer = scorer or _open_scorer(recipe)
+            with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
+                while not isinstance(answer, Signal):
+                    journal.append(_evaluate(search, answer, scorer))
+                    bar.advance()
+                    answer = search.ask()
     return load_results(folder)
 
 

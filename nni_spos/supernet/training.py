@@ -7,7 +7,7 @@ from pathlib import Path as FilePath
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
-from nni_spos.data import open_data
+from nni_spos.data import ImageData, open_data
 from nni_spos.path import PathSpace
 from nni_spos.priors import Prior, UniformPrior
 from nni_spos.recipe import Recipe, SupernetSettings
@@ -42,8 +42,9 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
+    data = open_data(recipe.data)
     with exclusive(_folder(recipe), timeout=0):
-        return _train(recipe, start)
+        return _train(recipe, data, start)
 
 
 def ensure_supernet(recipe: Recipe) -> FilePath:
@@ -56,7 +57,8 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
         with exclusive(_folder(recipe), timeout=-1):
             if not recipe.checkpoint.exists():
                 begun = any(_folder(recipe).glob("step_*.ckpt"))
-                _train(recipe, Start.RESUME if begun else Start.NEW)
+                start = Start.RESUME if begun else Start.NEW
+                _train(recipe, open_data(recipe.data), start)
     return recipe.checkpoint
 
 
@@ -65,9 +67,8 @@ def build_prior(settings: SupernetSettings, space: PathSpace) -> Prior:
     return {"uniform": UniformPrior}[settings.prior](space, seed=settings.seed)
 
 
-def _train(recipe: Recipe, start: Start | FilePath) -> FilePath:
+def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
     settings = recipe.supernet
-    data = open_data(recipe.data)
     supernet = build_recipe_space(recipe, Form.SUPERNET, settings.seed)
     space = PathSpace.from_model_space(supernet)
     evaluator = build_evaluator(
