@@ -182,15 +182,15 @@ class Search(ABC):
         return candidate
 
     def _start_generation(self) -> bool:
-        if self._finished or self.generation + 1 >= self.num_generations:
-            self._finished = True
-            return False
         if self._candidates and not self.top(1):
             reasons = {c.reason for c in self.candidates}
             raise SearchError(
                 f"all {len(self._candidates)} candidates failed, the search cannot go on. "
                 f"Reasons: {'; '.join(sorted(reasons)[:3])}."
             )
+        if self._finished or self.generation + 1 >= self.num_generations:
+            self._finished = True
+            return False
         self.generation += 1
         generator = np.random.default_rng([self.seed, self.generation])
         for key in itertools.islice(self.propose(generator), self.population_size):

@@ -199,8 +199,9 @@ def test_refuses_results_of_paths_never_asked_for(make, space, score):
     assert search.candidates[0].state is State.DONE
 
 
-def test_a_generation_of_failures_only_ends_the_search(make):
-    search = make(population_size=2)
+@pytest.mark.parametrize("num_generations", [1, 3])
+def test_a_generation_of_failures_only_ends_the_search(make, num_generations):
+    search = make(population_size=2, num_generations=num_generations)
     for reason in ("out of memory", "no such file"):
         search.tell_failure(search.ask(), reason)
     for _ in range(2):

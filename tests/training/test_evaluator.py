@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from nni.nas.execution import SequentialExecutionEngine
@@ -95,7 +97,7 @@ def test_a_step_leaves_weights_alone_that_earlier_steps_trained(data):
     settings = TrainSettings(steps=8, batch_size=20, momentum=0.9, weight_decay=0.1)
     weights = train(data, settings, prior)
     trained, untouched = set(), 0
-    for step, (before, after) in enumerate(zip(weights, weights[1:], strict=False), start=1):
+    for step, (before, after) in enumerate(itertools.pairwise(weights), start=1):
         trained |= set(prior.path(step - 1).items())
         path = prior.path(step)
         for i, label in enumerate(space):
