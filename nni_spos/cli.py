@@ -196,7 +196,11 @@ def retrain(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="nni-spos", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="nni-spos",
+        description="Single Path One-Shot architecture search on Microsoft NNI 3. "
+        "'nni-spos COMMAND --help' says more. Wrong input is one line and exit code 2.",
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from nni_spos.experiment.results import load_results
@@ -16,8 +17,18 @@ from nni_spos.recipe import load_recipe
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Sums depend on the number of threads, and the trials' results are compared exactly."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
-def test_the_example_without_a_supernet(study):
+def test_the_example_without_a_supernet(study, one_thread):
     for folder in ("examples", "search_spaces"):
         shutil.copytree(ROOT / folder, study.folder / folder)
     file = study.folder / "examples" / "recipes" / "digits.yml"
