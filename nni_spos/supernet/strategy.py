@@ -16,7 +16,7 @@ from torch import nn
 
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace
-from nni_spos.priors import Prior, UniformPrior
+from nni_spos.priors import FilteredPrior, Prior, UniformPrior
 
 
 class SinglePathModule(RandomSamplingLightningModule):
@@ -67,7 +67,8 @@ class SinglePathOneShot(RandomOneShot):
     prior
         Distribution of training paths; by default uniform over the space, with seed 0.
     **kwargs
-        Passed on to NNI's strategy, e.g. ``mutation_hooks``.
+        Passed on to NNI's strategy: ``mutation_hooks``, and ``filter``, a function of a path (or
+        NNI's dict of profiler, min and max) that every training path must pass.
 
     References
     ----------
@@ -84,4 +85,6 @@ class SinglePathOneShot(RandomOneShot):
         prior = self.prior or UniformPrior(space)
         if dict(prior.space) != dict(space):
             raise RecipeError("the prior was made for another space than the one to be trained.")
+        if self.filter is not None:
+            prior = FilteredPrior(prior, self.filter)
         return SinglePathModule(training_module, prior)

@@ -9,13 +9,15 @@ import pytest
 import torch
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.oneshot.pytorch.profiler import RangeProfilerFilter
+from nni.nas.profiler.pytorch.flops import FlopsProfiler
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from nni_spos.errors import RecipeError
+from nni_spos.errors import InfeasibleError, RecipeError
 from nni_spos.path import PathSpace
-from nni_spos.priors import UniformPrior
+from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.spaces import ShuffleNetV2Space
 from nni_spos.supernet import SinglePathOneShot
 
@@ -25,7 +27,7 @@ ARGUMENTS = {"num_classes": 3, "input_size": 8, "in_channels": 1, "stem_stride":
 STEPS = 6
 
 
-def train(folder, prior=None, seen=None):
+def train(folder, prior=None, seen=None, **kwargs):
     torch.manual_seed(0)
     space = ShuffleNetV2Space(**ARGUMENTS)
     images = TensorDataset(torch.randn(12, 1, 8, 8), torch.arange(12) % 3)
@@ -37,7 +39,7 @@ def train(folder, prior=None, seen=None):
         enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
         default_root_dir=folder,
     )  # fmt: skip
-    strategy = SinglePathOneShot(prior)
+    strategy = SinglePathOneShot(prior, **kwargs)
     engine = SequentialExecutionEngine()
     strategy.initialize(RawFormatModelSpace.from_model(space, evaluator), engine)
     if seen is not None:
@@ -89,6 +91,29 @@ def test_the_prior_of_another_space_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="another space"):
         train(tmp_path, UniformPrior(PathSpace({"layer_1": ["k3", "k5"]})))
     assert isinstance(train(tmp_path), nn.Module)
+
+
+@pytest.mark.parametrize("form", ["object", "dict", "function"])
+def test_filters_of_nni_work(tmp_path, form):
+    profiler = FlopsProfiler(ShuffleNetV2Space(**ARGUMENTS), torch.zeros(1, 1, 8, 8))
+    prior = UniformPrior(PathSpace.from_model_space(ShuffleNetV2Space(**ARGUMENTS)), seed=3)
+    costs = [profiler.profile(prior.path(step)) for step in range(200)]
+    limit = sorted(costs)[60]
+    filters = {
+        "object": RangeProfilerFilter(profiler, max=limit),
+        "dict": {"profiler": profiler, "max": limit},
+        "function": lambda path: profiler.profile(path) <= limit,
+    }
+    seen: list[dict] = []
+    train(tmp_path, prior, seen, filter=filters[form])
+    passing = [prior.path(step) for step in range(200) if costs[step] <= limit]
+    assert seen == passing[:STEPS]
+
+
+def test_a_filter_that_nothing_passes_ends_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(FilteredPrior, "MAX_DRAWS_PER_PATH", 100)
+    with pytest.raises(InfeasibleError, match=r"the filter let 0 of \d+ random paths pass"):
+        train(tmp_path, filter=lambda path: False)
 
 
 @pytest.mark.parametrize("first", ["nni.nas.strategy", "nni.nas.oneshot.pytorch", "math"])
