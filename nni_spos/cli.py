@@ -74,17 +74,11 @@ def profile(options: argparse.Namespace) -> None:
 
 def costs(options: argparse.Namespace) -> None:
     """Build the cost tables of a recipe and keep them in its output folder."""
-    from nni_spos.data import dataset_spec
     from nni_spos.experiment.costs import save_costs
-    from nni_spos.profilers import build_costs
-    from nni_spos.spaces import Form
-    from nni_spos.supernet.building import build_recipe_space
+    from nni_spos.supernet.building import build_recipe_costs
 
     recipe = load_recipe(options.recipe)
-    spec = dataset_spec(recipe.data)
-    model = build_recipe_space(recipe, Form.SUBNET)
-    tables = build_costs(model, (spec.channels, spec.image_size, spec.image_size))
-    save_costs(recipe, PathSpace.from_model_space(model), tables)
+    save_costs(recipe, *build_recipe_costs(recipe))
     print(recipe.output / "costs.json")
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
+from nni_spos.cost_table import Costs
 from nni_spos.data import dataset_spec
+from nni_spos.path import PathSpace
+from nni_spos.profilers import build_costs
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form, build_space
 
@@ -40,3 +43,14 @@ def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> M
             in_channels=spec.channels,
             input_size=spec.image_size,
         )
+
+
+def build_recipe_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
+    """Build the analytic cost tables of a recipe's space for one of the recipe's images.
+
+    Raises the errors of `build_recipe_space`, and CostError.
+    """
+    spec = dataset_spec(recipe.data)
+    model = build_recipe_space(recipe, Form.SUBNET)
+    costs = build_costs(model, (spec.channels, spec.image_size, spec.image_size))
+    return PathSpace.from_model_space(model), costs

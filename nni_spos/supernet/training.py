@@ -12,8 +12,9 @@ from nni_spos.path import PathSpace
 from nni_spos.priors import Prior, UniformPrior
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.spaces import Form
-from nni_spos.supernet.building import build_recipe_space
+from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
 from nni_spos.supernet.checkpoint import save_supernet
+from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
 from nni_spos.training import Start, build_evaluator, exclusive, prepare_start, training_session
 
@@ -70,7 +71,8 @@ def build_prior(settings: SupernetSettings, space: PathSpace) -> Prior:
 def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
     settings = recipe.supernet
     supernet = build_recipe_space(recipe, Form.SUPERNET, settings.seed)
-    space = PathSpace.from_model_space(supernet)
+    space, costs = build_recipe_costs(recipe)
+    prior = build_prior(settings, space)
     evaluator = build_evaluator(
         settings,
         data,
@@ -82,8 +84,9 @@ def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath
             "preprocessing": data.preprocessing,
         },
         resume=prepare_start(start, _folder(recipe), recipe.checkpoint),
+        callbacks=[SampledCosts(prior, costs)],
     )
-    strategy = SinglePathOneShot(build_prior(settings, space))
+    strategy = SinglePathOneShot(prior)
     with training_session():
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
     save_supernet(recipe.checkpoint, supernet, data.preprocessing)

@@ -7,7 +7,7 @@ import logging
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
 import torch
@@ -36,6 +36,7 @@ def build_evaluator(
     title: str = "training",
     identity: Identity | None = None,
     resume: FilePath | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Lightning:
     """Return an evaluator that trains the network, or the supernet, that NNI hands to it.
 
@@ -58,6 +59,8 @@ def build_evaluator(
         What the weights depend on besides `settings`; written into every checkpoint.
     resume
         Checkpoint to go on from.
+    callbacks
+        More of Lightning's callbacks.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def build_evaluator(
     if resume is not None:
         check_identity(resume, identity)
     loader = data.train_loader(settings.batch_size, settings.seed)
-    callbacks: list[Callback] = [SeededSteps(settings.seed), TrainingProgress(title)]
+    callbacks = [*callbacks, SeededSteps(settings.seed), TrainingProgress(title)]
     if folder is not None:
         callbacks += [
             IdentityInCheckpoints(identity),

@@ -8,11 +8,13 @@ import shutil
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nni_spos.errors import CheckpointError
 from nni_spos.recipe import load_recipe
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet import training as module
+from nni_spos.supernet.building import build_recipe_costs
 from nni_spos.supernet.training import ensure_supernet, train_supernet
 from nni_spos.training import Start, last_checkpoint
 
@@ -134,6 +136,24 @@ def test_only_the_last_checkpoints_stay(recipe_in, folder_of):
     names = sorted(file.name for file in folder_of(recipe).glob("*.ckpt"))
     assert names == ["step_0000006.ckpt", "step_0000009.ckpt"]
     assert list((folder_of(recipe) / "logs").glob("events*"))
+
+
+def test_tensorboard_shows_what_the_sampled_paths_cost(recipe_in, folder_of):
+    recipe = recipe_in()
+    train_supernet(recipe)
+    events = EventAccumulator(str(folder_of(recipe) / "logs"), size_guidance={"histograms": 0})
+    events.Reload()
+    space, costs = build_recipe_costs(recipe)
+    prior = module.build_prior(recipe.supernet, space)
+    for metric in ("flops", "params"):
+        logged = events.Histograms(f"sampled_{metric}")
+        assert [event.step for event in logged] == [3, 6, 9]
+        for event in logged:
+            paths = [prior.path(step) for step in range(event.step - 3, event.step)]
+            prices = [costs[metric].price(path) for path in paths]
+            value = event.histogram_value
+            assert (value.num, value.min, value.max) == (3, min(prices), max(prices))
+    assert {"loss", "top1", "learning_rate"} <= set(events.Tags()["scalars"])
 
 
 def test_a_number_of_steps_instead_of_epochs(recipe_in, folder_of):

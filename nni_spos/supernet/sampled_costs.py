@@ -1,0 +1,44 @@
+"""What the sampled paths cost, as histograms in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from nni_spos.cost_table import Costs
+from nni_spos.path import Path
+from nni_spos.priors import Prior
+
+
+class SampledCosts(Callback):
+    """Log a histogram of the sampled paths' costs for every epoch, ``sampled_flops`` and so on.
+
+    Parameters
+    ----------
+    prior
+        Where the path of a step comes from.
+    costs
+        Cost tables by metric.
+    """
+
+    def __init__(self, prior: Prior, costs: Costs):
+        self._prior = prior
+        self._costs = costs
+        self._paths: list[Path] = []
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._paths.append(self._prior.path(trainer.global_step))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        paths, self._paths = self._paths, []
+        if trainer.logger is None or not trainer.is_global_zero:
+            return
+        for metric, table in self._costs.items():
+            values = np.array([table.price(path) for path in paths], dtype=np.float64)
+            trainer.logger.experiment.add_histogram(
+                f"sampled_{metric}", values, trainer.global_step
+            )
