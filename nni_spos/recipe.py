@@ -41,6 +41,7 @@ def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
     return tuple(Constraint.parse(text) for text in texts)
 
 
+QUANTILES: Rule = (schema.Schema([real(0, 1)[0]]), "a list such as [0, 0.25, 0.5]")
 CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
 
 
@@ -99,9 +100,41 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class SupernetSettings(TrainSettings):
-    """Training of the supernet: how, and which prior draws the paths."""
+    """Training of the supernet: how, and which prior draws the paths.
 
-    prior: str = setting(one_of("uniform"), "uniform")
+    The ``constrained`` prior draws a bin, then a path in it. Its bins are intervals of one cost,
+    given as such or by the quantiles of the costs of all paths between which they lie.
+    """
+
+    prior: str = setting(one_of("uniform", "constrained"), "uniform")
+    prior_bins: tuple[Constraint, ...] = setting(CONSTRAINTS, (), parse_constraints)
+    prior_quantiles: tuple[float, ...] = setting(QUANTILES, (), tuple)
+    prior_metric: str = setting(TEXT, "flops")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        num_ways = bool(self.prior_bins) + bool(self.prior_quantiles)
+        if self.prior == "uniform" and num_ways:
+            raise RecipeError(
+                "the uniform prior has neither prior_bins nor prior_quantiles; did you mean "
+                "'prior: constrained'?"
+            )
+        if self.prior == "constrained" and num_ways != 1:
+            raise RecipeError(
+                "the constrained prior needs either prior_bins, e.g. ['290M <= flops <= 300M'], "
+                "or prior_quantiles, e.g. [0, 0.25, 0.5]."
+            )
+        if len({limit.metric for limit in self.prior_bins}) > 1:
+            raise RecipeError("prior_bins: all bins must be of the same metric.")
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the weights."""
+        bins = [str(limit) for limit in self.prior_bins]
+        return {
+            **super().deciding(),
+            "prior_bins": bins,
+            "prior_quantiles": [*self.prior_quantiles],
+        }
 
 
 @dataclass(frozen=True)
@@ -150,6 +183,8 @@ class Recipe:
         Folder for checkpoints, cost tables and results.
     space, data, supernet, evaluation, search, retrain
         Its sections.
+    latency
+        Files that ``nni-spos latency`` wrote, for constraints on ``latency_ms(cpu)`` and the like.
     """
 
     file: FilePath
@@ -160,6 +195,7 @@ class Recipe:
     evaluation: EvaluationSettings
     search: SearchSettings
     retrain: TrainSettings
+    latency: tuple[FilePath, ...] = ()
 
     @property
     def checkpoint(self) -> FilePath:
@@ -196,14 +232,15 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     """
     file = FilePath(file).absolute()
     content = read_yaml(file)
-    keys = ["output", "space", *_SECTIONS]
+    keys = ["output", "space", *_SECTIONS, "latency"]
     unknown = [key for key in content if key not in keys]
     if unknown:
         raise RecipeError(
             f"{file.name}: unknown key {unknown[0]!r:.80}{nearest(unknown[0], keys) or '.'} "
             f"Keys: {', '.join(keys)}."
         )
-    missing = [key for key in keys if key not in content and key not in ("evaluation", "search")]
+    optional_keys = ("evaluation", "search", "latency")
+    missing = [key for key in keys if key not in content and key not in optional_keys]
     if missing:
         raise RecipeError(f"{file.name}: the key '{missing[0]}' is missing.")
     if not isinstance(content["output"], str):
@@ -225,6 +262,7 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
         output=FilePath(os.path.normpath(file.parent / os.path.expanduser(content["output"]))),
         space=_read_space(content["space"], f"{file.name}: space"),
         **sections,
+        latency=_read_latency(content.get("latency"), file),
     )
 
 
@@ -242,6 +280,16 @@ def read_yaml(file: FilePath) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"{file}: must be a YAML mapping of keys to values.")
     return content
+
+
+def _read_latency(content: Any, file: FilePath) -> tuple[FilePath, ...]:
+    names = [] if content is None else content
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise RecipeError(
+            f"{file.name}: latency: must be a list of files such as [latency_cpu.json], "
+            f"got {content!r:.80}."
+        )
+    return tuple(file.parent / os.path.expanduser(name) for name in names)
 
 
 def _read_space(content: Any, where: str) -> SpaceSettings:

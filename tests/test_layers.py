@@ -19,15 +19,15 @@ ROWS = [
     ["files"],
     ["path", "constraint"],
     ["cost_table"],
-    ["priors", "evolution"],
+    ["counting"],
+    ["priors", "evolution", "latency_table"],
     ["settings"],
     ["recipe"],
-    ["tensors", "progress"],
+    ["tensors", "progress", "plots"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
     ["network"],
     ["experiment", "retrain", "report"],
-    ["plots"],
     ["cli"],
 ]
 RANKS = {part: rank for rank, row in enumerate(ROWS) for part in row}

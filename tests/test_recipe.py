@@ -83,6 +83,8 @@ def test_files_are_relative_to_the_recipe(load, tmp_path, monkeypatch):
     assert recipe.data.root == str(tmp_path / "data")
     monkeypatch.chdir(tmp_path)
     assert load_recipe("run.yml") == recipe
+    tables = load({"latency": ["cpu.json", "/tables/cuda.json"]}).latency
+    assert tables == (tmp_path / "cpu.json", Path("/tables/cuda.json"))
     absolute = load({"output": "/runs/../out", "data": {"root": "/data"}})
     assert (absolute.output, absolute.data.root) == (Path("/out"), "/data")
 
@@ -105,9 +107,9 @@ def test_a_recipe_is_frozen(load):
     ("changes", "message"),
     [
         ({"serach": {}}, "unknown key 'serach'; did you mean 'search'? Keys: output, space, data, "
-         "supernet, evaluation, search, retrain."),
+         "supernet, evaluation, search, retrain, latency."),
         ({5: {}}, "unknown key 5. Keys: output, space, data, supernet, evaluation, search, "
-         "retrain."),
+         "retrain, latency."),
         ({"output": None}, "the key 'output' is missing."),
         ({"retrain": None}, "the key 'retrain' is missing."),
         ({"output": 5}, "output: must be the name of a folder."),
@@ -121,7 +123,15 @@ def test_a_recipe_is_frozen(load):
          "shift, crop_flip, imagenet, or null."),
         ({"data": [1]}, "data: must map keys to values, got [1]."),
         ({"supernet": {"prior": "normal"}}, "supernet.prior: got 'normal'; must be one of "
-         "uniform."),
+         "uniform, constrained."),
+        ({"supernet": {"prior_bins": ["flops <= 9"]}}, "supernet: the uniform prior has neither "
+         "prior_bins nor prior_quantiles; did you mean 'prior: constrained'?"),
+        ({"supernet": {"prior": "constrained"}}, "supernet: the constrained prior needs either "
+         "prior_bins, e.g. ['290M <= flops <= 300M'], or prior_quantiles, e.g. [0, 0.25, 0.5]."),
+        ({"supernet": {"prior": "constrained", "prior_bins": ["flops <= 9", "params <= 9"]}},
+         "supernet: prior_bins: all bins must be of the same metric."),
+        ({"supernet": {"prior": "constrained", "prior_quantiles": [0, 2]}},
+         "supernet.prior_quantiles: got [0, 2]; must be a list such as [0, 0.25, 0.5]."),
         ({"supernet": {"steps": 5}}, "supernet: give either 'epochs' or 'steps'."),
         ({"supernet": {"epochs": None}}, "supernet: give either 'epochs' or 'steps'."),
         ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
@@ -134,6 +144,9 @@ def test_a_recipe_is_frozen(load):
         ({"search": {"constraints": ["flops = 1"]}}, "search.constraints: 'flops = 1' is not a "
          "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
          "where a number may end in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'."),
+        ({"latency": "cpu.json"}, "latency: must be a list of files such as [latency_cpu.json], got "
+         "'cpu.json'."),
+        ({"latency": [5]}, "latency: must be a list of files such as [latency_cpu.json], got [5]."),
         ({"search": {"num_mutations": 6, "num_crossovers": 5}}, "search: num_mutations + "
          "num_crossovers = 11 exceeds population_size = 10."),
     ],
@@ -154,6 +167,8 @@ def test_refuses(load, changes, message):
         {"search": {"num_mutations": 6, "num_crossovers": 4}},
         {"search": {"num_mutations": 10}},
         {"space": {"name": "anything at all"}},
+        {"latency": ["cpu.json"]},
+        {"latency": []},
     ],
 )
 def test_accepts_the_neighbours(load, changes):

@@ -23,3 +23,13 @@ def mutate(
     return tuple(
         int(new) if again else old for old, new, again in zip(parent, drawn, redrawn, strict=True)
     )
+
+
+def mutation_options(
+    parent: PathKey, mutant: PathKey, num_choices: Sequence[int]
+) -> list[Sequence[int]]:
+    """Return what the mutated units may be re-drawn to: everything, and the rest is kept."""
+    return [
+        (old,) if new == old else range(n)
+        for old, new, n in zip(parent, mutant, num_choices, strict=True)
+    ]

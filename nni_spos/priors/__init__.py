@@ -1,7 +1,21 @@
 """How training paths are drawn."""
 
 from nni_spos.priors.base import Prior
+from nni_spos.priors.constrained import (
+    SPOS_BINS,
+    ConstrainedPrior,
+    cost_histogram,
+    quantile_bins,
+)
 from nni_spos.priors.filtered import FilteredPrior
 from nni_spos.priors.uniform import UniformPrior
 
-__all__ = ["FilteredPrior", "Prior", "UniformPrior"]
+__all__ = [
+    "SPOS_BINS",
+    "ConstrainedPrior",
+    "FilteredPrior",
+    "Prior",
+    "UniformPrior",
+    "cost_histogram",
+    "quantile_bins",
+]

@@ -51,4 +51,4 @@ class FilteredPrior(Prior):
             num_drawn += len(rows)
             paths = self.space.decode(rows)
             kept += [row for row, path in zip(rows, paths, strict=True) if self.accepts(path)]
-        return np.array(kept[:num_paths])
+        return np.array(kept[:num_paths], dtype=np.int64).reshape(num_paths, len(self.space))

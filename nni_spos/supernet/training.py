@@ -7,9 +7,11 @@ from pathlib import Path as FilePath
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
+from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.errors import ConstraintError, nearest
 from nni_spos.path import PathSpace
-from nni_spos.priors import Prior, UniformPrior
+from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, quantile_bins
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.spaces import Form
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
@@ -63,16 +65,32 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     return recipe.checkpoint
 
 
-def build_prior(settings: SupernetSettings, space: PathSpace) -> Prior:
-    """Make the prior that a recipe's section ``supernet`` names."""
-    return {"uniform": UniformPrior}[settings.prior](space, seed=settings.seed)
+def build_prior(settings: SupernetSettings, space: PathSpace, costs: Costs) -> Prior:
+    """Make the prior that a recipe's section ``supernet`` asks for.
+
+    Raises
+    ------
+    ConstraintError, InfeasibleError
+        There is no such cost, a bin is empty, or the quantiles do not make bins.
+    """
+    if settings.prior == "uniform":
+        return UniformPrior(space, settings.seed)
+    bins = settings.prior_bins
+    metric = bins[0].metric if bins else settings.prior_metric
+    if metric not in costs:
+        raise ConstraintError(
+            f"prior: unknown metric '{metric}'{nearest(metric, costs) or '.'} "
+            f"Metrics: {', '.join(costs)}."
+        )
+    intervals = bins or quantile_bins(costs[metric], settings.prior_quantiles)
+    return ConstrainedPrior(space, costs[metric], intervals, settings.seed)
 
 
 def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
     settings = recipe.supernet
     supernet = build_recipe_space(recipe, Form.SUPERNET, settings.seed)
     space, costs = build_recipe_costs(recipe)
-    prior = build_prior(settings, space)
+    prior = build_prior(settings, space, costs)
     evaluator = build_evaluator(
         settings,
         data,

@@ -3,18 +3,46 @@
 import numpy as np
 import pytest
 
+from nni_spos.cost_table import CostTable, Factor
 from nni_spos.path import PathSpace
-from nni_spos.priors import Prior, UniformPrior
+from nni_spos.priors import ConstrainedPrior, FilteredPrior, Prior, UniformPrior
 
 SPACE = PathSpace({"layer": ["k3", "k5"], "width": [16, 32, 64], "bits": [2, 4]})
+
+# Width and bits multiply, so that the 12 paths cost 32, 64, 64, 128, 128, 256 and 9 more with k5.
+COST = CostTable(
+    "flops",
+    SPACE,
+    0,
+    [
+        Factor(("layer",), np.array([0, 9])),
+        Factor(("bits", "width"), np.outer([2, 4], [16, 32, 64])),
+    ],
+)
+BINS = [(32, 64), (73, 265)]
+CHEAP, DEAR = 1 / 8, 1 / 16  # of the 4 paths of the first bin and the 8 of the second, each halved
+CONSTRAINED = np.array([CHEAP, CHEAP, CHEAP, DEAR, DEAR, DEAR, CHEAP, DEAR, DEAR, DEAR, DEAR, DEAR])
 
 # Name to a prior over SPACE, and the probabilities of SPACE's paths in the order of enumerate().
 PRIORS = {
     "uniform": (lambda seed: UniformPrior(SPACE, seed=seed), np.full(12, 1 / 12)),
+    "constrained": (lambda seed: ConstrainedPrior(SPACE, COST, BINS, seed=seed), CONSTRAINED),
+    "rejection": (
+        lambda seed: ConstrainedPrior(SPACE, COST, BINS, seed=seed, method="rejection"),
+        CONSTRAINED,
+    ),
+    "one bin": (
+        lambda seed: ConstrainedPrior(SPACE, COST, (32, 64), seed=seed),
+        np.where(CONSTRAINED == CHEAP, 1 / 4, 0),
+    ),
+    "filtered": (
+        lambda seed: FilteredPrior(UniformPrior(SPACE, seed), lambda path: path["layer"] == "k3"),
+        np.where(np.arange(12) < 6, 1 / 6, 0),
+    ),
 }
 
 # Exceeded once in 10,000 seeds; degrees of freedom to the value of the chi-square table.
-CRITICAL = {11: 37.37}
+CRITICAL = {3: 21.11, 5: 25.74, 11: 37.37}
 
 
 @pytest.fixture(params=PRIORS)

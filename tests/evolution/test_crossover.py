@@ -1,6 +1,6 @@
 import numpy as np
 
-from nni_spos.evolution.crossover import crossover
+from nni_spos.evolution.crossover import crossover, crossover_options
 
 
 def test_every_unit_comes_from_either_parent():
@@ -25,3 +25,8 @@ def test_all_mixtures_are_alike():
 def test_depends_on_the_generator_only():
     children = [crossover((0,) * 30, (1,) * 30, np.random.default_rng(s)) for s in (1, 1, 2)]
     assert children[0] == children[1] != children[2]
+
+
+def test_options_are_those_of_the_parents():
+    options = crossover_options((0, 1, 2), (0, 2, 0))
+    assert [list(positions) for positions in options] == [[0], [1, 2], [2, 0]]

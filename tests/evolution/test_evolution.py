@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from nni_spos.constraint import Constraint
-from nni_spos.evolution import EvolutionSearch, RandomSearch
+from nni_spos.cost_table import CostTable, Factor
+from nni_spos.counting import PathCounter
+from nni_spos.evolution import EvolutionSearch, FeasibleSampler, RandomSearch
 from nni_spos.path import PathSpace
 
 SPACE = PathSpace({f"layer_{i}": ["k3", "k5", "k7", "xcep"] for i in range(20)})
@@ -163,3 +165,122 @@ def test_beats_random_search(make_costs, run, texts):
         leads.append((found[0] - found[1]) / (best - average))
     assert min(leads) > 0.05
     assert np.mean(leads) > 0.25
+
+
+RARE = Constraint.parse("flops <= 7")  # fewer than one path in a million
+
+
+@pytest.fixture
+def rare(make):
+    return lambda **settings: make(constraints=[RARE], num_generations=6, **settings)
+
+
+def test_rare_limits_are_rare(make_costs):
+    share = EvolutionSearch(SPACE, make_costs(SPACE), constraints=[RARE]).sampler.share
+    assert 0 < share < 1e-6
+
+
+def test_generations_under_rare_limits_are_full_feasible_and_bred(rare, monkeypatch):
+    filled = []
+    stream = FeasibleSampler.stream
+
+    def spy(self, generator):
+        for key in stream(self, generator):
+            filled.append(key)
+            yield key
+
+    monkeypatch.setattr(FeasibleSampler, "stream", spy)
+    search = rare()
+    seen = set()
+    for generation in range(6):
+        filled.clear()
+        keys = next_generation(search)
+        assert len(keys) == 50
+        assert all(sum(key) <= 7 for key in keys)
+        assert not seen & set(keys)
+        seen |= set(keys)
+        if generation:
+            assert len(set(filled) & set(keys)) <= 5, "nearly all are mutants and children"
+        tell_all(search, keys)
+
+
+def test_repaired_mutants_are_near_their_parent(make):
+    search = make(
+        constraints=[Constraint.parse("30 <= flops <= 30")],
+        population_size=20,
+        top_k=1,
+        num_mutations=20,
+        num_crossovers=0,
+    )
+    search.RARE = 1  # One path in 12 costs 30.
+    search.TRIES = 1
+    first = next_generation(search)
+    tell_all(search, first)  # a tie: the first one is the best
+    distances = np.array([distance(first[0], key) for key in next_generation(search)])
+    assert np.median(distances) <= 5
+    assert distances.min() >= 2, "one unit alone cannot change at the same cost"
+
+
+def test_repaired_children_have_the_units_of_two_parents(make):
+    search = make(
+        constraints=[Constraint.parse("30 <= flops <= 30")],
+        population_size=20,
+        top_k=2,
+        num_mutations=0,
+        num_crossovers=20,
+    )
+    search.RARE = 1
+    search.TRIES = 2
+    first = next_generation(search)
+    tell_all(search, first)
+    inherited = [
+        all(unit in pair for unit, *pair in zip(key, *first[:2], strict=True))
+        for key in next_generation(search)
+    ]
+    assert sum(inherited) >= 15
+
+
+def test_loose_limits_are_not_repaired(make, monkeypatch):
+    monkeypatch.setattr(EvolutionSearch, "_repaired", lambda *_: pytest.fail("repaired"))
+    search = make(constraints=[Constraint.parse("flops <= 30")], num_generations=8)
+    for _ in range(8):
+        tell_all(search, next_generation(search))
+
+
+@pytest.mark.parametrize("workers", [3, 50])
+def test_rare_limits_leave_the_order_of_results_and_resuming_free(rare, run, workers):
+    def score(path):
+        return {"top1": float(sum(SPACE.key(path)))}
+
+    told = []
+    whole = rare(population_size=20)
+    asked = run(whole, score, workers=1, told=told)
+    assert len(asked) == 120
+    assert run(rare(population_size=20), score, workers) == asked
+    resumed = rare(population_size=20)
+    for path, outcome in told[:47]:
+        resumed.remember(path, outcome)
+    assert run(resumed, score, workers) == asked[47:]
+    assert resumed.candidates == whole.candidates
+
+
+def test_all_paths_that_meet_rare_limits_are_found(make, run):
+    search = make(
+        constraints=[Constraint.parse("flops <= 2")], num_generations=10**6, population_size=30
+    )
+    asked = run(search, lambda path: {"top1": 1.0})
+    assert len(asked) == 1 + 20 + (20 + 20 * 19 // 2)
+
+
+def test_rare_limits_on_two_metrics(make_costs, run):
+    generator = np.random.default_rng(0)
+    factors = [Factor((label,), generator.random(4)) for label in SPACE]
+    costs = make_costs(SPACE) | {"latency_ms": CostTable("latency_ms", SPACE, 0, factors)}
+    low, high = PathCounter([costs["latency_ms"]]).extent()
+    limits = [Constraint("flops", high=9), Constraint("latency_ms", high=low + (high - low) / 2)]
+    search = EvolutionSearch(SPACE, costs, constraints=limits, num_generations=4)
+    assert search.sampler.share < 1e-5
+    asked = run(search, lambda path: {"top1": float(SPACE.key(path)[0])})
+    assert len(asked) == 200
+    for path in asked:
+        assert all(limit.allows(costs[limit.metric].price(path)) for limit in limits)

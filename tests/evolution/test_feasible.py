@@ -5,6 +5,7 @@ import pytest
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable, Factor
+from nni_spos.counting import plan
 from nni_spos.errors import ConstraintError, InfeasibleError
 from nni_spos.evolution import FeasibleSampler
 from nni_spos.path import PathSpace
@@ -93,7 +94,8 @@ def test_a_gap_between_costs():
     with pytest.raises(
         InfeasibleError,
         match=r"^none of the space's 2 paths meets '11 <= flops <= 19'. flops of this space lies "
-        r"between 10 \(cheapest path\) and 20 \(dearest path\). Widen the limits.$",
+        r"between 10 \(cheapest path\) and 20 \(dearest path\); the nearest cost is 10 below and "
+        r"20 above\. Widen the limits\.$",
     ):
         FeasibleSampler(space, {"flops": table}, limits("11 <= flops <= 19"))
 
@@ -119,3 +121,94 @@ def test_unknown_metric(space, costs):
         r"Metrics: flops\.$",
     ):
         FeasibleSampler(space, costs, limits("flop <= 4"))
+
+
+LARGE = PathSpace({str(i): [0, 1, 2, 3] for i in range(20)})
+
+
+@pytest.mark.parametrize("text", ["flops <= 6", "flops >= 54", "30 <= flops <= 30"])
+def test_limits_that_few_paths_meet(make_costs, text):
+    (limit,) = limits(text)
+    sampler = FeasibleSampler(LARGE, make_costs(LARGE), [limit])
+    assert sampler.acceptance == 1
+    drawn = list(itertools.islice(sampler.stream(np.random.default_rng(0)), 1000))
+    assert len(drawn) == 1000
+    assert all(limit.allows(sum(key)) for key in drawn)
+
+
+def test_few_feasible_paths_of_a_large_space_are_listed(make_costs):
+    sampler = FeasibleSampler(LARGE, make_costs(LARGE), limits("flops <= 2"))
+    drawn = list(sampler.stream(np.random.default_rng(0)))
+    assert len(drawn) == len(set(drawn)) == 1 + 20 + (20 + 20 * 19 // 2)
+    assert all(sum(key) <= 2 for key in drawn)
+    assert sampler.share == pytest.approx(len(drawn) / 4**20)
+
+
+def test_share(space, costs, monkeypatch):
+    assert FeasibleSampler(space, costs).share == 1
+    assert FeasibleSampler(space, costs, limits("flops <= 1")).share == 7 / 3**6
+    monkeypatch.setattr(FeasibleSampler, "ENUMERATE_BELOW", 0)
+    assert FeasibleSampler(space, costs).share == 1
+    assert FeasibleSampler(space, costs, limits("flops <= 1")).share == 7 / 3**6
+
+
+def test_several_limits_on_a_large_space(make_costs):
+    generator = np.random.default_rng(0)
+    factors = [Factor((label,), generator.random(4)) for label in LARGE]
+    costs = make_costs(LARGE) | {"latency_ms": CostTable("latency_ms", LARGE, 0, factors)}
+    allowed = limits("20 <= flops <= 24", "latency_ms <= 9", "flops <= 23")
+    sampler = FeasibleSampler(LARGE, costs, allowed)
+    assert 0.2 < sampler.acceptance < 1
+    drawn = list(itertools.islice(sampler.stream(np.random.default_rng(0)), 1000))
+    assert {sum(key) for key in drawn} == {20, 21, 22, 23}
+    assert (costs["latency_ms"].price_many(np.array(drawn)) <= 9).all()
+    uniform = generator.integers(0, 4, (200_000, 20))
+    assert sampler.share == pytest.approx(sampler.feasible(uniform).mean(), rel=0.1)
+
+
+def test_a_bin_between_costs_of_a_large_space(make_costs):
+    space = PathSpace({str(i): [0, 1, 2, 3] for i in range(20)})
+    table = CostTable("flops", space, 5, [Factor((x,), 10 * np.arange(4)) for x in space])
+    FeasibleSampler(space, {"flops": table}, limits("310 <= flops <= 315"))
+    with pytest.raises(
+        InfeasibleError,
+        match=r"^none of the space's 1099511627776 paths meets '306 <= flops <= 314'.*; the "
+        r"nearest cost is 305 below and 315 above\. Widen the limits\.$",
+    ):
+        FeasibleSampler(space, {"flops": table}, limits("306 <= flops <= 314"))
+
+
+def test_limits_on_one_metric_that_exclude_each_other(space, costs):
+    with pytest.raises(
+        InfeasibleError, match=r"^none of the space's 729 paths meets 'flops <= 4' and 'flops >= 5'"
+    ):
+        FeasibleSampler(space, costs, limits("flops <= 4", "flops >= 5"))
+
+
+@pytest.mark.parametrize("enumerate_below", [100_000, 0])
+def test_factors_that_cannot_be_counted(monkeypatch, enumerate_below):
+    monkeypatch.setattr(FeasibleSampler, "ENUMERATE_BELOW", enumerate_below)
+    monkeypatch.setattr(FeasibleSampler, "MAX_DRAWS", 50_000)
+    monkeypatch.setattr(plan, "MAX_STATES", 1)
+    space = PathSpace({"a": [0, 1, 2], "b": [0, 1, 2]})
+    table = CostTable("flops", space, 0, [Factor(("a", "b"), np.arange(9).reshape(3, 3))])
+    sampler = FeasibleSampler(space, {"flops": table}, limits("flops <= 4"))
+    drawn = set(sampler.stream(np.random.default_rng(0)))
+    assert drawn == {(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)}
+    assert sampler.share == pytest.approx(5 / 9, abs=0.02)
+    with pytest.raises(InfeasibleError, match=r"paths meets 'flops >= 9'\. Widen the limits\.$"):
+        FeasibleSampler(space, {"flops": table}, limits("flops >= 9"))
+
+
+@pytest.mark.parametrize("few", [4096, 0])
+def test_paths_within_options(space, costs, monkeypatch, few):
+    monkeypatch.setattr(FeasibleSampler, "ENUMERATE_BELOW", 0)
+    monkeypatch.setattr(FeasibleSampler, "_LIST_WITHIN", few)
+    sampler = FeasibleSampler(space, costs, limits("5 <= flops <= 6"))
+    options = [[0], [0, 1, 2], [2], [1, 0], [0, 2], [1]]
+    drawn = list(sampler.within(options, np.random.default_rng(0)))
+    feasible = {key for key in itertools.product(*options) if 5 <= sum(key) <= 6}
+    assert set(drawn) == feasible
+    if few:
+        assert len(drawn) == len(feasible)
+    assert not list(sampler.within([[0]] * 6, np.random.default_rng(0)))

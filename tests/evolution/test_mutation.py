@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from nni_spos.evolution.mutation import mutate
+from nni_spos.evolution.mutation import mutate, mutation_options
 
 
 def test_probability_zero_keeps_everything():
@@ -40,3 +40,8 @@ def test_units_mutate_independently():
 def test_positions_are_plain_integers():
     mutant = mutate((0, 1), (3, 3), 0.5, np.random.default_rng(0))
     assert all(type(unit) is int for unit in mutant)
+
+
+def test_options_are_those_of_the_mutated_units():
+    options = mutation_options((0, 1, 2), (0, 2, 0), (2, 3, 4))
+    assert [list(positions) for positions in options] == [[0], [0, 1, 2], [0, 1, 2, 3]]

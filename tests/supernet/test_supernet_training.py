@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nni_spos.errors import CheckpointError
+from nni_spos.errors import CheckpointError, ConstraintError, InfeasibleError
+from nni_spos.priors import UniformPrior
 from nni_spos.recipe import load_recipe
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet import training as module
@@ -144,7 +146,7 @@ def test_tensorboard_shows_what_the_sampled_paths_cost(recipe_in, folder_of):
     events = EventAccumulator(str(folder_of(recipe) / "logs"), size_guidance={"histograms": 0})
     events.Reload()
     space, costs = build_recipe_costs(recipe)
-    prior = module.build_prior(recipe.supernet, space)
+    prior = module.build_prior(recipe.supernet, space, costs)
     for metric in ("flops", "params"):
         logged = events.Histograms(f"sampled_{metric}")
         assert [event.step for event in logged] == [3, 6, 9]
@@ -156,6 +158,52 @@ def test_tensorboard_shows_what_the_sampled_paths_cost(recipe_in, folder_of):
     assert {"loss", "top1", "learning_rate"} <= set(events.Tags()["scalars"])
 
 
+def test_the_prior_of_a_recipe(recipe_in):
+    space, costs = build_recipe_costs(recipe_in())
+    flops = costs["flops"].price_many(space.enumerate())
+    middle = float(np.median(flops))
+    for settings, low, high in (
+        ({"prior_bins": [f"flops <= {middle:.0f}"]}, 0, middle),
+        ({"prior_quantiles": [0.5, 1]}, middle, max(flops)),
+    ):
+        recipe = recipe_in(prior="constrained", **settings)
+        prior = module.build_prior(recipe.supernet, space, costs)
+        prices = [costs["flops"].price(prior.path(step)) for step in range(200)]
+        assert low <= min(prices) < max(prices) <= high
+    uniform = module.build_prior(recipe_in().supernet, space, costs)
+    assert uniform.path(5) == UniformPrior(space, 0).path(5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"prior_bins": ["flops <= 10"]}, InfeasibleError, "flops <= 10"),
+        ({"prior_bins": ["flop <= 10M"]}, ConstraintError, "unknown metric 'flop'; did you mean"),
+        ({"prior_quantiles": [0.5, 0.4]}, ConstraintError, "quantiles"),
+    ],
+)
+def test_a_prior_that_cannot_be_ends_before_anything_is_written(
+    recipe_in, folder_of, settings, error, words
+):
+    recipe = recipe_in(prior="constrained", **settings)
+    with pytest.raises(error, match=words):
+        train_supernet(recipe)
+    assert not recipe.checkpoint.exists()
+    assert not folder_of(recipe).exists()
+
+
+def test_a_constrained_training_resumes_and_is_another_one(recipe_in, folder_of):
+    settings = {"prior": "constrained", "prior_quantiles": [0, 0.3]}
+    recipe = recipe_in(**settings)
+    train_supernet(recipe)
+    before = weights(recipe)
+    first = folder_of(recipe) / "step_0000003.ckpt"
+    train_supernet(recipe, first)
+    assert_equal(before, weights(recipe))
+    with pytest.raises(CheckpointError, match="settings: prior was 'constrained' and now is"):
+        train_supernet(recipe_in(), first)
+
+
 def test_a_number_of_steps_instead_of_epochs(recipe_in, folder_of):
     recipe = recipe_in(epochs=None, steps=4)
     train_supernet(recipe)
@@ -165,7 +213,7 @@ def test_a_number_of_steps_instead_of_epochs(recipe_in, folder_of):
 def test_an_interrupted_training_goes_on_by_itself(recipe_in, folder_of, monkeypatch):
     whole, cut = recipe_in("whole"), recipe_in("cut")
     train_supernet(whole)
-    prior = module.build_prior(whole.supernet, load_supernet(whole.checkpoint).space)
+    prior = module.build_prior(whole.supernet, *build_recipe_costs(whole))
 
     class Interrupting:
         space = prior.space
