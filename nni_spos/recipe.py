@@ -127,6 +127,11 @@ class SupernetSettings(TrainSettings):
         if len({limit.metric for limit in self.prior_bins}) > 1:
             raise RecipeError("prior_bins: all bins must be of the same metric.")
 
+    @property
+    def metric_of_prior(self) -> str:
+        """The cost that the bins of the prior are of."""
+        return self.prior_bins[0].metric if self.prior_bins else self.prior_metric
+
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the weights."""
         bins = [str(limit) for limit in self.prior_bins]

@@ -14,6 +14,7 @@ from PIL import Image
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.local_search import run_search
 from nni_spos.network import load_network
+from nni_spos.priors import SPOS_BINS
 from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
 from nni_spos.supernet.training import train_supernet
@@ -46,6 +47,8 @@ def test_imagenet_has_the_papers_settings():
         assert settings.momentum == 0.9
         assert settings.weight_decay == 4e-5
         assert settings.label_smoothing == 0.1
+    bins = [(limit.metric, limit.low, limit.high) for limit in recipe.supernet.prior_bins]
+    assert bins == [("flops", *interval) for interval in SPOS_BINS]
     search = recipe.search
     assert (search.population_size, search.num_generations, search.top_k) == (50, 20, 10)
     assert (search.num_mutations, search.num_crossovers, search.mutation_prob) == (25, 25, 0.1)

@@ -144,8 +144,8 @@ def test_a_recipe_is_frozen(load):
         ({"search": {"constraints": ["flops = 1"]}}, "search.constraints: 'flops = 1' is not a "
          "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
          "where a number may end in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'."),
-        ({"latency": "cpu.json"}, "latency: must be a list of files such as [latency_cpu.json], got "
-         "'cpu.json'."),
+        ({"latency": "cpu.json"}, "latency: must be a list of files such as [latency_cpu.json], "
+         "got 'cpu.json'."),
         ({"latency": [5]}, "latency: must be a list of files such as [latency_cpu.json], got [5]."),
         ({"search": {"num_mutations": 6, "num_crossovers": 5}}, "search: num_mutations + "
          "num_crossovers = 11 exceeds population_size = 10."),

@@ -73,16 +73,15 @@ def build_prior(settings: SupernetSettings, space: PathSpace, costs: Costs) -> P
     ConstraintError, InfeasibleError
         There is no such cost, a bin is empty, or the quantiles do not make bins.
     """
-    if settings.prior == "uniform":
-        return UniformPrior(space, settings.seed)
-    bins = settings.prior_bins
-    metric = bins[0].metric if bins else settings.prior_metric
+    metric = settings.metric_of_prior
     if metric not in costs:
         raise ConstraintError(
             f"prior: unknown metric '{metric}'{nearest(metric, costs) or '.'} "
             f"Metrics: {', '.join(costs)}."
         )
-    intervals = bins or quantile_bins(costs[metric], settings.prior_quantiles)
+    if settings.prior == "uniform":
+        return UniformPrior(space, settings.seed)
+    intervals = settings.prior_bins or quantile_bins(costs[metric], settings.prior_quantiles)
     return ConstrainedPrior(space, costs[metric], intervals, settings.seed)
 
 
