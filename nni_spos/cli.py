@@ -93,6 +93,38 @@ def space(options: argparse.Namespace) -> None:
         print(json.dumps(search_space, indent=2))
 
 
+def prior(options: argparse.Namespace) -> None:
+    """Show which paths a recipe's prior draws."""
+    from nni_spos.experiment.costs import load_costs
+    from nni_spos.experiment.prior_report import describe_prior, plot_prior_of
+    from nni_spos.supernet.training import build_prior
+
+    recipe = load_recipe(options.recipe)
+    space, costs = load_costs(recipe)
+    drawn = build_prior(recipe.supernet, space, costs)
+    print(describe_prior(drawn))
+    if options.plot:
+        plot_prior_of(drawn, costs[recipe.supernet.metric_of_prior], options.plot)
+        print(f"plot: {options.plot}")
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Measure the latencies of a space."""
+    from nni_spos.experiment.latency import run_latency
+
+    table = run_latency(
+        options.space,
+        options.output,
+        device=options.device,
+        batch_size=options.batch,
+        threads=options.threads,
+        num_paths=options.paths,
+        plot=options.plot,
+    )
+    print(table.describe())
+    print(f"table: {options.output}")
+
+
 def check(options: argparse.Namespace) -> None:
     """Check an NNI configuration and everything that it names."""
     from nni_spos.experiment.check import check_config
@@ -224,6 +256,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_start_options(command)
     command.set_defaults(run=train)
+
+    command = commands.add_parser("prior", help="which paths the prior of a recipe draws")
+    command.add_argument("recipe")
+    command.add_argument("--plot", help="draw costs of the space and of the prior to this PNG file")
+    command.set_defaults(run=prior)
+
+    command = commands.add_parser("latency", help="measure every choice of every unit")
+    command.add_argument("space", help="a recipe (.yml), or a name as for profile")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    command.add_argument("--batch", type=int, default=1, help="images at a time (default 1)")
+    command.add_argument("--threads", type=int, help="of PyTorch (default: as it is)")
+    command.add_argument("--output", required=True, help="write the table to this JSON file")
+    command.add_argument("--paths", type=int, default=30, help="to validate with (default 30)")
+    command.add_argument("--plot", help="draw predicted against measured to this PNG file")
+    command.set_defaults(run=latency)
 
     command = commands.add_parser("search", help="search in this process, without NNI's manager")
     command.add_argument("recipe")

@@ -13,6 +13,7 @@ from typing import Any
 from nni_spos.cost_table import Costs, CostTable
 from nni_spos.errors import CostError
 from nni_spos.files import read_json, write_json
+from nni_spos.latency_table import load_latency_table
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
 
@@ -22,10 +23,18 @@ VERSION = 1
 def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     """Return the space of a recipe and its cost tables, built first if they are not on disk.
 
+    The recipe's latency tables are among them; those are measured by ``nni-spos latency`` only.
+
+    Warns
+    -----
+    LatencyWarning
+        A latency table was measured under other conditions.
+
     Raises
     ------
     CostError
-        The tables cannot be built; the message is that of the building process.
+        The tables cannot be built; the message is that of the building process. Or a latency
+        table is missing, damaged or of another space, or two are of the same metric.
     """
     file = recipe.output / "costs.json"
     if not file.exists() or read_json(file, CostError).get("made_for") != _made_for(recipe):
@@ -44,7 +53,49 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
         tables = [CostTable.from_json(table, space) for table in content["tables"]]
     except (KeyError, TypeError) as problem:
         raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
-    return space, {table.metric: table for table in tables}
+    costs = {table.metric: table for table in tables}
+    return space, costs | load_latencies(recipe, space, costs.get("flops"))
+
+
+def load_latencies(
+    recipe: Recipe, space: PathSpace, flops: CostTable | None = None
+) -> dict[str, CostTable]:
+    """Return the latency tables that a recipe names, by metric.
+
+    Parameters
+    ----------
+    recipe
+        Its key ``latency`` is used.
+    space
+        Labels and choices that the tables must be for.
+    flops
+        Multiply-adds of the space, to see that its layers are those that were measured.
+
+    Warns
+    -----
+    LatencyWarning
+        A table was measured under other conditions.
+
+    Raises
+    ------
+    CostError
+        A table is missing, damaged or of another space, or two are of the same metric.
+    """
+    costs: dict[str, CostTable] = {}
+    for file in recipe.latency:
+        if not file.exists():
+            raise CostError(
+                f"{file}: no such file, which {recipe.file.name} names as a latency table. Make "
+                f"it: nni-spos latency {recipe.file.name} --device cpu --output {file.name}"
+            )
+        table = load_latency_table(file, space, flops=flops)
+        if table.metric in costs:
+            raise CostError(
+                f"{recipe.file.name}: latency: two tables are of {table.metric}; {file.name} is "
+                "the second. Name one for each device."
+            )
+        costs[table.metric] = table
+    return costs
 
 
 def save_costs(recipe: Recipe, space: PathSpace, costs: Costs) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from typing import Any
 
 from nni_spos.cost_table import Costs
+from nni_spos.errors import ConstraintError
 from nni_spos.evolution import EvolutionSearch, RandomSearch, Search
+from nni_spos.experiment.costs import load_latencies
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, SearchSettings
 
@@ -26,23 +30,52 @@ def build_search(settings: SearchSettings, space: PathSpace, costs: Costs) -> Se
     ConstraintError, InfeasibleError
         The constraints cannot be met, or name an unknown metric.
     """
+    _check_latencies(settings, costs)
     keys = SEARCH_KEYS[settings.algorithm]
     arguments = {key: getattr(settings, key) for key in keys}
     return SEARCHES[settings.algorithm](space, costs, **arguments)
+
+
+def _check_latencies(settings: SearchSettings, costs: Costs) -> None:
+    """Say how to get a latency table that a constraint needs. Raises ConstraintError."""
+    for limit in settings.constraints:
+        if _is_latency(limit.metric) and limit.metric not in costs:
+            device = "cuda" if "cuda" in limit.metric or "gpu" in limit.metric else "cpu"
+            raise ConstraintError(
+                f"constraint '{limit}': there is no table of '{limit.metric}'. Measure "
+                f"latency_ms({device}) with 'nni-spos latency RECIPE --device {device} --output "
+                f"latency_{device}.json', and name the file in the recipe: 'latency: "
+                f"[latency_{device}.json]'."
+            )
+
+
+def _is_latency(metric: str) -> bool:
+    return metric.startswith("latency")
 
 
 def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
     """Return, as JSON values, everything that a search's candidates and their scores depend on.
 
     Folders are left out, apart from the name of the output folder, so that a finished search can
-    be moved.
+    be moved. Of latency tables, only those that a constraint is on count.
+
+    Raises
+    ------
+    CostError
+        See `nni_spos.experiment.costs.load_latencies`.
     """
     search = dataclasses.asdict(recipe.search)
     search["constraints"] = [str(limit) for limit in recipe.search.constraints]
     unused = set(search) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
     data = dataclasses.asdict(recipe.data)
     place = {"root", "download", "workers"}
-    return {
+    limited = {limit.metric for limit in recipe.search.constraints if _is_latency(limit.metric)}
+    latencies = {
+        metric: _digest(table.to_json())
+        for metric, table in (load_latencies(recipe, space) if limited else {}).items()
+        if metric in limited
+    }
+    settings = {
         "space": space.to_search_space(),
         "search": {key: value for key, value in search.items() if key not in unused},
         "evaluation": dataclasses.asdict(recipe.evaluation),
@@ -50,3 +83,9 @@ def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
         "supernet": recipe.supernet.deciding(),
         "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",
     }
+    # Only if there is one: searches without keep the settings that they were recorded with.
+    return {**settings, "latency": latencies} if latencies else settings
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,96 @@
+"""What ``nni-spos latency`` does: measure the latencies of a space, and keep them in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+
+from nni_spos.data import dataset_spec
+from nni_spos.latency_table import LatencyTable
+from nni_spos.plots import plot_latency
+from nni_spos.profilers.latency import LatencyProfiler
+from nni_spos.progress import open_bar
+from nni_spos.recipe import load_recipe
+from nni_spos.spaces import Form, build_space
+from nni_spos.supernet.building import build_recipe_space
+
+SEED = 0
+"""Of weights, paths and the order of measurements; none of them matters much."""
+
+
+def run_latency(
+    space_or_recipe: str | os.PathLike[str],
+    file: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    batch_size: int = 1,
+    threads: int | None = None,
+    num_paths: int = 30,
+    plot: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    profiler: LatencyProfiler | None = None,
+) -> LatencyTable:
+    """Measure a space's latencies, validate the table and write it.
+
+    Parameters
+    ----------
+    space_or_recipe
+        A name as in `nni_spos.spaces.SPACES` or ``module:Class``, or a recipe, whose file ends in
+        ``.yml`` or ``.yaml``: then with the recipe's images, classes and memory format.
+    file
+        Where the table goes, as JSON.
+    device, batch_size, threads
+        See `nni_spos.profilers.latency.LatencyProfiler`.
+    num_paths
+        Random whole networks that predictions are compared with.
+    plot
+        Where a scatter plot of the comparison goes, as PNG; None for no plot.
+    progress
+        Whether to show a progress bar on standard error.
+    profiler
+        What measures, instead of one for `device`, `batch_size` and `threads`.
+
+    Returns
+    -------
+    The table, with its validation.
+
+    Raises
+    ------
+    RecipeError, DataError
+        See `nni_spos.recipe.load_recipe` and `nni_spos.spaces.build_space`.
+    CostError
+        See `LatencyProfiler`.
+    """
+    name, model, input_shape, channels_last = _open(space_or_recipe)
+    profiler = profiler or LatencyProfiler(device, batch_size, threads, channels_last)
+    with open_bar("latency", profiler.rounds, "round", disable=not progress) as bar:
+        table = profiler.profile(
+            model, input_shape, num_paths=num_paths, seed=SEED, name=name, on_round=bar.update
+        )
+    table.save(file)
+    if plot is not None:
+        validation = table.validation
+        plot_latency(validation.predicted_ms, validation.measured_ms, plot)
+    return table
+
+
+def _open(
+    space_or_recipe: str | os.PathLike[str],
+) -> tuple[str, ModelSpace, Sequence[int], bool]:
+    """Return name, model, shape of an image, and whether it is channels_last."""
+    if FilePath(space_or_recipe).suffix in (".yml", ".yaml"):
+        recipe = load_recipe(space_or_recipe)
+        spec = dataset_spec(recipe.data)
+        model = build_recipe_space(recipe, Form.SUBNET, SEED)
+        size = (spec.channels, spec.image_size, spec.image_size)
+        return recipe.space.name, model, size, recipe.retrain.channels_last
+    name = os.fspath(space_or_recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = build_space(name, {}, Form.SUBNET)
+    shape = (getattr(model, "in_channels", 3), *[getattr(model, "input_size", 224)] * 2)
+    return name, model, shape, True

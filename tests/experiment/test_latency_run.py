@@ -1,0 +1,243 @@
+"""Measuring from a name or a recipe, and searches under limits on latency."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import yaml
+from small import SPACE, reference, write_recipe
+
+from nni_spos.cost_table import CostTable, Factor
+from nni_spos.errors import ConstraintError, CostError, InfeasibleError, RecipeError
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.latency import run_latency
+from nni_spos.experiment.local_search import run_search
+from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.latency_table import (
+    LatencyConditions,
+    LatencyTable,
+    LatencyValidation,
+    LatencyWarning,
+    read_latency_table,
+    this_machine,
+)
+from nni_spos.path import PathSpace
+from nni_spos.plots import plot_latency
+from nni_spos.profilers.latency import LatencyProfiler
+from nni_spos.recipe import load_recipe
+
+LIMIT = "latency_ms(cpu) <= 4"
+
+
+def save_table(file, device="cpu", scale=1.0, machine=None, **changes):
+    """Write a table of the small space: 1 ms, and half a millisecond for each place."""
+    factors = [Factor((label,), 0.5 * scale * np.arange(len(SPACE[label]))) for label in SPACE]
+    table = LatencyTable(
+        costs=CostTable(f"latency_ms({device})", SPACE, 1.0, factors),
+        conditions=LatencyConditions(
+            device=device,
+            machine=machine or this_machine(device) or "unknown",
+            threads=1,
+            batch_size=1,
+            input_shape=(1, 8, 8),
+            channels_last=True,
+            torch="2.2",
+            date="2025-01-01T00:00:00+00:00",
+        ),
+        validation=LatencyValidation.compare([1.0, 2.0], [1.0, 2.0]),
+        **changes,
+    )
+    table.save(file)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a recipe that names latency tables; their files are up to the test."""
+
+    def write(*files, **search):
+        file = write_recipe(tmp_path, **search)
+        content = yaml.safe_load(file.read_text())
+        file.write_text(yaml.safe_dump({**content, "latency": list(files)}))
+        return load_recipe(file)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def no_warnings():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LatencyWarning)
+        yield
+
+
+def test_a_recipe_has_its_tables(tmp_path, write):
+    save_table(tmp_path / "cpu.json")
+    save_table(tmp_path / "tables" / "cuda.json", "cuda", scale=2)
+    space, costs = load_costs(write("cpu.json", "tables/cuda.json"))
+    assert space == SPACE
+    assert list(costs) == ["flops", "latency_ms(cpu)", "latency_ms(cuda)"]
+    path = {"a": "k5", "b": "k7", "ratio": 4.0}
+    assert costs["latency_ms(cpu)"].price(path) == 1 + 0.5 * (1 + 2 + 3)
+    assert costs["latency_ms(cuda)"].price(path) == 1 + 1.0 * (1 + 2 + 3)
+
+
+@pytest.mark.parametrize("algorithm", ["evolution", "random"])
+def test_a_search_keeps_a_limit_on_latency(tmp_path, write, algorithm):
+    save_table(tmp_path / "cpu.json")
+    recipe = write("cpu.json", constraints=[LIMIT, "flops >= 3"], algorithm=algorithm)
+    results = run_search(recipe, lambda path: {"top1": sum(SPACE.key(path))}, progress=False)
+    assert len(results.candidates) == 18
+    for candidate in results.candidates:
+        latency = 1 + 0.5 * sum(SPACE.key(candidate.path))
+        assert candidate.costs["latency_ms(cpu)"] == latency <= 4
+    header, best = results.format_table(1).splitlines()
+    assert "latency_ms(cpu)" in header.split()
+    assert best.split()[header.split().index("latency_ms(cpu)")] == "4"
+
+
+def test_a_search_goes_on_only_with_the_same_table(tmp_path, write):
+    save_table(tmp_path / "cpu.json")
+    save_table(tmp_path / "cuda.json", "cuda")
+
+    def made(*files, **search):
+        recipe = write(*files, **search)
+        return fingerprint(recipe, SPACE)
+
+    limited = made("cpu.json", constraints=[LIMIT])
+    assert limited == json.loads(json.dumps(limited))
+    assert limited == made("cpu.json", "cuda.json", constraints=[LIMIT]), "another metric"
+    (tmp_path / "cpu.json").rename(tmp_path / "moved.json")
+    assert limited == made("moved.json", constraints=[LIMIT])
+    free = made("moved.json", constraints=["flops <= 5"])
+    save_table(tmp_path / "moved.json", scale=1.5)
+    assert limited != made("moved.json", constraints=[LIMIT])
+    assert (
+        free == made("moved.json", constraints=["flops <= 5"]) == made(constraints=["flops <= 5"])
+    )
+    assert "latency" not in free
+
+
+@pytest.mark.parametrize(
+    ("metric", "device"),
+    [("latency_ms(cpu)", "cpu"), ("latency_ms(cuda)", "cuda"), ("latency_ms", "cpu")],
+)
+def test_a_limit_without_a_table(write, metric, device):
+    recipe = write(constraints=[f"{metric} <= 12"])
+    with pytest.raises(ConstraintError) as caught:
+        build_search(recipe.search, *load_costs(recipe))
+    assert str(caught.value) == (
+        f"constraint '{metric} <= 12': there is no table of '{metric}'. Measure "
+        f"latency_ms({device}) with 'nni-spos latency RECIPE --device {device} --output "
+        f"latency_{device}.json', and name the file in the recipe: "
+        f"'latency: [latency_{device}.json]'."
+    )
+
+
+def test_a_limit_that_no_path_meets(tmp_path, write):
+    save_table(tmp_path / "cpu.json")
+    recipe = write("cpu.json", constraints=["latency_ms(cpu) <= 0.9"])
+    with pytest.raises(InfeasibleError, match=r"latency_ms\(cpu\) of this space lies between 1 "):
+        build_search(recipe.search, *load_costs(recipe))
+
+
+def test_a_table_that_is_not_there(tmp_path, write):
+    recipe = write("cpu.json")
+    with pytest.raises(CostError) as caught:
+        load_costs(recipe)
+    assert str(caught.value) == (
+        f"{tmp_path / 'cpu.json'}: no such file, which recipe.yml names as a latency table. "
+        "Make it: nni-spos latency recipe.yml --device cpu --output cpu.json"
+    )
+    save_table(tmp_path / "cpu.json")
+    load_costs(recipe)
+
+
+def test_two_tables_of_one_device(tmp_path, write):
+    save_table(tmp_path / "one.json")
+    save_table(tmp_path / "two.json")
+    with pytest.raises(CostError) as caught:
+        load_costs(write("one.json", "two.json"))
+    assert str(caught.value) == (
+        "recipe.yml: latency: two tables are of latency_ms(cpu); two.json is the second. "
+        "Name one for each device."
+    )
+
+
+def test_a_table_of_other_layers(tmp_path, write):
+    factors = [Factor((label,), 2 * np.arange(len(SPACE[label]))) for label in SPACE]
+    save_table(tmp_path / "cpu.json", flops=CostTable("flops", SPACE, 1, factors))
+    with pytest.raises(CostError, match="its labels are the same, but its layers have other"):
+        load_costs(write("cpu.json"))
+    save_table(tmp_path / "cpu.json", flops=load_costs(write())[1]["flops"])
+    load_costs(write("cpu.json"))
+
+
+def test_a_table_of_another_machine_warns(tmp_path, write):
+    save_table(tmp_path / "cpu.json", machine="Processor 9")
+    with pytest.warns(LatencyWarning, match="was measured with machine Processor 9, and is used"):
+        _, costs = load_costs(write("cpu.json"))
+    assert "latency_ms(cpu)" in costs
+
+
+def test_other_searches_do_not_need_the_tables_again(write):
+    """As when a finished search is read where its tables are not."""
+    assert fingerprint(write("gone.json"), SPACE) == fingerprint(write(), SPACE)
+    assert reference(write().file).num_candidates == 18
+
+
+@pytest.fixture
+def profiler():
+    return LatencyProfiler(rounds=1, repeats=1)
+
+
+def test_a_space_by_name(tmp_path, profiler, capsys):
+    file, plot = tmp_path / "new" / "latency.json", tmp_path / "new" / "latency.png"
+    table = run_latency("shufflenet_small", file, num_paths=2, plot=plot, profiler=profiler)
+    assert read_latency_table(file).validation == table.validation
+    assert (table.name, table.conditions.input_shape) == ("shufflenet_small", (3, 32, 32))
+    assert len(table.validation.measured_ms) == 2
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "latency" in capsys.readouterr().err, "a progress bar"
+
+
+def test_a_recipe_is_measured_and_then_uses_it(tmp_path, profiler, capsys):
+    file = tmp_path / "digits.yaml"
+    content = {
+        "output": "output",
+        "space": {"name": "shufflenet_small", "stage_repeats": [1, 1], "stage_channels": [32, 64]},
+        "data": {"name": "digits"},
+        "supernet": {"epochs": 1},
+        "retrain": {"epochs": 1, "channels_last": False},
+        "latency": ["latency_cpu.json"],
+    }
+    file.write_text(yaml.safe_dump(content))
+    recipe = load_recipe(file)
+    table = run_latency(
+        file, recipe.latency[0], num_paths=2, threads=1, progress=False, profiler=profiler
+    )
+    assert table.conditions.input_shape[0] == 1
+    assert table.costs.space.labels == ("layer_1", "layer_2")
+    assert not capsys.readouterr().err
+    space, costs = load_costs(recipe)
+    assert space == PathSpace.from_search_space(table.costs.space.to_search_space())
+    assert costs["flops"].to_json() == table.flops.to_json()
+    assert costs["latency_ms(cpu)"].to_json() == table.costs.to_json()
+
+
+def test_what_cannot_be_measured(tmp_path):
+    file = tmp_path / "latency.json"
+    with pytest.raises(RecipeError, match="unknown space 'shufflnet'; did you mean 'shufflenet"):
+        run_latency("shufflnet", file)
+    with pytest.raises(RecipeError, match="no such file"):
+        run_latency(tmp_path / "recipe.yml", file)
+    with pytest.raises(CostError, match="unknown device 'tpu'"):
+        run_latency("shufflenet_small", file, device="tpu")
+    with pytest.raises(CostError, match="threads must be at least 1"):
+        run_latency("shufflenet_small", file, threads=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plot_of_equal_latencies(tmp_path):
+    plot_latency([1.0, 1.0], [1.0, 1.0], tmp_path / "equal.png")
+    assert (tmp_path / "equal.png").stat().st_size > 1000
