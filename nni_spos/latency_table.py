@@ -301,15 +301,12 @@ def _check_space(
     file: str | os.PathLike[str], table: LatencyTable, space: PathSpace, flops: CostTable | None
 ) -> None:
     measured = table.costs.space
-    wrong = [
-        label
-        for label in {**space, **measured}
-        if repr(measured.get(label)) != repr(space.get(label))
-    ]
+    wrong = space.differing(measured)
     if wrong:
         raise CostError(
             f"{file}: was measured for another space: label '{wrong[0]}' has "
-            f"{_choices(measured, wrong[0])} there and {_choices(space, wrong[0])} here."
+            f"{measured.describe_choices(wrong[0])} there and "
+            f"{space.describe_choices(wrong[0])} here."
         )
     if table.flops is None or flops is None:
         return
@@ -323,10 +320,6 @@ def _check_space(
 
 def _entries(table: CostTable) -> dict[tuple[str, ...], Any]:
     return {factor.labels: factor.table.tolist() for factor in table.factors}
-
-
-def _choices(space: PathSpace, label: str) -> str:
-    return f"the choices {', '.join(map(repr, space[label]))}" if label in space else "no choices"
 
 
 def this_machine(device: str) -> str | None:

@@ -108,6 +108,19 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         """Number of paths, exact (a Python integer)."""
         return math.prod(self.num_choices)
 
+    def differing(self, other: PathSpace) -> list[str]:
+        """Return the labels that only one of two spaces has, or whose choices are not the same.
+
+        >>> PathSpace({"a": [1], "b": [2]}).differing(PathSpace({"b": [2.0], "c": [3], "a": [1]}))
+        ['b', 'c']
+        """
+        labels = {**self._positions, **other._positions}
+        return [x for x in labels if self._positions.get(x) != other._positions.get(x)]
+
+    def describe_choices(self, label: str) -> str:
+        """Return the choices of a label in words, also of one that the space does not have."""
+        return f"the choices {', '.join(map(repr, self[label]))}" if label in self else "no choices"
+
     def validate(self, path: Mapping[str, Any]) -> Path:
         """Return `path` with the labels in the order of the space.
 

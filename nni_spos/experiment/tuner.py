@@ -335,23 +335,15 @@ def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:
 def check_space(search_space: Any, space: PathSpace, recipe: Recipe) -> None:
     """Check that NNI's search space is the recipe's. Raises RecipeError, or PathError."""
     given = PathSpace.from_search_space(search_space)
-    wrong = [
-        label for label in {**space, **given} if _typed(given, label, space) != _typed(space, label)
-    ]
+    # NNI may hand on 1.0 as 1.
+    restored = {
+        label: [restore_numbers({label: value}, space)[label] for value in values]
+        for label, values in given.items()
+    }
+    wrong = space.differing(PathSpace(restored))
     if wrong:
         raise RecipeError(
             f"NNI's search space is not that of {recipe.file.name}: label '{wrong[0]}' has "
-            f"{_choices(given, wrong[0])} instead of {_choices(space, wrong[0])}. "
+            f"{given.describe_choices(wrong[0])} instead of {space.describe_choices(wrong[0])}. "
             "Write it anew with 'nni-spos space'."
         )
-
-
-def _typed(space: PathSpace, label: str, types: PathSpace | None = None) -> list[Any]:
-    values = space.get(label, ())
-    if types is not None:  # NNI may hand on 1.0 as 1
-        values = tuple(restore_numbers({label: value}, types)[label] for value in values)
-    return [(type(value), value) for value in values]
-
-
-def _choices(space: PathSpace, label: str) -> str:
-    return f"the choices {', '.join(map(repr, space[label]))}" if label in space else "no choices"

@@ -92,7 +92,7 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
     """
     space = PathSpace.from_model_space(supernet)
     if space != checkpoint.space:
-        labels = [x for x in (*space, *checkpoint.space) if not _same(space, checkpoint.space, x)]
+        labels = space.differing(checkpoint.space)
         where = f" They differ at '{labels[0]}'." if labels else " The order of labels differs."
         raise CheckpointError(f"the checkpoint belongs to another search space.{where}")
     expected = {name: tensor.shape for name, tensor in supernet.state_dict().items()}
@@ -108,12 +108,6 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
             "space."
         )
     supernet.load_state_dict(checkpoint.weights)
-
-
-def _same(space: PathSpace, other: PathSpace, label: str) -> bool:
-    if label not in space or label not in other:
-        return False
-    return list(map(repr, space[label])) == list(map(repr, other[label]))
 
 
 def _shape(shape: Any) -> str:
