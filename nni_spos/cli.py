@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def profile(options: argparse.Namespace) -> None:
     """Print the costs of a path and the extremes of its space."""
     from nni_spos.profilers import build_costs
-    from nni_spos.spaces import Form, build_space
+    from nni_spos.spaces import Form, build_space, default_input_shape
 
     model = build_space(options.space, {}, Form.SUBNET)
-    shape = (getattr(model, "in_channels", 3), *[getattr(model, "input_size", 224)] * 2)
+    shape = default_input_shape(model)
     path_space = PathSpace.from_model_space(model)
     path = load_path(options.path, path_space) if options.path else None
     costs = build_costs(model, shape)
@@ -208,7 +208,7 @@ def retrain(options: argparse.Namespace) -> None:
     if options.seed is not None:
         settings = dataclasses.replace(recipe.retrain, seed=options.seed)
         recipe = dataclasses.replace(recipe, retrain=settings)
-    file = FilePath(options.output or recipe.output / "retrained.pt")
+    file = FilePath(options.output or recipe.retrained)
     trained = run(recipe, load_path(options.path), file, _start(options))
     print(f"network: {file}")
     print(f"  path {' '.join(map(str, trained.path.values()))}")

@@ -207,6 +207,11 @@ class Recipe:
         """The trained supernet."""
         return self.output / "supernet.pt"
 
+    @property
+    def retrained(self) -> FilePath:
+        """The retrained network, unless another file is asked for."""
+        return self.output / "retrained.pt"
+
     def with_search(self, changes: Mapping[str, Any], where: str) -> Recipe:
         """Return the recipe with some keys of its search section replaced. Raises RecipeError."""
         given = check_settings(SearchSettings, changes, where)

@@ -56,7 +56,7 @@ def retrain(
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
-    file = file or recipe.output / "retrained.pt"
+    file = file or recipe.retrained
     folder = file.with_suffix("")
     space = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed)
     path = PathSpace.from_model_space(space).validate(path)
@@ -98,11 +98,11 @@ def _train(
     with training_session():
         evaluator.evaluate(network)
     spec = data.spec
-    size = (spec.channels, spec.image_size, spec.image_size)
+    tables = build_costs(space, spec.input_shape)
     return TrainedNetwork(
         network=network.eval(),
         path=path,
-        costs={name: table.price(path) for name, table in build_costs(space, size).items()},
+        costs={name: table.price(path) for name, table in tables.items()},
         settings=recipe.retrain.deciding(),
         preprocessing=data.preprocessing,
         space=SpaceArguments(

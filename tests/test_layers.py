@@ -23,7 +23,7 @@ ROWS = [
     ["priors", "evolution", "latency_table"],
     ["settings"],
     ["recipe"],
-    ["tensors", "progress", "plots"],
+    ["tensors", "progress", "plots", "locks"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
     ["network"],

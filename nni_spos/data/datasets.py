@@ -77,6 +77,11 @@ class DatasetSpec:
     std: tuple[float, ...]
     augmentation: str
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """What the network gets for one image: (channels, height, width)."""
+        return (self.channels, self.image_size, self.image_size)
+
 
 _SPECS = {
     spec.name: spec

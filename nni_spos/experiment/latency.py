@@ -15,7 +15,7 @@ from nni_spos.plots import plot_latency
 from nni_spos.profilers.latency import LatencyProfiler
 from nni_spos.progress import open_bar
 from nni_spos.recipe import load_recipe
-from nni_spos.spaces import Form, build_space
+from nni_spos.spaces import Form, build_space, default_input_shape
 from nni_spos.supernet.building import build_recipe_space
 
 SEED = 0
@@ -86,11 +86,9 @@ def _open(
         recipe = load_recipe(space_or_recipe)
         spec = dataset_spec(recipe.data)
         model = build_recipe_space(recipe, Form.SUBNET, SEED)
-        size = (spec.channels, spec.image_size, spec.image_size)
-        return recipe.space.name, model, size, recipe.retrain.channels_last
+        return recipe.space.name, model, spec.input_shape, recipe.retrain.channels_last
     name = os.fspath(space_or_recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = build_space(name, {}, Form.SUBNET)
-    shape = (getattr(model, "in_channels", 3), *[getattr(model, "input_size", 224)] * 2)
-    return name, model, shape, True
+    return name, model, default_input_shape(model), True

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path as FilePath
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import filelock
 
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
 from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.locks import exclusive
 from nni_spos.path import Path
 from nni_spos.progress import open_bar
 from nni_spos.recipe import Recipe
@@ -64,7 +61,11 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
     folder = recipe.output / FOLDER
     if not (folder / JOURNAL_NAME).exists():
         scorer = scorer or _open_scorer(recipe)  # what is wrong is said before anything is written
-    with _exclusive(folder):
+    refusal = ExperimentError(
+        f"{folder}: another process is searching here. Wait for its end, or give the recipe "
+        "another output folder."
+    )
+    with exclusive(folder / ".lock", timeout=0, refusal=refusal):
         journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
@@ -144,17 +145,3 @@ class _Progress:
             shown[search.objective] = f"{best.metrics[search.objective]:.4g}"
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update()
-
-
-@contextlib.contextmanager
-def _exclusive(folder: FilePath) -> Iterator[None]:
-    """Hold the folder against another search. Raises ExperimentError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            yield
-    except filelock.Timeout:
-        raise ExperimentError(
-            f"{folder}: another process is searching here. Wait for its end, or give the recipe "
-            "another output folder."
-        ) from None

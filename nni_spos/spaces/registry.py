@@ -89,6 +89,15 @@ def build_space(
     return space
 
 
+def default_input_shape(space: ModelSpace) -> tuple[int, int, int]:
+    """Return what a space takes without data that say so: (channels, height, width).
+
+    Its own ``in_channels`` and ``input_size``, or those of ImageNet.
+    """
+    size = getattr(space, "input_size", 224)
+    return (getattr(space, "in_channels", 3), size, size)
+
+
 def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:
     """Where the parameters are declared: `small` passes everything on to its class."""
     owner = getattr(factory, "__self__", factory)

@@ -52,5 +52,5 @@ def build_recipe_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     """
     spec = dataset_spec(recipe.data)
     model = build_recipe_space(recipe, Form.SUBNET)
-    costs = build_costs(model, (spec.channels, spec.image_size, spec.image_size))
+    costs = build_costs(model, spec.input_shape)
     return PathSpace.from_model_space(model), costs

@@ -18,7 +18,14 @@ from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
 from nni_spos.supernet.checkpoint import save_supernet
 from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
-from nni_spos.training import Start, build_evaluator, exclusive, prepare_start, training_session
+from nni_spos.training import (
+    Start,
+    build_evaluator,
+    exclusive,
+    last_checkpoint,
+    prepare_start,
+    training_session,
+)
 
 
 def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FilePath:
@@ -59,8 +66,7 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     if not recipe.checkpoint.exists():
         with exclusive(_folder(recipe), timeout=-1):
             if not recipe.checkpoint.exists():
-                begun = any(_folder(recipe).glob("step_*.ckpt"))
-                start = Start.RESUME if begun else Start.NEW
+                start = Start.RESUME if last_checkpoint(_folder(recipe)) else Start.NEW
                 _train(recipe, open_data(recipe.data), start)
     return recipe.checkpoint
 

@@ -6,15 +6,15 @@ import contextlib
 import enum
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-import filelock
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from nni_spos import locks
 from nni_spos.errors import CheckpointError
 from nni_spos.tensors import load_tensors, save_tensors
 
@@ -80,7 +80,11 @@ def epoch_checkpoints(folder: FilePath, keep: int | None) -> ModelCheckpoint:
 
 def last_checkpoint(folder: FilePath) -> FilePath | None:
     """Return the checkpoint of the last finished epoch in a folder, or None."""
-    return max(folder.glob("step_*.ckpt"), default=None)
+    return max(_checkpoints(folder), default=None)
+
+
+def _checkpoints(folder: FilePath) -> list[FilePath]:
+    return list(folder.glob("step_*.ckpt"))
 
 
 def read_identity(file: FilePath) -> Identity:
@@ -144,7 +148,7 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     if isinstance(start, FilePath):
         return start
     if start is Start.OVERWRITE:
-        for file in folder.glob("step_*.ckpt"):
+        for file in _checkpoints(folder):
             file.unlink()
         shutil.rmtree(folder / "logs", ignore_errors=True)
         product.unlink(missing_ok=True)
@@ -161,8 +165,7 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     return last
 
 
-@contextlib.contextmanager
-def exclusive(folder: FilePath, timeout: float) -> Iterator[None]:
+def exclusive(folder: FilePath, timeout: float) -> contextlib.AbstractContextManager[None]:
     """Keep other processes from training in the same folder.
 
     Parameters
@@ -177,13 +180,5 @@ def exclusive(folder: FilePath, timeout: float) -> Iterator[None]:
     CheckpointError
         Another process still trains.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise CheckpointError(f"{folder}: another process is training here.") from None
-    try:
-        yield
-    finally:
-        lock.release()
+    refusal = CheckpointError(f"{folder}: another process is training here.")
+    return locks.exclusive(folder.with_suffix(".lock"), timeout, refusal)
