@@ -66,7 +66,7 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
         "another output folder."
     )
     with exclusive(folder / ".lock", timeout=0, refusal=refusal):
-        journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space))
+        journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space, costs))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
         answer = search.ask()

@@ -10,7 +10,6 @@ from typing import Any
 from nni_spos.cost_table import Costs
 from nni_spos.errors import ConstraintError
 from nni_spos.evolution import EvolutionSearch, RandomSearch, Search
-from nni_spos.experiment.costs import load_latencies
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, SearchSettings
 
@@ -53,16 +52,12 @@ def _is_latency(metric: str) -> bool:
     return metric.startswith("latency")
 
 
-def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
+def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any]:
     """Return, as JSON values, everything that a search's candidates and their scores depend on.
 
     Folders are left out, apart from the name of the output folder, so that a finished search can
-    be moved. Of latency tables, only those that a constraint is on count.
-
-    Raises
-    ------
-    CostError
-        See `nni_spos.experiment.costs.load_latencies`.
+    be moved. Of the cost tables, only measured ones that a constraint is on count: the others
+    follow from the space.
     """
     search = dataclasses.asdict(recipe.search)
     search["constraints"] = [str(limit) for limit in recipe.search.constraints]
@@ -70,11 +65,7 @@ def fingerprint(recipe: Recipe, space: PathSpace) -> dict[str, Any]:
     data = dataclasses.asdict(recipe.data)
     place = {"root", "download", "workers"}
     limited = {limit.metric for limit in recipe.search.constraints if _is_latency(limit.metric)}
-    latencies = {
-        metric: _digest(table.to_json())
-        for metric, table in (load_latencies(recipe, space) if limited else {}).items()
-        if metric in limited
-    }
+    latencies = {metric: _digest(costs[metric].to_json()) for metric in sorted(limited)}
     settings = {
         "space": space.to_search_space(),
         "search": {key: value for key, value in search.items() if key not in unused},

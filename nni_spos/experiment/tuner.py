@@ -130,7 +130,7 @@ class EvolutionTuner(Tuner):
         folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
         self._scheduler = Scheduler(
             build_search(self.recipe.search, space, costs),
-            Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space)),
+            Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs)),
         )
         for job in jobs:
             self._recall(job)

@@ -102,7 +102,7 @@ def test_a_search_goes_on_only_with_the_same_table(tmp_path, write):
 
     def made(*files, **search):
         recipe = write(*files, **search)
-        return fingerprint(recipe, SPACE)
+        return fingerprint(recipe, *load_costs(recipe))
 
     limited = made("cpu.json", constraints=[LIMIT])
     assert limited == json.loads(json.dumps(limited))
@@ -182,7 +182,7 @@ def test_a_table_of_another_machine_warns(tmp_path, write):
 
 def test_other_searches_do_not_need_the_tables_again(write):
     """As when a finished search is read where its tables are not."""
-    assert fingerprint(write("gone.json"), SPACE) == fingerprint(write(), SPACE)
+    assert fingerprint(write("gone.json"), SPACE, {}) == fingerprint(write(), SPACE, {})
     assert reference(write().file).num_candidates == 18
 
 

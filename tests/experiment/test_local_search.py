@@ -48,7 +48,7 @@ def test_it_is_the_same_search_as_under_nni(recipe_file, recipe):
     assert summary(results.candidates) == summary(expected.candidates)
     assert results.best.path == expected.top(1)[0].path
     assert results.best.metrics == {"top1": score(results.best.path), "loss": 0.5}
-    assert results.settings == fingerprint(recipe, SPACE)
+    assert results.settings == fingerprint(recipe, SPACE, {})
 
 
 @pytest.mark.parametrize("breaks_at", [0, 3, 6, 17])

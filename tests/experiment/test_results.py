@@ -28,7 +28,7 @@ def write(recipe_file, search):
     """Write the journal of the search, in an order in which trials might have ended."""
 
     def write(folder, count=99):
-        journal = Journal(folder / "search.jsonl", fingerprint(load_recipe(recipe_file), SPACE))
+        journal = Journal(folder / "search.jsonl", fingerprint(load_recipe(recipe_file), SPACE, {}))
         for candidate in search.candidates[::-1][:count]:
             journal.append(candidate)
         return journal.file

@@ -45,7 +45,7 @@ def test_an_infeasible_search_is_refused(tmp_path):
 
 def test_the_fingerprint_depends_on_what_matters(tmp_path):
     def made(**search):
-        return fingerprint(load_recipe(write_recipe(tmp_path, **search)), SPACE)
+        return fingerprint(load_recipe(write_recipe(tmp_path, **search)), SPACE, {})
 
     assert made() == json.loads(json.dumps(made()))
     assert made() == made(seed=0)
@@ -56,4 +56,4 @@ def test_the_fingerprint_depends_on_what_matters(tmp_path):
     moved = tmp_path / "moved"
     moved.mkdir()
     recipe = load_recipe(write_recipe(moved))
-    assert fingerprint(recipe, SPACE) == made(), "a search can be moved"
+    assert fingerprint(recipe, SPACE, {}) == made(), "a search can be moved"
