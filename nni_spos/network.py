@@ -13,7 +13,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
 from nni_spos.errors import CheckpointError, SposError
-from nni_spos.path import Choice, Path, PathSpace
+from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.tensors import load_tensors, save_tensors
@@ -156,7 +156,6 @@ def _restore(
     file: FilePath, space: ModelSpace, path: Mapping[str, Choice], weights: Mapping[str, Tensor]
 ) -> nn.Module:
     try:
-        PathSpace.from_model_space(space).validate(path)
         network = extract_subnet(space, path)
         network.load_state_dict(weights)
     except (SposError, RuntimeError, AttributeError, TypeError) as problem:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from nni_spos.constraint import format_cost
 from nni_spos.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def plot_latency(
@@ -24,13 +29,7 @@ def plot_latency(
     file
         Where the figure goes; missing folders are made.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # No pyplot: it would choose a window system, and keep every figure.
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _open_figure(5, 5)
     values = [*predicted, *measured]
     margin = 0.05 * (max(values) - min(values)) or 0.05 * max(values)
     limits = (min(values) - margin, max(values) + margin)
@@ -45,7 +44,7 @@ def plot_latency(
         title=f"{len(measured)} random paths",
     )
     axes.legend(loc="upper left")
-    write_atomically(file, lambda stream: figure.savefig(stream, format="png", dpi=150))
+    _save(figure, file)
 
 
 def plot_cost_distribution(
@@ -71,13 +70,9 @@ def plot_cost_distribution(
     file
         Where the figure goes; missing folders are made.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _open_figure(7, 4)
     for number, (low, high) in enumerate(bins):
         label = "bins of the prior" if number == 0 else None
         axes.axvspan(low, high, color="0.85", ec="white", linewidth=1, label=label)
@@ -87,4 +82,19 @@ def plot_cost_distribution(
     axes.set(xlabel=metric, ylabel="share of the paths")
     axes.set_ylim(bottom=0)
     axes.legend()
+    _save(figure, file)
+
+
+def _open_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure of a size in inches, and its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # No pyplot: it would choose a window system, and keep every figure.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, file: str | os.PathLike[str]) -> None:
     write_atomically(file, lambda stream: figure.savefig(stream, format="png", dpi=150))

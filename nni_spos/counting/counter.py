@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint
+from nni_spos.constraint import Constraint, format_cost
 from nni_spos.cost_table import CostTable, Number
 from nni_spos.counting import grid, lattice
 from nni_spos.counting.grid import Axis
@@ -249,6 +249,14 @@ def cost_extent(table: CostTable) -> tuple[Number, Number]:
     options = all_options(table.space)
     stages, _ = plan([table], options)
     return _extent(table, stages, options)
+
+
+def describe_extent(metric: str, low: Number, high: Number) -> str:
+    """Return in words between which costs the paths of a space lie."""
+    return (
+        f"{metric} of this space lies between {format_cost(low)} (cheapest path) and "
+        f"{format_cost(high)} (dearest path)"
+    )
 
 
 def _extent(table: CostTable, stages: Sequence[Stage], options: Options) -> tuple[Number, Number]:

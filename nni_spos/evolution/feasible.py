@@ -8,15 +8,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint, format_cost
+from nni_spos.constraint import Constraint
 from nni_spos.cost_table import Costs, CostTable
 from nni_spos.counting import (
+    MAX_ENTRIES,
     Options,
     PathCounter,
     Region,
     UniformRegion,
     all_options,
     cost_extent,
+    describe_extent,
     make_region,
 )
 from nni_spos.errors import ConstraintError, CostError, InfeasibleError, nearest
@@ -57,12 +59,11 @@ class FeasibleSampler:
     ENUMERATE_BELOW = 100_000
     MAX_DRAWS = 2_000_000
     _BLOCK = 4096
-    _ENTRIES = 4_000_000  # of the table for drawing, 8 bytes each
     # Of a call of `within`, which is for a path or two.
     _LIST_WITHIN = 4096
     _WITHIN = 4096
     _WITHIN_BLOCK = 256
-    _WITHIN_ENTRIES = 500_000
+    _WITHIN_ENTRIES = 500_000  # of the table for drawing, 8 bytes each
 
     def __init__(self, space: PathSpace, costs: Costs, constraints: Sequence[Constraint] = ()):
         self.space = space
@@ -84,7 +85,7 @@ class FeasibleSampler:
             if low > high:
                 raise self._nothing(f"the space's {space.size} paths")
             self._limits.append(Constraint(several[0].metric, low, high))
-        self._region = self._make_region(all_options(space), self.ENUMERATE_BELOW, self._ENTRIES)
+        self._region = self._make_region(all_options(space), self.ENUMERATE_BELOW, MAX_ENTRIES)
         self._region.min_tries = self.MAX_DRAWS
         listed = self._region.num_proposals <= self.ENUMERATE_BELOW
         self._all = self._region.enumerate() if listed else None
@@ -144,10 +145,7 @@ class FeasibleSampler:
             low, high = cost_extent(table)
         except CostError:  # its factors hang together too much: draws have to tell
             return
-        extent = (
-            f"{limit.metric} of this space lies between {format_cost(low)} (cheapest path) "
-            f"and {format_cost(high)} (dearest path)"
-        )
+        extent = describe_extent(limit.metric, low, high)
         if low > limit.high or high < limit.low:
             raise InfeasibleError(f"no path meets '{limit}': {extent}.")
         self._extents[limit.metric] = extent

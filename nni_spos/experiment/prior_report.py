@@ -9,13 +9,13 @@ import numpy as np
 
 from nni_spos.cost_table import CostTable
 from nni_spos.plots import plot_cost_distribution
-from nni_spos.priors import ConstrainedPrior, Prior, cost_histogram
+from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, cost_histogram
 
 NUM_DRAWS = 20_000
 """Paths of the prior that its distribution is shown from."""
 
 
-def describe_prior(prior: Prior) -> str:
+def describe_prior(prior: UniformPrior | ConstrainedPrior) -> str:
     """Return the bins with their numbers of paths, and the probability of every choice.
 
     Under a constraint the choices of a unit are not alike, although all paths of a bin are: more
@@ -29,13 +29,9 @@ def describe_prior(prior: Prior) -> str:
             f"  {limit}: {about}{count:,} paths ({100 * count / size:.3g} %)"
             for limit, count in zip(prior.bins, prior.count(), strict=True)
         ]
-        marginals = prior.marginals()
     else:
         lines.append("  all alike")
-        marginals = {
-            label: dict.fromkeys(choices, 1 / len(choices))
-            for label, choices in prior.space.items()
-        }
+    marginals = prior.marginals()
     lines.append("probability of each choice:")
     width = max(map(len, marginals))
     for label, probs in marginals.items():

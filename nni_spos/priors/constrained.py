@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from nni_spos.constraint import Constraint, format_cost
 from nni_spos.cost_table import CostTable
-from nni_spos.counting import PathCounter, Region, UniformRegion
+from nni_spos.counting import PathCounter, Region, UniformRegion, describe_extent
 from nni_spos.errors import ConstraintError, CostError, InfeasibleError
 from nni_spos.path import Choice, Indices, PathSpace
 from nni_spos.priors.base import Prior
+from nni_spos.priors.uniform import UniformPrior
 
 Interval = tuple[float, float] | Constraint
 """Lowest and highest cost allowed, both included."""
@@ -266,8 +267,7 @@ def _nothing_in(limit: Constraint, counter: PathCounter) -> InfeasibleError:
     low, high = counter.extent()
     return InfeasibleError(
         f"no path lies in the bin '{limit}': the nearest cost is {nearest}. "
-        f"{limit.metric} of this space lies between {format_cost(low)} (cheapest path) and "
-        f"{format_cost(high)} (dearest path)."
+        f"{describe_extent(limit.metric, low, high)}."
     )
 
 
@@ -292,8 +292,6 @@ def _distribution(cost: CostTable) -> tuple[npt.NDArray[Any], npt.NDArray[np.flo
 
 
 def _sampled(cost: CostTable) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    num_choices = cost.space.num_choices
-    generator = np.random.default_rng(0)
-    drawn = generator.integers(0, num_choices, size=(NUM_SAMPLES, len(num_choices)))
+    drawn = UniformPrior(cost.space).draw(NUM_SAMPLES, np.random.default_rng(0))
     costs = np.sort(cost.price_many(drawn))
     return costs, np.full(NUM_SAMPLES, cost.space.size / NUM_SAMPLES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nni_spos.path import Indices
+from nni_spos.path import Choice, Indices
 from nni_spos.priors.base import Prior
 
 
@@ -26,3 +26,9 @@ class UniformPrior(Prior):
     def draw(self, num_paths: int, generator: np.random.Generator) -> Indices:
         num_choices = np.array(self.space.num_choices)
         return generator.integers(0, num_choices, size=(num_paths, len(num_choices)))
+
+    def marginals(self) -> dict[str, dict[Choice, float]]:
+        """Return the probability of each choice of each label."""
+        return {
+            label: dict.fromkeys(choices, 1 / len(choices)) for label, choices in self.space.items()
+        }

@@ -11,7 +11,7 @@ from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import ConstraintError, nearest
 from nni_spos.path import PathSpace
-from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, quantile_bins
+from nni_spos.priors import ConstrainedPrior, UniformPrior, quantile_bins
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.spaces import Form
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
@@ -71,7 +71,9 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     return recipe.checkpoint
 
 
-def build_prior(settings: SupernetSettings, space: PathSpace, costs: Costs) -> Prior:
+def build_prior(
+    settings: SupernetSettings, space: PathSpace, costs: Costs
+) -> UniformPrior | ConstrainedPrior:
     """Make the prior that a recipe's section ``supernet`` asks for.
 
     Raises
