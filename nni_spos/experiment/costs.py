@@ -54,33 +54,13 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     except (KeyError, TypeError) as problem:
         raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
     costs = {table.metric: table for table in tables}
-    return space, costs | load_latencies(recipe, space, costs.get("flops"))
+    return space, costs | _load_latencies(recipe, space, costs.get("flops"))
 
 
-def load_latencies(
-    recipe: Recipe, space: PathSpace, flops: CostTable | None = None
+def _load_latencies(
+    recipe: Recipe, space: PathSpace, flops: CostTable | None
 ) -> dict[str, CostTable]:
-    """Return the latency tables that a recipe names, by metric.
-
-    Parameters
-    ----------
-    recipe
-        Its key ``latency`` is used.
-    space
-        Labels and choices that the tables must be for.
-    flops
-        Multiply-adds of the space, to see that its layers are those that were measured.
-
-    Warns
-    -----
-    LatencyWarning
-        A table was measured under other conditions.
-
-    Raises
-    ------
-    CostError
-        A table is missing, damaged or of another space, or two are of the same metric.
-    """
+    """Return the latency tables that a recipe names, by metric."""
     costs: dict[str, CostTable] = {}
     for file in recipe.latency:
         if not file.exists():

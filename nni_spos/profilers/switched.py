@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from nni_spos.cost_table import Factor
 from nni_spos.errors import CostError
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.profilers.stopwatch import Stopwatch
+from nni_spos.profilers.trace import layer_choices
 
 MAX_COMBINATIONS = 256
 """Choices of units that share labels are timed in every combination, up to so many."""
@@ -51,14 +52,10 @@ class SwitchedNetwork:
         self._space = space
         self._stopwatch = stopwatch
         self._spans: list[tuple[Group, Any, Any]] = []
-        for name, module in model.named_modules():
-            if isinstance(module, LayerChoice):
-                module.forward = functools.partial(self._choose, module)
-            elif isinstance(module, MutableModule) and module.mutables:
-                raise CostError(
-                    f"'{name or 'space'}' ({type(module).__name__}): only the latencies of "
-                    "LayerChoice units can be measured."
-                )
+        for unit in layer_choices(
+            model, "only the latencies of LayerChoice units can be measured."
+        ):
+            unit.forward = functools.partial(self._choose, unit)
         units = list(dict.fromkeys(_outermost(model)))
         groups = _groups([_labels(unit) for unit in units])
         for unit in units:

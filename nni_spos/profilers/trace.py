@@ -97,6 +97,30 @@ def _first_shape(value: Any) -> tuple[int, ...]:
     return next((tuple(item.shape) for item in items if isinstance(item, Tensor)), ())
 
 
+def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
+    """Return all LayerChoice units of a space.
+
+    Parameters
+    ----------
+    space
+        A model space, mutated to a supernet or not.
+    problem
+        What other mutables are, for the message.
+
+    Raises
+    ------
+    CostError
+        There is another mutable.
+    """
+    units = []
+    for name, module in space.named_modules():
+        if isinstance(module, LayerChoice):
+            units.append(module)
+        elif isinstance(module, MutableModule) and module.mutables:
+            raise CostError(f"'{name or 'space'}' ({type(module).__name__}): {problem}")
+    return units
+
+
 def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     """Record every layer call of every choice of a space.
 
@@ -115,14 +139,11 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     """
     space = copy.deepcopy(space).to("meta").eval()
     tracer = _Tracer()
+    units = layer_choices(space, "its costs cannot be traced yet.")
+    for unit in units:
+        unit.forward = functools.partial(tracer.run_choices, unit)
     for name, module in space.named_modules():
-        if isinstance(module, LayerChoice):
-            module.forward = functools.partial(tracer.run_choices, module)
-        elif isinstance(module, MutableModule) and module.mutables:
-            raise CostError(
-                f"'{name or 'space'}' ({type(module).__name__}): its costs cannot be traced yet."
-            )
-        elif not any(True for _ in module.children()):
+        if module not in units and not any(True for _ in module.children()):
             hook = functools.partial(tracer.record, name)
             module.register_forward_hook(hook, with_kwargs=True)
     image = torch.empty(1, *input_shape, device="meta")

@@ -6,7 +6,6 @@ from nni_spos.training.checkpoints import (
     exclusive,
     last_checkpoint,
     prepare_start,
-    read_identity,
 )
 from nni_spos.training.evaluator import build_evaluator, training_session
 from nni_spos.training.module import ImageClassification
@@ -19,6 +18,5 @@ __all__ = [
     "exclusive",
     "last_checkpoint",
     "prepare_start",
-    "read_identity",
     "training_session",
 ]
