@@ -41,12 +41,13 @@ class SinglePathModule(RandomSamplingLightningModule):
 
     def set_model(self, model: nn.Module) -> None:
         super().set_model(model)
-        # Kept, because NNI walks through all modules to find them.
-        self._units = list(self.supernet_modules())
+        self._units = []
 
     def resample(self) -> Sample:
         """Set every unit to the path of the current step, and return it."""
         path = self.prior.path(self.trainer.global_step)
+        # Kept, because NNI walks through all modules to find them.
+        self._units = self._units or list(self.supernet_modules())
         for unit in self._units:
             unit.resample(memo=path)
         return path

@@ -136,15 +136,19 @@ def choose_precision(precision: str) -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide what Lightning and NNI say about the machine and about what was chosen on purpose."""
-    loggers = [logging.getLogger("pytorch_lightning"), logging.getLogger("nni.nas")]
-    levels = [logger.level for logger in loggers]
+    """Hide what Lightning and NNI say about the machine and about what was chosen on purpose.
+
+    Also NNI's lines about an exception, which it raises as well.
+    """
+    silent = {"pytorch_lightning": logging.ERROR, "nni.nas": logging.CRITICAL}
+    loggers = {logging.getLogger(name): level for name, level in silent.items()}
+    before = {logger: logger.level for logger in loggers}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
+        for logger, level in loggers.items():
+            logger.setLevel(level)
         try:
             yield
         finally:
-            for logger, level in zip(loggers, levels, strict=True):
+            for logger, level in before.items():
                 logger.setLevel(level)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 import tracemalloc
@@ -216,6 +217,7 @@ def _nni_profiler(space: ModelSpace) -> Any:
     from nni.nas.profiler.pytorch.flops import FlopsProfiler, FlopsResult, register_flops_formula
     from torch import nn
 
+    logging.getLogger("nni").setLevel(logging.ERROR)  # its warnings go to standard output
     # There is an option for normalisation and activations, but none for pooling.
     register_flops_formula(nn.AdaptiveAvgPool2d, lambda *_: FlopsResult(0.0, 0.0))
     return FlopsProfiler(

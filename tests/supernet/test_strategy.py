@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.evaluator.pytorch import Classification, ClassificationModule, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.oneshot.pytorch.profiler import RangeProfilerFilter
 from nni.nas.profiler.pytorch.flops import FlopsProfiler
@@ -19,7 +19,7 @@ from nni_spos.errors import InfeasibleError, RecipeError
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.spaces import ShuffleNetV2Space
-from nni_spos.supernet import SinglePathOneShot
+from nni_spos.supernet import SinglePathModule, SinglePathOneShot
 
 ARGUMENTS = {"num_classes": 3, "input_size": 8, "in_channels": 1, "stem_stride": 1,
              "stem_channels": 4, "stage_repeats": (1, 2), "stage_channels": (8, 16),
@@ -60,6 +60,19 @@ def test_the_path_of_a_step_is_the_priors(tmp_path):
     train(tmp_path, prior, seen)
     assert seen == [prior.path(step) for step in range(STEPS)]
     assert len({tuple(path.values()) for path in seen}) > 1
+
+
+def test_a_module_that_had_its_model_before_is_resampled_too():
+    space = ShuffleNetV2Space(**ARGUMENTS)
+    prior = UniformPrior(PathSpace.from_model_space(space), seed=3)
+    SinglePathOneShot().mutate_model(space)
+    inner = ClassificationModule(num_classes=3)
+    inner.set_model(space)
+    module = SinglePathModule(inner, prior)
+    module.trainer = type("Trainer", (), {"global_step": 5})()
+    assert module.resample() == prior.path(5)
+    module.eval()
+    assert module(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
 
 def test_two_runs_are_equal_bit_for_bit(tmp_path):

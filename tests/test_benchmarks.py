@@ -1,0 +1,30 @@
+"""The benchmark scripts run; what they measure is not judged here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).with_name("benchmarks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("step.py", ["--repeats", "1", "--paths", "1", "--batch-size", "2", "--threads", "1"]),
+        ("prior.py", ["--repeats", "1", "--paths", "1000"]),
+    ],
+)
+def test_it_runs(script, arguments):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", FOLDER / script, *arguments, "--json"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
