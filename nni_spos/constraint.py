@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import math
 import re
 from dataclasses import dataclass
@@ -10,14 +11,22 @@ from nni_spos.errors import ConstraintError
 
 GRAMMAR = (
     "METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, where a number may end "
-    "in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'"
+    "in k, M or G (thousand, million, billion) or in Ki, Mi or Gi (2^10, 2^20, 2^30), "
+    "e.g. 'flops <= 330M'"
 )
 
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z]*)"
 _METRIC = r"([a-z][a-z0-9_]*(?:\([A-Za-z0-9_.:-]+\))?)"
 _ONE_SIDED = re.compile(rf"\s*{_METRIC}\s*(<=|>=)\s*{_NUMBER}\s*")
 _TWO_SIDED = re.compile(rf"\s*{_NUMBER}\s*<=\s*{_METRIC}\s*<=\s*{_NUMBER}\s*")
-_UNITS = {"": 0, "k": 3, "M": 6, "G": 9}
+_SI_UNITS = {"G": 10**9, "M": 10**6, "k": 10**3}
+_BINARY_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10}
+_UNITS = {"": 1, **_SI_UNITS, **_BINARY_UNITS}
+
+_BINARY_METRICS = ("bitops",)
+"""Metrics that the field counts in powers of two: its G of BitOps is 2^30."""
+
+_EXACT = decimal.Context(prec=decimal.MAX_PREC)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class Constraint:
     True
     >>> print(limit)
     flops <= 330M
+    >>> print(Constraint.parse("bitops <= 6.32Gi"))
+    bitops <= 6.32Gi
     """
 
     metric: str
@@ -54,8 +65,8 @@ class Constraint:
             raise ConstraintError(f"constraint on {self.metric}: a bound is not a number.")
         if self.low > self.high:
             raise ConstraintError(
-                f"constraint on {self.metric}: the lower bound {format_cost(self.low)} exceeds "
-                f"the upper bound {format_cost(self.high)}."
+                f"constraint on {self.metric}: the lower bound {_written(self.low)} exceeds "
+                f"the upper bound {_written(self.high)}."
             )
 
     @classmethod
@@ -85,33 +96,68 @@ class Constraint:
         return f"{low} <= {self.metric} <= {high}"
 
 
-def format_cost(cost: float) -> str:
-    """Write a cost with the largest unit that keeps it exact to six digits.
+def format_cost(cost: float, *, binary: bool = False) -> str:
+    """Write a cost to six digits, with the largest unit that it reaches.
 
+    Parameters
+    ----------
+    cost
+        The cost.
+    binary
+        Whether the units are Ki, Mi and Gi (2^10, 2^20, 2^30) and not k, M and G.
+
+    Examples
+    --------
     >>> format_cost(330e6), format_cost(322_918_720), format_cost(512)
     ('330M', '322.919M', '512')
+    >>> format_cost(3 * 2**19, binary=True)
+    '1.5Mi'
     """
-    for unit, scale in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, scale in (_BINARY_UNITS if binary else _SI_UNITS).items():
         if scale <= abs(cost) < math.inf:
             return f"{cost / scale:.6g}{unit}"
     return f"{cost:.6g}"
 
 
+def format_metric(metric: str, cost: float) -> str:
+    """Write a cost as its metric is counted: BitOps in powers of two, sizes in bytes.
+
+    >>> format_metric("bitops", 6.32 * 2**30), format_metric("size_bytes", 1_500_000)
+    ('6.32Gi', '1.5MB')
+    >>> format_metric("flops", 330e6)
+    '330M'
+    """
+    text = format_cost(cost, binary=metric in _BINARY_METRICS)
+    return f"{text}B" if metric == "size_bytes" else text
+
+
 def _number(number: str, unit: str, text: str) -> float:
     if unit not in _UNITS:
         raise ConstraintError(f"{text!r}: unknown unit '{unit}'. Write {GRAMMAR}.")
-    mantissa, _, exponent = number.lower().partition("e")
     # Scaled in decimal: 0.268028144 * 1e9 falls short of 268028144 and would refuse that cost.
-    bound = float(f"{mantissa}e{int(exponent or 0) + _UNITS[unit]}")
+    bound = float(_EXACT.multiply(decimal.Decimal(number), decimal.Decimal(_UNITS[unit])))
     if math.isinf(bound):
         raise ConstraintError(f"{text!r}: the number is too large. Leave the limit out instead.")
     return bound
 
 
 def _written(bound: float) -> str:
-    """Write a bound so that parsing gives the same number; with a unit if six digits do."""
+    """Write a bound so that parsing gives the same number, as shortly as a unit makes it.
+
+    SI units first, if six digits do: that is how most limits were written.
+    """
     text = format_cost(bound)
     match = re.fullmatch(_NUMBER, text)
-    if match and _number(match[1], match[2], text) == bound:
-        return text
-    return repr(float(bound)).removesuffix(".0")
+    if not (match and _number(match[1], match[2], text) == bound):
+        text = _plain(bound)
+    # Division by a power of two is exact, and so is what these texts mean.
+    texts = [
+        f"{_plain(bound / scale)}{unit}"
+        for unit, scale in _BINARY_UNITS.items()
+        if scale <= bound < math.inf
+    ]
+    return min([text, *texts], key=len)
+
+
+def _plain(number: float) -> str:
+    return repr(float(number)).removesuffix(".0")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import format_cost
+from nni_spos.constraint import format_metric
 from nni_spos.files import write_atomically
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def plot_cost_distribution(
         axes.axvspan(low, high, color="0.85", ec="white", linewidth=1, label=label)
     axes.stairs(space, edges, fill=True, alpha=0.6, label="all paths of the space")
     axes.stairs(prior, edges, color="C3", linewidth=1.5, label="paths of the prior")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: format_cost(cost)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda cost, _: format_metric(metric, cost)))
     axes.set(xlabel=metric, ylabel="share of the paths")
     axes.set_ylim(bottom=0)
     axes.legend()

@@ -4,11 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nni_spos.constraint import Constraint, format_cost
+from nni_spos.constraint import Constraint, format_cost, format_metric
 from nni_spos.errors import ConstraintError
 
 METRICS = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\([A-Za-z0-9_.:-]{1,8}\))?", fullmatch=True)
-BOUNDS = st.floats(0, allow_infinity=False) | st.integers(0, 10**12).map(float)
+BOUNDS = (
+    st.floats(0, allow_infinity=False)
+    | st.integers(0, 10**12).map(float)
+    | st.builds(math.ldexp, st.integers(0, 10**6), st.sampled_from([9, 10, 20, 30]))
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +25,9 @@ BOUNDS = st.floats(0, allow_infinity=False) | st.integers(0, 10**12).map(float)
         ("5 <= flops <= 5", "flops", 5, 5),
         ("0 <= flops <= 2e3k", "flops", 0, 2e6),
         ("bitops <= 6.32G", "bitops", -math.inf, 6_320_000_000),
+        ("bitops <= 6.32Gi", "bitops", -math.inf, 6_786_048_327.68),
+        ("1Ki <= params <= 1.5 Mi", "params", 1024, 1_572_864),
+        ("params >= 2e1Ki", "params", 20_480, math.inf),
         ("latency_ms(gpu-1.v2) <= 2.5", "latency_ms(gpu-1.v2)", -math.inf, 2.5),
     ],
 )
@@ -44,15 +51,28 @@ def test_parse(text, metric, low, high):
         (None, "None is not a constraint"),
         ("flops <= 330m", "'flops <= 330m': unknown unit 'm'. Write METRIC"),
         ("flops <= 330 MB", "unknown unit 'MB'"),
+        (
+            "bitops <= 1Gib",
+            r"unknown unit 'Gib'.* or in Ki, Mi or Gi \(2\^10, 2\^20, 2\^30\), e.g.",
+        ),
+        ("bitops <= 1ki", "unknown unit 'ki'"),
+        ("bitops <= 1Ti", "unknown unit 'Ti'"),
         ("flops <= 1e999", "'flops <= 1e999': the number is too large. Leave the limit out"),
         ("1e308G >= flops", "is not a constraint"),
         ("flops <= 1e308G", "too large"),
+        ("bitops <= 1e300Gi", "too large"),
         ("2k <= flops <= 1k", "constraint on flops: the lower bound 2k exceeds the upper bound 1k"),
+        ("3.5Gi <= bitops <= 2Gi", "the lower bound 3.5Gi exceeds the upper bound 2Gi"),
     ],
 )
 def test_parse_refuses(text, message):
     with pytest.raises(ConstraintError, match=message):
         Constraint.parse(text)
+
+
+def test_the_largest_numbers_that_units_allow():
+    assert Constraint.parse("flops <= 1e299G").high == 1e308
+    assert Constraint.parse("bitops <= 1e298Gi").high == 1e298 * 2**30
 
 
 def test_bounds_must_be_numbers():
@@ -82,6 +102,26 @@ def test_decimals_before_a_unit_are_exact(cost, unit):
     assert limit.high == cost
 
 
+@given(
+    st.integers(0, 10**18),
+    st.integers(0, 12),
+    st.sampled_from([("Ki", 2**10), ("Mi", 2**20), ("Gi", 2**30), ("k", 10**3), ("G", 10**9)]),
+)
+def test_a_bound_is_the_float_nearest_to_what_the_text_means(digits, num_decimals, unit):
+    name, scale = unit
+    whole, fraction = divmod(digits, 10**num_decimals)
+    limit = Constraint.parse(f"bitops <= {whole}.{fraction:0{num_decimals}d}{name}")
+    # Dividing whole numbers rounds once, correctly.
+    assert limit.high == digits * scale / 10**num_decimals
+
+
+def test_a_long_number_is_rounded_once():
+    # Halfway between 1 and the next float, as a multiple of 2^10: 63 decimals.
+    halfway = f"0.{(2**53 + 1) * 5**63:063d}"
+    assert Constraint.parse(f"bitops <= {halfway}Ki").high == 1
+    assert Constraint.parse(f"bitops <= {halfway}01Ki").high == 1 + 2**-52
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -91,10 +131,30 @@ def test_decimals_before_a_unit_are_exact(cost, unit):
         "flops <= 322918720",
         "flops <= 322.919M",
         "latency_ms(cpu) <= 0.1",
+        "bitops <= 6.32Gi",
+        "bitops >= 14.21Gi",
+        "1Ki <= params <= 1.5Mi",
+        "bitops <= 6.3164063Gi",
+        "bitops <= 1025Ki",
     ],
 )
 def test_text_is_as_short_as_is_exact(text):
     assert str(Constraint.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("params <= 2000Ki", "params <= 2.048M"),  # as long, so the SI unit
+        ("params <= 2200Ki", "params <= 2200Ki"),  # 2252800 is longer, 2.2528M as well
+        ("params <= 1048576", "params <= 1Mi"),
+        ("bitops <= 6786048327.68", "bitops <= 6.32Gi"),
+        ("bitops <= 1536Mi", "bitops <= 1.5Gi"),
+        ("bitops <= 0.5Ki", "bitops <= 512"),
+    ],
+)
+def test_other_texts_of_a_bound_become_the_shortest(text, written):
+    assert str(Constraint.parse(text)) == written
 
 
 @given(METRICS, BOUNDS, BOUNDS, st.sampled_from(["low", "high", "both"]))
@@ -137,3 +197,35 @@ def test_any_text_is_read_or_refused_in_one_line(text):
 )
 def test_format_cost(cost, text):
     assert format_cost(cost) == text
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (0, "0"),
+        (1023, "1023"),
+        (1024, "1Ki"),
+        (1_572_864, "1.5Mi"),
+        (6_786_048_327.68, "6.32Gi"),
+        (-2048, "-2Ki"),
+        (math.inf, "inf"),
+    ],
+)
+def test_format_cost_in_binary_units(cost, text):
+    assert format_cost(cost, binary=True) == text
+
+
+@pytest.mark.parametrize(
+    ("metric", "cost", "text"),
+    [
+        # ResNet-18 with 2-bit weights and activations: 1,695,547,392 multiply-adds times 4.
+        ("bitops", 6_782_189_568, "6.31641Gi"),
+        ("size_bytes", 11_689_512, "11.6895MB"),
+        ("size_bytes", 512, "512B"),
+        ("flops", 322_918_720, "322.919M"),
+        ("params", 1024, "1.024k"),
+        ("latency_ms(cpu)", 12.5, "12.5"),
+    ],
+)
+def test_format_metric(metric, cost, text):
+    assert format_metric(metric, cost) == text

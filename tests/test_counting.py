@@ -14,6 +14,7 @@ from nni_spos.counting import (
     Region,
     UniformRegion,
     cost_extent,
+    describe_extent,
     make_region,
 )
 from nni_spos.counting import plan as planning
@@ -206,6 +207,12 @@ def test_a_label_without_cost_is_uniform():
 def test_extent(table):
     costs = all_costs(table)
     assert PathCounter([table]).extent() == cost_extent(table) == (costs.min(), costs.max())
+
+
+def test_an_extent_is_told_in_the_units_of_the_metric():
+    text = describe_extent("bitops", 2**29, 3 * 2**30)
+    assert "between 512Mi (cheapest path) and 3Gi (dearest path)" in text
+    assert "between 536.871M (cheapest path)" in describe_extent("flops", 2**29, 3 * 2**30)
 
 
 def test_a_table_that_is_constant():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint, format_cost
+from nni_spos.constraint import Constraint, format_metric
 from nni_spos.cost_table import CostTable, Number
 from nni_spos.counting import grid, lattice
 from nni_spos.counting.grid import Axis
@@ -254,8 +254,8 @@ def cost_extent(table: CostTable) -> tuple[Number, Number]:
 def describe_extent(metric: str, low: Number, high: Number) -> str:
     """Return in words between which costs the paths of a space lie."""
     return (
-        f"{metric} of this space lies between {format_cost(low)} (cheapest path) and "
-        f"{format_cost(high)} (dearest path)"
+        f"{metric} of this space lies between {format_metric(metric, low)} (cheapest path) "
+        f"and {format_metric(metric, high)} (dearest path)"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.constraint import format_cost
+from nni_spos.constraint import format_metric
 from nni_spos.errors import ExperimentError, SearchError
 from nni_spos.evolution import Candidate, State, read_journal
 from nni_spos.path import save_path
@@ -86,7 +86,7 @@ class Results:
             [
                 str(rank),
                 *(_number(candidate.metrics.get(name)) for name in results),
-                *(format_cost(candidate.costs[name]) for name in costs),
+                *(format_metric(name, candidate.costs[name]) for name in costs),
                 str(candidate.generation),
                 " ".join(str(choice) for choice in candidate.path.values()),
             ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint, format_cost
+from nni_spos.constraint import Constraint, format_metric
 from nni_spos.cost_table import CostTable
 from nni_spos.counting import PathCounter, Region, UniformRegion, describe_extent
 from nni_spos.errors import ConstraintError, CostError, InfeasibleError
@@ -182,7 +182,7 @@ def quantile_bins(cost: CostTable, quantiles: Sequence[float]) -> tuple[tuple[fl
             low, high = quantiles[number], quantiles[number + 1]
             raise ConstraintError(
                 f"no cost of {cost.metric} lies between the quantiles {low} and {high}: both are "
-                f"{format_cost(costs[end])}. Take them further apart."
+                f"{format_metric(cost.metric, costs[end])}. Take them further apart."
             )
         bins.append((float(costs[first]), float(costs[end])))
         first = end + 1
