@@ -38,6 +38,14 @@ class RecipeError(SposError):
     """A recipe, NNI configuration or class argument is not valid."""
 
 
+class SpaceError(SposError):
+    """A choice unit, or a layer whose arguments are choices, cannot be built."""
+
+
+class QuantizationError(SposError):
+    """A bit width, or a clipping value, is not one that the quantizers have."""
+
+
 class SearchError(SposError):
     """A search cannot go on, or was given a result that it never asked for."""
 

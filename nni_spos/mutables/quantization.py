@@ -1,0 +1,319 @@
+"""Quantized layers, whose bit widths may be choices, for users' own model spaces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import nni
+import torch
+from nni.mutable import MutableExpression
+from nni.nas.nn.pytorch import ParametrizedModule
+from torch import Tensor, nn
+
+from nni_spos.errors import QuantizationError
+from nni_spos.mutables.convolution import convolve
+from nni_spos.mutables.quantizers import (
+    check_bits,
+    positive_clip,
+    quantize_activation,
+    quantize_signed_activation,
+    quantize_weight,
+)
+
+INITIAL_CLIP = 6.0
+"""First value of every clipping value, as in PACT's released code."""
+
+_PAIR = re.compile(r"([0-9]+)w([0-9]+)a")
+
+
+class BitsChoice(NamedTuple):
+    """One choice of a pair of bit widths; its parts are arguments of quantized layers."""
+
+    weight: MutableExpression[int]
+    activation: MutableExpression[int]
+
+
+def bits_choice(label: str, pairs: Sequence[tuple[int, int]]) -> BitsChoice:
+    """Make the choice between pairs of bit widths, such as 2-bit weights and 4-bit activations.
+
+    Parameters
+    ----------
+    label
+        Name of the choice. Its choices are texts such as ``2w4a``.
+    pairs
+        (weight bits, activation bits), each 1 to 8 or 32, which leaves the values as they are.
+
+    Returns
+    -------
+    The two expressions ``.weight`` and ``.activation``, for ``weight_bits`` and
+    ``activation_bits`` of as many layers as share the choice.
+
+    Raises
+    ------
+    QuantizationError
+        There are no pairs, or a bit width is not allowed.
+
+    Examples
+    --------
+    >>> bits = bits_choice("bits", [(2, 4), (4, 4)])
+    >>> bits.weight.freeze({"bits": "2w4a"}), bits.activation.freeze({"bits": "2w4a"})
+    (2, 4)
+    """
+    if not pairs:
+        raise QuantizationError(f"bits_choice('{label}'): needs at least one pair of bit widths.")
+    names = []
+    for weight_bits, activation_bits in pairs:
+        check_bits(weight_bits)
+        check_bits(activation_bits)
+        names.append(pair_name(weight_bits, activation_bits))
+    choice = nni.choice(label, names)
+    return BitsChoice(
+        MutableExpression(_weight_bits, "{}.weight", [choice]),
+        MutableExpression(_activation_bits, "{}.activation", [choice]),
+    )
+
+
+def pair_name(weight_bits: int, activation_bits: int) -> str:
+    """Return how a pair of bit widths is written: ``2w4a``."""
+    return f"{weight_bits}w{activation_bits}a"
+
+
+def _split(name: str) -> tuple[int, int]:
+    match = _PAIR.fullmatch(name)
+    if match is None:
+        raise QuantizationError(f"{name!r:.80} is not a pair of bit widths such as '2w4a'.")
+    return int(match[1]), int(match[2])
+
+
+def _weight_bits(name: str) -> int:
+    return _split(name)[0]
+
+
+def _activation_bits(name: str) -> int:
+    return _split(name)[1]
+
+
+class Quantized(nn.Module):
+    """What quantized convolutions and linear layers have in common."""
+
+    weight_bits: int
+    activation_bits: int
+    signed: bool
+    clip: nn.Parameter | None
+
+    def set_bits(
+        self, weight_bits: int, activation_bits: int, signed: bool, initial_clip: float
+    ) -> None:
+        """Keep the bit widths, and make the clipping value that they need."""
+        check_layer_bits(weight_bits, activation_bits, signed, initial_clip)
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
+        self.signed = signed
+        self.initial_clip = initial_clip
+        self.clip = self.new_clip() if activation_bits != 32 else None
+        self._sign_is_known = signed
+
+    def new_clip(self) -> nn.Parameter:
+        """Return a clipping value, shape (), beside the weights."""
+        weight: Any = self.weight
+        return nn.Parameter(torch.full((), self.initial_clip, device=weight.device))
+
+    def quantize(self, x: Tensor, clip: Tensor | None, bits: int) -> Tensor:
+        """Return activations at a bit width.
+
+        Raises
+        ------
+        QuantizationError
+            There are negative ones, which the layer would cut off; looked for in its first batch.
+        """
+        if clip is None:
+            return x
+        if not self._sign_is_known and not x.is_meta:
+            self._sign_is_known = True
+            if (lowest := float(x.detach().amin())) < 0:
+                raise QuantizationError(
+                    f"{self._title()} quantizes activations from 0 up, but its input reaches down "
+                    f"to {lowest:.3g}. Put a ReLU before it, or build it with signed=True."
+                )
+        quantize = quantize_signed_activation if self.signed else quantize_activation
+        return quantize(x, positive_clip(clip), bits)
+
+    def _title(self) -> str:
+        shape = tuple(self.weight.shape)
+        return f"the {type(self).__name__} with weights of shape {shape}"
+
+
+def check_layer_bits(
+    weight_bits: Any, activation_bits: Any, signed: bool = False, initial_clip: float = 1.0
+) -> None:
+    """Refuse bit widths and a clipping value that no layer can have. Raises QuantizationError."""
+    check_bits(weight_bits)
+    check_bits(activation_bits)
+    if signed and activation_bits == 1:
+        raise QuantizationError(
+            "1 bit cannot hold signed activations, whose zero is a level. Use 2 or more bits."
+        )
+    if not initial_clip > 0:
+        raise QuantizationError(f"initial_clip must be above 0, got {initial_clip!r}.")
+
+
+class QuantizedConv2d(Quantized, nn.Conv2d):
+    """What a `QuantConv2d` is on one path; the parameters are the same, without choices."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        weight_bits: int = 32,
+        activation_bits: int = 32,
+        signed: bool = False,
+        initial_clip: float = INITIAL_CLIP,
+    ):
+        nn.Conv2d.__init__(
+            self,
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.set_bits(weight_bits, activation_bits, signed, initial_clip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quantize(x, self.clip, self.activation_bits)
+        weight = quantize_weight(self.weight, self.weight_bits)
+        return convolve(x, weight, self.bias, vars(self))
+
+    def extra_repr(self) -> str:
+        bits = pair_name(self.weight_bits, self.activation_bits)
+        return f"{super().extra_repr()}, bits={bits}"
+
+
+class QuantizedLinear(Quantized, nn.Linear):
+    """What a `QuantLinear` is on one path; the parameters are the same, without choices."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        weight_bits: int = 32,
+        activation_bits: int = 32,
+        signed: bool = False,
+        initial_clip: float = INITIAL_CLIP,
+    ):
+        nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
+        self.set_bits(weight_bits, activation_bits, signed, initial_clip)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.quantize(x, self.clip, self.activation_bits)
+        weight = quantize_weight(self.weight, self.weight_bits)
+        return nn.functional.linear(x, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        bits = pair_name(self.weight_bits, self.activation_bits)
+        return f"{super().extra_repr()}, bits={bits}"
+
+
+class PairedBatchNorm2d(nn.BatchNorm2d):
+    """What a `SwitchableBatchNorm2d` is on one path: BatchNorm, with its bit widths noted."""
+
+    def __init__(
+        self,
+        num_features: int,
+        weight_bits: int,
+        activation_bits: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ):
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+        )
+        check_layer_bits(weight_bits, activation_bits)
+        self.weight_bits = weight_bits
+        self.activation_bits = activation_bits
+
+
+class QuantConv2d(ParametrizedModule, QuantizedConv2d, wraps=QuantizedConv2d):  # type: ignore[call-arg]
+    """Convolution with quantized weights and inputs; any argument may be a choice.
+
+    The arguments are those of ``nn.Conv2d``, and those below. Weights are quantized as in
+    DoReFa-Net, to 2^bits symmetric levels; inputs as in PACT, from 0 to a learnt clipping value,
+    of which there is one for every bit width of the inputs. In a supernet all bit widths share
+    the float weights.
+
+    Parameters
+    ----------
+    weight_bits, activation_bits
+        1 to 8, or 32, which leaves the values as they are. Numbers, choices between numbers, or
+        the parts of a `bits_choice`.
+    signed
+        Whether inputs can be negative. By default they must come from a ReLU or the like.
+    initial_clip
+        First clipping value.
+
+    Raises
+    ------
+    QuantizationError
+        Another bit width, or, at the first batch, negative inputs.
+
+    Notes
+    -----
+    Input of shape (N, in_channels, H, W), output as of ``nn.Conv2d``.
+
+    References
+    ----------
+    Zhou et al., DoReFa-Net, arXiv 1606.06160; Choi et al., PACT, arXiv 1805.06085.
+    """
+
+
+class QuantLinear(ParametrizedModule, QuantizedLinear, wraps=QuantizedLinear):  # type: ignore[call-arg]
+    """Linear layer with quantized weights and inputs; see `QuantConv2d`.
+
+    The arguments are those of ``nn.Linear``, then ``weight_bits``, ``activation_bits``,
+    ``signed`` and ``initial_clip``.
+    """
+
+
+class SwitchableBatchNorm2d(ParametrizedModule, PairedBatchNorm2d, wraps=PairedBatchNorm2d):  # type: ignore[call-arg]
+    """BatchNorm with statistics, weights and biases of its own for every pair of bit widths.
+
+    Takes the place of ``nn.BatchNorm2d`` behind a `QuantConv2d`. Not needed where statistics are
+    recalibrated for every path, as they are in our search.
+
+    Parameters
+    ----------
+    num_features
+        A number or a choice.
+    weight_bits, activation_bits
+        Those of the layer before.
+    eps, momentum, affine, track_running_stats
+        As of ``nn.BatchNorm2d``.
+
+    References
+    ----------
+    Jin et al., AdaBits, CVPR 2020.
+    """

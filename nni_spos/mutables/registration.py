@@ -1,0 +1,102 @@
+"""Our weight-sharing layers as mutation hooks of NNI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from nni.mutable import frozen_context
+from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
+
+from nni_spos.mutables.convolution import SlicedConv2d
+from nni_spos.mutables.sliced import SlicedBatchNorm2d, SlicedLinear, SlicedOperation, Slices
+from nni_spos.mutables.sliced_quantization import (
+    SlicedQuantConv2d,
+    SlicedQuantLinear,
+    SlicedSwitchableBatchNorm2d,
+)
+
+SLICED_OPERATIONS: tuple[type[SlicedOperation], ...] = (
+    SlicedConv2d,
+    SlicedLinear,
+    SlicedBatchNorm2d,
+    SlicedQuantConv2d,
+    SlicedQuantLinear,
+    SlicedSwitchableBatchNorm2d,
+)
+
+
+def mutation_hooks() -> list[Callable[..., Any]]:
+    """Return what an NNI strategy that samples paths needs to train a space with our units.
+
+    `nni_spos.SinglePathOneShot` has them; give them to NNI's own strategies as
+    ``RandomOneShot(mutation_hooks=mutation_hooks())``. They also take the place of NNI's forms of
+    ``MutableConv2d``, ``MutableLinear`` and ``MutableBatchNorm2d``, some of which cannot be frozen.
+    """
+    return [operation.mutate for operation in SLICED_OPERATIONS]
+
+
+def sliced_operations(model: nn.Module) -> Iterator[tuple[str, SlicedOperation]]:
+    """Yield the dotted names of layers with choices as arguments, and the layers."""
+    for name, module in model.named_modules():
+        if isinstance(module, SlicedOperation):
+            yield name, module
+
+
+class ActiveSlices:
+    """Which part of each weight the current path of a supernet uses.
+
+    Parameters
+    ----------
+    supernet
+        A mutated model space.
+    """
+
+    def __init__(self, supernet: nn.Module):
+        self._operations = [operation for _, operation in sliced_operations(supernet)]
+
+    def __call__(self) -> Mapping[nn.Parameter, Slices]:
+        """Return the slices of parameters that have a gradient and of which some is not used."""
+        active = {}
+        for operation in self._operations:
+            for name, slices in operation.part.slices.items():
+                if slices:
+                    tensor = operation.get_tensor(name)
+                    if isinstance(tensor, nn.Parameter) and tensor.grad is not None:
+                        active[tensor] = slices
+        return active
+
+
+def share_weights(space: ModelSpace) -> ModelSpace:
+    """Put the weight-sharing form in the place of every layer with choices as arguments.
+
+    In place, and nothing else: other units stay as they are. A strategy's ``mutate_model`` does
+    this as well, and more.
+    """
+    forms: dict[int, SlicedOperation | None] = {}
+    for name, module in list(space.named_modules(remove_duplicate=False)):
+        if id(module) not in forms:
+            with frozen_context():  # so that NNI takes no new unit for one of an unknown space
+                made = (operation.mutate(module, name, {}, {}) for operation in SLICED_OPERATIONS)
+                forms[id(module)] = next((form for form in made if form is not None), None)
+        form = forms[id(module)]
+        if form is not None:
+            parent, _, own = name.rpartition(".")
+            setattr(space.get_submodule(parent), own, form)
+    return space
+
+
+CHANNEL_ARGUMENTS = ("in_channels", "out_channels", "in_features", "out_features", "num_features")
+
+
+def channel_labels(supernet: nn.Module) -> tuple[str, ...]:
+    """Return the labels of all choices between numbers of channels in a mutated model space."""
+    labels: dict[str, None] = {}
+    for _, operation in sliced_operations(supernet):
+        for name in CHANNEL_ARGUMENTS:
+            if name in operation.mutable_arguments:
+                for label, mutable in operation.mutable_arguments[name].simplify().items():
+                    if all(type(value) in (int, float) for value in mutable.values):
+                        labels[str.__str__(label)] = None
+    return tuple(labels)

@@ -1,0 +1,339 @@
+"""Layers whose arguments are choices, in the form that shares one weight tensor.
+
+NNI has such layers (``MixedConv2d`` and so on), but its convolution cannot be frozen without a
+bias nor its BatchNorm without weights, and every step walks through all expressions again. These
+take their place, for the same ``MutableConv2d``, ``MutableLinear`` and ``MutableBatchNorm2d`` of
+``nni.nas.nn.pytorch``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+# NNI's two packages import each other: with oneshot first, nni.nas.strategy would hold stand-ins
+# that only fail.
+import nni.nas.strategy  # noqa: F401
+import torch
+from nni.mutable import MutableExpression
+from nni.nas.nn.pytorch import MutableBatchNorm2d, MutableLinear, ParametrizedModule
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from nni.nas.oneshot.pytorch.supermodule.sampling import MixedOpPathSamplingPolicy
+from torch import Tensor, nn
+
+from nni_spos.errors import SpaceError, SposError
+from nni_spos.path import Choice
+
+MAX_COMBINATIONS = 100_000
+"""Largest number of combinations of the choices that one layer's arguments depend on."""
+
+Slices = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a path uses of a layer.
+
+    Parameters
+    ----------
+    arguments
+        All arguments of the constructor of the path's own layer.
+    slices
+        Which part of each parameter and buffer, under the name that the tensor has in the
+        supernet's layer; () for all of it.
+    """
+
+    arguments: Mapping[str, Any]
+    slices: Mapping[str, Slices]
+
+
+class SlicedOperation(MixedOperation):
+    """A layer at its largest size, of which a path uses a part.
+
+    Sub-classes say which arguments may be choices (``argument_list``), which mutable class they
+    stand in for (``bound_type``), which part of each tensor a path uses (`slices`), and what the
+    layer computes with it (`compute`). The choices of several arguments may depend on the same
+    labels, also through expressions such as ``width * 3``.
+
+    Raises
+    ------
+    SpaceError
+        An argument that cannot be a choice, or values of the choices that no layer can have.
+    """
+
+    plain: ClassVar[type[nn.Module]]
+    """Class of the layer on one path."""
+    input_channels: ClassVar[tuple[int, str]]
+    """Dimension of the input that has the channels, and the argument that is their number."""
+
+    def __init__(self, module_kwargs: dict[str, Any]):
+        expressions = {k: v for k, v in module_kwargs.items() if isinstance(v, MutableExpression)}
+        for name in expressions:
+            if name not in self.argument_list:
+                raise SpaceError(
+                    f"the argument '{name}' cannot be a choice. Allowed: "
+                    f"{', '.join(self.argument_list)}."
+                )
+        self._choices = _choices(expressions)
+        self._options = list(self._evaluate(expressions, module_kwargs))
+        for options in self._options:
+            self.check(**options)
+        super().__init__(module_kwargs)
+        self._parts: dict[tuple[Choice, ...], Part] = {}
+        self._part: Part | None = None
+
+    @classmethod
+    def mutate(
+        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+    ) -> SlicedOperation | None:
+        """Take the place of a mutable layer: a mutation hook of NNI."""
+        if not isinstance(module, cls.bound_type) or not isinstance(module, ParametrizedModule):
+            return None
+        policy = mutate_kwargs.get("mixed_op_sampling", MixedOpPathSamplingPolicy)
+        if not issubclass(policy, MixedOpPathSamplingPolicy):
+            raise SpaceError(
+                f"layer '{name}': strategies that sum over choices ({policy.__name__}) are not "
+                "supported. Use SinglePathOneShot or another strategy that samples paths."
+            )
+        try:
+            operation = cls(dict(module.trace_kwargs))
+        except SposError as problem:
+            raise type(problem)(f"layer '{name}': {problem}") from None
+        return operation.train(module.training)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels that the arguments depend on."""
+        return tuple(self._choices)
+
+    @property
+    def part(self) -> Part:
+        """What the current path uses."""
+        if self._part is None:
+            raise RuntimeError("a path must be set before a supernet runs.")
+        return self._part
+
+    def samples(self) -> Iterator[dict[str, Choice]]:
+        """Yield every combination of the choices of `labels`."""
+        for values in itertools.product(*self._choices.values()):
+            yield dict(zip(self._choices, values, strict=True))
+
+    def part_at(self, sample: Mapping[str, Any]) -> Part:
+        """Return what a path uses. Raises KeyError for a missing label."""
+        key = tuple([sample[label] for label in self._choices])
+        if key not in self._parts:
+            own = dict(zip(self._choices, key, strict=True))
+            arguments = {
+                **self.init_arguments,
+                **{name: m.freeze(own) for name, m in self.mutable_arguments.items()},
+            }
+            slices = {
+                name: _shorten(part, self.get_tensor(name).shape)
+                for name, part in self.slices(**arguments).items()
+            }
+            self._parts[key] = Part(arguments, slices)
+        return self._parts[key]
+
+    def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
+        """Follow the path in `memo`; labels that it does not have are drawn by NNI's generator."""
+        missing = [label for label in self._choices if label not in memo]
+        if missing:
+            space = self.simplify()
+            memo = {**memo, **{label: space[label].random() for label in missing}}
+        self._part = self.part_at(memo)
+        return {label: memo[label] for label in self._choices}
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = self.part
+        tensors = {}
+        for name, slices in part.slices.items():
+            tensor = self.get_tensor(name)
+            # Not even a view where all of it is used: gradients of views of weights cost time.
+            tensors[name] = tensor[slices] if slices else tensor
+        return self.compute(x, tensors, part.arguments)
+
+    def freeze(self, sample: Mapping[str, Any]) -> nn.Module:
+        """Return the layer of a path, with copies of its part of the tensors."""
+        device = next(itertools.chain(self.parameters(), self.buffers())).device
+        layer = self.build_plain(sample, device)
+        slices = self.part_at(sample).slices
+        layer.load_state_dict(
+            {self.plain_name(x): self.get_tensor(x)[part] for x, part in slices.items()}
+        )
+        return layer.train(self.training)
+
+    def build_plain(self, sample: Mapping[str, Any], device: torch.device | str) -> nn.Module:
+        """Return the layer of a path, its tensors not set."""
+        arguments = {**self.part_at(sample).arguments, "device": device}
+        return nn.utils.skip_init(self.plain, **arguments)
+
+    def resize(self, shape: tuple[int, ...], sample: Mapping[str, Any]) -> tuple[int, ...]:
+        """Return an input's shape with the channels that the layer of a path takes."""
+        dimension, argument = self.input_channels
+        channels = self.part_at(sample).arguments[argument]
+        sizes = list(shape)
+        sizes[dimension] = channels
+        return tuple(sizes)
+
+    def get_tensor(self, name: str) -> Tensor:
+        """Return a parameter or buffer by its dotted name."""
+        value: Any = self
+        for part in name.split("."):
+            value = getattr(value, part)
+        return value
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.mutable_arguments.items())
+
+    @staticmethod
+    def plain_name(name: str) -> str:
+        """Return the name that a tensor of the supernet's layer has in the plain layer."""
+        return name
+
+    def super_init_argument(self, name: str, value_choice: MutableExpression) -> Any:
+        return max(options[name] for options in self._options)
+
+    @classmethod
+    def check(cls, **arguments: Any) -> None:
+        """Refuse arguments that no layer can have; called for every combination of choices."""
+
+    def slices(self, **arguments: Any) -> dict[str, Slices]:
+        """Return which part of each tensor a layer with these arguments uses."""
+        raise NotImplementedError
+
+    def compute(
+        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor:
+        """Return what the plain layer with these tensors and arguments returns."""
+        raise NotImplementedError
+
+    def _evaluate(
+        self, expressions: Mapping[str, MutableExpression], given: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the arguments that were given, for every combination of choices."""
+        number = math.prod(len(choices) for choices in self._choices.values())
+        if number > MAX_COMBINATIONS:
+            raise SpaceError(
+                f"its arguments depend on {', '.join(self._choices)}, in {number} combinations; "
+                f"at most {MAX_COMBINATIONS} are allowed."
+            )
+        for sample in self.samples():
+            yield {**given, **{name: e.freeze(sample) for name, e in expressions.items()}}
+
+
+class SlicedLinear(SlicedOperation, nn.Linear):
+    """Linear layer whose numbers of features may be choices; the first features are used."""
+
+    bound_type = MutableLinear
+    plain = nn.Linear
+    input_channels = (-1, "in_features")
+    argument_list: ClassVar[list[str]] = ["in_features", "out_features"]
+
+    @classmethod
+    def check(cls, **arguments: Any) -> None:
+        check_numbers(arguments, "in_features", "out_features")
+
+    def slices(self, **arguments: Any) -> dict[str, Slices]:
+        outputs = slice(arguments["out_features"])
+        found: dict[str, Slices] = {"weight": (outputs, slice(arguments["in_features"]))}
+        return found | ({"bias": (outputs,)} if self.bias is not None else {})
+
+    def compute(
+        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor:
+        return nn.functional.linear(x, tensors["weight"], tensors.get("bias"))
+
+
+class SlicedBatchNorm2d(SlicedOperation, nn.BatchNorm2d):
+    """BatchNorm whose number of features may be a choice.
+
+    In training mode a path updates the running statistics of its own features only. Those of a
+    feature are over all widths that have it, hence the recalibration before a path is scored.
+    """
+
+    bound_type = MutableBatchNorm2d
+    plain = nn.BatchNorm2d
+    input_channels = (1, "num_features")
+    argument_list: ClassVar[list[str]] = ["num_features", "eps", "momentum"]
+
+    @classmethod
+    def check(cls, **arguments: Any) -> None:
+        check_numbers(arguments, "num_features")
+
+    def slices(self, **arguments: Any) -> dict[str, Slices]:
+        return norm_slices(self, arguments["num_features"])
+
+    def compute(
+        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
+    ) -> Tensor:
+        return normalize(x, tensors, arguments, self.training)
+
+
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+def norm_slices(norm: nn.Module, num_features: int, prefix: str = "") -> dict[str, Slices]:
+    """Return the slices of a BatchNorm's tensors, those that it has."""
+    slices: dict[str, Slices] = {
+        f"{prefix}{name}": (slice(num_features),)
+        for name in NORM_TENSORS
+        if getattr(norm, name) is not None
+    }
+    if norm.num_batches_tracked is not None:
+        slices[f"{prefix}num_batches_tracked"] = ()
+    return slices
+
+
+def normalize(
+    x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], training: bool
+) -> Tensor:
+    """Do what ``nn.BatchNorm2d`` does, with tensors that may be views of larger ones."""
+    mean, variance = tensors.get("running_mean"), tensors.get("running_var")
+    momentum = arguments.get("momentum", 0.1)
+    if training and mean is not None:
+        count = tensors["num_batches_tracked"]
+        count.add_(1)
+        momentum = 1.0 / float(count) if momentum is None else momentum
+    return nn.functional.batch_norm(
+        x,
+        mean,
+        variance,
+        tensors.get("weight"),
+        tensors.get("bias"),
+        training or mean is None,
+        0.0 if momentum is None else momentum,
+        arguments.get("eps", 1e-5),
+    )
+
+
+def check_numbers(arguments: Mapping[str, Any], *names: str) -> None:
+    """Refuse arguments that are not whole numbers of at least 1. Raises SpaceError."""
+    for name in names:
+        value = arguments[name]
+        if type(value) is not int or value < 1:
+            raise SpaceError(f"{name} must be a whole number of at least 1, got {value!r}.")
+
+
+def _choices(expressions: Mapping[str, MutableExpression]) -> dict[str, tuple[Choice, ...]]:
+    """Return labels and their choices, of all expressions."""
+    found: dict[str, tuple[Choice, ...]] = {}
+    for name, expression in expressions.items():
+        for label, mutable in expression.simplify().items():
+            if not hasattr(mutable, "values"):
+                raise SpaceError(f"{name}: '{label}' is a {type(mutable).__name__}, not a choice.")
+            values = tuple(mutable.values)
+            if found.setdefault(str.__str__(label), values) != values:
+                raise SpaceError(
+                    f"the label '{label}' has the choices {found[label]} in one argument and "
+                    f"{values} in '{name}'. Use one choice object, or two labels."
+                )
+    return found
+
+
+def _shorten(slices: Slices, shape: torch.Size) -> Slices:
+    """Return () for slices that leave nothing out."""
+    whole = all(range(size)[part] == range(size) for part, size in zip(slices, shape, strict=False))
+    return () if whole else slices
