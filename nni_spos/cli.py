@@ -7,14 +7,16 @@ import dataclasses
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nni_spos._version import __version__
-from nni_spos.constraint import format_cost
+from nni_spos.constraint import format_metric
 from nni_spos.errors import SposError
 from nni_spos.files import write_json
+from nni_spos.latency_table import LatencyWarning
 from nni_spos.path import PathSpace, load_path
 from nni_spos.recipe import load_recipe
 
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="nni")
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        with _warnings_in_a_line():
+            options.run(options)
     except SposError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return 2
@@ -45,6 +48,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Print warnings about latency tables like other messages, without Python's line of code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=LatencyWarning)
+        show = warnings.showwarning
+
+        def show_in_a_line(
+            message: Warning | str, category: type[Warning], *where: Any, **more: Any
+        ) -> None:
+            if issubclass(category, LatencyWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_in_a_line
+        yield
 
 
 def profile(options: argparse.Namespace) -> None:
@@ -69,7 +91,8 @@ def profile(options: argparse.Namespace) -> None:
     print(f"{options.space}, {path_space.size} paths, images of {size}; 1 multiply-add = 1 FLOP")
     for row in ("path", "cheapest", "dearest"):
         for name, cost in content.get(row, {}).items():  # type: ignore[attr-defined]
-            print(f"  {row:<9}{NAMES.get(name, name):<14}{cost:>13,}  ({format_cost(cost)})")
+            shown = format_metric(name, cost)
+            print(f"  {row:<9}{NAMES.get(name, name):<14}{cost:>13,}  ({shown})")
 
 
 def costs(options: argparse.Namespace) -> None:
@@ -213,7 +236,7 @@ def retrain(options: argparse.Namespace) -> None:
     print(f"network: {file}")
     print(f"  path {' '.join(map(str, trained.path.values()))}")
     for name, cost in trained.costs.items():
-        print(f"  {NAMES.get(name, name)} {cost:,} ({format_cost(cost)})")
+        print(f"  {NAMES.get(name, name)} {cost:,} ({format_metric(name, cost)})")
     assert trained.test is not None
     print(
         f"  test: top-1 {trained.test['top1']:.2f} %, top-5 {trained.test['top5']:.2f} %, "

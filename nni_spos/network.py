@@ -39,8 +39,8 @@ class SpaceArguments:
     in_channels: int
     input_size: int
 
-    def build(self) -> ModelSpace:
-        """Build the space in the form for one path."""
+    def build(self, path: Mapping[str, Choice] | None = None) -> ModelSpace:
+        """Build the space in the form for one path, or the network of a path."""
         return build_space(
             self.name,
             self.arguments,
@@ -48,6 +48,7 @@ class SpaceArguments:
             num_classes=self.num_classes,
             in_channels=self.in_channels,
             input_size=self.input_size,
+            path=path,
         )
 
 

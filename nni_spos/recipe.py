@@ -71,7 +71,11 @@ class DataSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How weights are trained, of the supernet or of a retrained path (paper: section 4)."""
+    """How weights are trained, of the supernet or of a retrained path (paper: section 4).
+
+    With channel numbers as choices, `update_scope` says where momentum and weight decay act on a
+    weight of which a path used a part: on that ``slice``, or on the whole ``tensor``.
+    """
 
     epochs: int | None = setting(optional(POSITIVE_INT), None)
     steps: int | None = setting(optional(POSITIVE_INT), None)
@@ -86,6 +90,7 @@ class TrainSettings:
     precision: str = setting(one_of("auto", "32-true", "16-mixed", "bf16-mixed"), "auto")
     seed: int = setting(COUNT, 0)
     keep_checkpoints: int | None = setting(optional(POSITIVE_INT), None)
+    update_scope: str = setting(one_of("slice", "tensor"), "slice")
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -103,13 +108,16 @@ class SupernetSettings(TrainSettings):
     """Training of the supernet: how, and which prior draws the paths.
 
     The ``constrained`` prior draws a bin, then a path in it. Its bins are intervals of one cost,
-    given as such or by the quantiles of the costs of all paths between which they lie.
+    given as such or by the quantiles of the costs of all paths between which they lie. In the
+    first `channel_warmup_steps` steps narrow channel numbers are let in one by one, the widest
+    first, and paths are uniform.
     """
 
     prior: str = setting(one_of("uniform", "constrained"), "uniform")
     prior_bins: tuple[Constraint, ...] = setting(CONSTRAINTS, (), parse_constraints)
     prior_quantiles: tuple[float, ...] = setting(QUANTILES, (), tuple)
     prior_metric: str = setting(TEXT, "flops")
+    channel_warmup_steps: int = setting(COUNT, 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,6 +148,13 @@ class SupernetSettings(TrainSettings):
             "prior_bins": bins,
             "prior_quantiles": [*self.prior_quantiles],
         }
+
+
+@dataclass(frozen=True)
+class RetrainSettings(TrainSettings):
+    """Training of one path: from fresh weights, or from those of the supernet."""
+
+    initial_weights: str = setting(one_of("random", "supernet"), "random")
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,7 @@ class Recipe:
     supernet: SupernetSettings
     evaluation: EvaluationSettings
     search: SearchSettings
-    retrain: TrainSettings
+    retrain: RetrainSettings
     latency: tuple[FilePath, ...] = ()
 
     @property
@@ -227,7 +242,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "supernet": SupernetSettings,
     "evaluation": EvaluationSettings,
     "search": SearchSettings,
-    "retrain": TrainSettings,
+    "retrain": RetrainSettings,
 }
 
 

@@ -8,14 +8,18 @@ from pathlib import Path as FilePath
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
 
+from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.experiment.costs import load_latencies
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form
-from nni_spos.supernet.building import build_recipe_space
+from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
+from nni_spos.supernet.checkpoint import load_supernet, restore_supernet
 from nni_spos.supernet.evaluation import score
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.training import Start, build_evaluator, exclusive, prepare_start, training_session
@@ -27,7 +31,10 @@ def retrain(
     file: FilePath | None = None,
     start: Start | FilePath = Start.NEW,
 ) -> TrainedNetwork:
-    """Train a path with fresh weights and affine BatchNorm, then score the test split.
+    """Train a path, with affine BatchNorm, then score the test split.
+
+    Weights are fresh, or with ``initial_weights: supernet`` those that the path has in the
+    supernet.
 
     The search-validation images stay held out, so that their figure (in the search) and the test
     figure are both of images that the weights never saw.
@@ -35,7 +42,8 @@ def retrain(
     Parameters
     ----------
     recipe
-        Its sections space, data and retrain are used.
+        Its sections space, data and retrain are used, and its latency tables: the network's costs
+        are those of the path in every table.
     path
         Label to choice.
     file
@@ -46,26 +54,34 @@ def retrain(
         Whether to begin or to go on, or a checkpoint to go on from. Going on with a finished
         training does what is missing: the test figure, if the images were not there.
 
+    Warns
+    -----
+    LatencyWarning
+        A latency table was measured under other conditions.
+
     Raises
     ------
     PathError
         The path is not one of the recipe's space.
     CheckpointError
-        There is such a network already, nothing to resume, a checkpoint of other settings, or
-        another process that trains.
+        There is such a network already, nothing to resume, a checkpoint of other settings,
+        another process that trains, or no supernet to begin with.
+    CostError
+        A latency table is missing, damaged or of another space.
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
     file = file or recipe.retrained
     folder = file.with_suffix("")
-    space = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed)
+    space = build_recipe_space(recipe, Form.SUBNET)
     path = PathSpace.from_model_space(space).validate(path)
     data = open_data(recipe.data)
+    costs = _costs(recipe, space, data)  # a wrong table is refused before the training
     with exclusive(folder, timeout=0):
         if start is Start.RESUME and file.exists():
             trained = load_network(file, space)
         else:
-            trained = _train(recipe, path, data, space, file, start)
+            trained = _train(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing
         if trained.test is None:
             trained = _score_test_split(trained, data, recipe.evaluation.batch_size)
@@ -77,11 +93,13 @@ def _train(
     recipe: Recipe,
     path: Path,
     data: ImageData,
-    space: ModelSpace,
+    costs: Costs,
     file: FilePath,
     start: Start | FilePath,
 ) -> TrainedNetwork:
-    network = extract_subnet(space, path)
+    network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
+    if recipe.retrain.initial_weights == "supernet":
+        _inherit_weights(network, recipe, path)
     folder = file.with_suffix("")
     evaluator = build_evaluator(
         recipe.retrain,
@@ -98,11 +116,10 @@ def _train(
     with training_session():
         evaluator.evaluate(network)
     spec = data.spec
-    tables = build_costs(space, spec.input_shape)
     return TrainedNetwork(
         network=network.eval(),
         path=path,
-        costs={name: table.price(path) for name, table in tables.items()},
+        costs={name: table.price(path) for name, table in costs.items()},
         settings=recipe.retrain.deciding(),
         preprocessing=data.preprocessing,
         space=SpaceArguments(
@@ -113,6 +130,19 @@ def _train(
             spec.image_size,
         ),
     )
+
+
+def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path) -> None:
+    """Begin with the supernet's weights for a path; BatchNorm's, which it lacks, stay new."""
+    supernet = build_recipe_supernet(recipe)
+    restore_supernet(supernet, load_supernet(recipe.checkpoint))
+    network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
+
+
+def _costs(recipe: Recipe, space: ModelSpace, data: ImageData) -> Costs:
+    tables = build_costs(space, data.spec.input_shape)
+    path_space = PathSpace.from_model_space(space)
+    return {**tables, **load_latencies(recipe, path_space, tables["flops"])}
 
 
 def _score_test_split(trained: TrainedNetwork, data: ImageData, batch_size: int) -> TrainedNetwork:

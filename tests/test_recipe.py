@@ -136,14 +136,16 @@ def test_a_recipe_is_frozen(load):
         ({"supernet": {"epochs": None}}, "supernet: give either 'epochs' or 'steps'."),
         ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
          "batch_size, learning_rate, momentum, weight_decay, label_smoothing, warmup_steps, "
-         "gradient_clip, channels_last, precision, seed, keep_checkpoints."),
+         "gradient_clip, channels_last, precision, seed, keep_checkpoints, update_scope, "
+         "initial_weights."),
         ({"retrain": {"learning_rate": float("inf")}}, "retrain.learning_rate: got inf; must be a "
          "number >= 0."),
         ({"search": {"constraints": "flops <= 330M"}}, "search.constraints: got 'flops <= 330M'; "
          "must be a list such as ['flops <= 330M']."),
         ({"search": {"constraints": ["flops = 1"]}}, "search.constraints: 'flops = 1' is not a "
          "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
-         "where a number may end in k, M or G (thousand, million, billion), e.g. 'flops <= 330M'."),
+         "where a number may end in k, M or G (thousand, million, billion) or in Ki, Mi or Gi "
+         "(2^10, 2^20, 2^30), e.g. 'flops <= 330M'."),
         ({"latency": "cpu.json"}, "latency: must be a list of files such as [latency_cpu.json], "
          "got 'cpu.json'."),
         ({"latency": [5]}, "latency: must be a list of files such as [latency_cpu.json], got [5]."),

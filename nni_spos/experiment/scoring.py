@@ -14,9 +14,8 @@ from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
 from nni_spos.recipe import EvaluationSettings, Recipe
-from nni_spos.spaces import Form
 from nni_spos.supernet import evaluate_path, load_supernet, restore_supernet
-from nni_spos.supernet.building import build_recipe_space
+from nni_spos.supernet.building import build_recipe_supernet
 
 
 class PathScorer:
@@ -66,7 +65,7 @@ def open_scorer(recipe: Recipe) -> PathScorer:
     """
     checkpoint = load_supernet(recipe.checkpoint)
     data = open_data(recipe.data)
-    supernet = build_recipe_space(recipe, Form.SUPERNET)
+    supernet = build_recipe_supernet(recipe)
     try:
         check_preprocessing(checkpoint.preprocessing, data.preprocessing)
         restore_supernet(supernet, checkpoint)

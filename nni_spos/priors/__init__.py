@@ -9,6 +9,7 @@ from nni_spos.priors.constrained import (
 )
 from nni_spos.priors.filtered import FilteredPrior
 from nni_spos.priors.uniform import UniformPrior
+from nni_spos.priors.warmup import WarmUpPrior
 
 __all__ = [
     "SPOS_BINS",
@@ -16,6 +17,7 @@ __all__ = [
     "FilteredPrior",
     "Prior",
     "UniformPrior",
+    "WarmUpPrior",
     "cost_histogram",
     "quantile_bins",
 ]

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.cost_table import Costs, CostTable, Factor
 from nni_spos.errors import CostError
+from nni_spos.mutables import share_weights
+from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import PathSpace
+from nni_spos.profilers.bits import count_bitops
 from nni_spos.profilers.macs import count_macs
-from nni_spos.profilers.parameters import parameter_counts
+from nni_spos.profilers.parameters import count_parameters
 from nni_spos.profilers.trace import Condition, Trace, trace_space
 
 
 def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
-    """Build the tables of every analytic metric: ``flops`` and ``params``.
+    """Build the tables of every analytic metric: ``flops`` and ``params``, and those of bits.
 
     Parameters
     ----------
@@ -30,24 +35,40 @@ def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
     Returns
     -------
     Tables by metric: ``flops`` are multiply-adds of convolutions and linear layers for one
-    image (one multiply-add = 1 FLOP), ``params`` numbers of parameters.
+    image (one multiply-add = 1 FLOP), ``params`` numbers of parameters. A space with quantized
+    layers also has ``bitops`` (see `count_bitops`) and ``size_bytes`` (of all parameters at
+    their bit widths).
 
     Raises
     ------
     CostError
-        A layer has no formula, or computes outside of layers what would go uncounted.
+        A layer has no formula, computes outside of layers what would go uncounted, or costs
+        what choices elsewhere decide.
     """
     path_space = PathSpace.from_model_space(space)
     trace = trace_space(space, input_shape)
     macs = [
-        (call.condition, count_macs(call.module, call.input_shape, call.output_shape, call.name))
+        (call, count_macs(call.module, call.input_shape, call.output_shape, call.name))
         for call in trace.calls
     ]
-    _check_complete(trace, sum(cost for _, cost in macs))
-    return {
-        "flops": tabulate("flops", path_space, macs),
-        "params": tabulate("params", path_space, parameter_counts(space)),
+    for call, cost in macs:
+        if call.varies and cost:
+            raise CostError(
+                f"layer '{call.name}' ({type(call.module).__name__}): its multiply-adds depend on "
+                "choices elsewhere. Make the numbers that it depends on choices of its own, with "
+                "the classes of nni_spos.mutables."
+            )
+    _check_complete(trace, sum(cost for call, cost in macs if call.was_run))
+    with torch.device("meta"):
+        parameters = list(count_parameters(share_weights(copy.deepcopy(space).to("meta"))))
+    costs = {
+        "flops": [(call.condition, cost) for call, cost in macs],
+        "params": [(item.condition, item.number) for item in parameters],
     }
+    if any(isinstance(call.module, Quantized) for call in trace.calls):
+        costs["bitops"] = [(x.condition, count_bitops(x.module, cost)) for x, cost in macs]
+        costs["size_bytes"] = [(item.condition, item.size_bytes) for item in parameters]
+    return {metric: tabulate(metric, path_space, items) for metric, items in costs.items()}
 
 
 def tabulate(metric: str, space: PathSpace, costs: Iterable[tuple[Condition, int]]) -> CostTable:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,19 @@ from typing import Any
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos.errors import CostError
+from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
 from nni_spos.path import Choice
 
 Condition = tuple[tuple[str, Choice], ...]
-"""Label and choice of every choice unit that a layer lies in, outermost first."""
+"""Label and choice of every choice unit that a layer lies in, outermost first, and of the choices
+that its arguments depend on."""
+Shape = tuple[int, ...]
+Assignment = dict[str, Choice]
+"""Choices of the labels that arguments of layers depend on."""
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,24 @@ class LayerCall:
     name
         Dotted name in the model space.
     module
-        The layer, on the meta device.
+        The layer, on the meta device; of a layer whose arguments are choices, its form for some.
     input_shape, output_shape
         Of the first tensor given and returned, with the batch dimension (1); () without one.
     condition
         When the layer is part of a path.
+    was_run
+        Whether this form of the layer was among what PyTorch counted.
+    varies
+        Whether the shapes are others where other choices are made elsewhere.
     """
 
     name: str
     module: nn.Module
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_shape: Shape
+    output_shape: Shape
     condition: Condition
+    was_run: bool = True
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,8 @@ def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
     space
         A model space, mutated to a supernet or not.
     problem
-        What other mutables are, for the message.
+        What other mutables are, for the message; layers that share weights among the choices of
+        their arguments are none.
 
     Raises
     ------
@@ -116,6 +130,8 @@ def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
     for name, module in space.named_modules():
         if isinstance(module, LayerChoice):
             units.append(module)
+        elif isinstance(module, SlicedOperation):
+            continue
         elif isinstance(module, MutableModule) and module.mutables:
             raise CostError(f"'{name or 'space'}' ({type(module).__name__}): {problem}")
     return units
@@ -134,18 +150,63 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     Raises
     ------
     CostError
-        A module's choices cannot be traced, candidates of a unit differ in their output, or the
-        images do not fit the network.
+        A module's choices cannot be traced, candidates of a unit differ in their output, the
+        size of a layer's input depends on choices that are not its own, or the images do not fit
+        the network.
     """
-    space = copy.deepcopy(space).to("meta").eval()
+    with torch.device("meta"):
+        space = share_weights(copy.deepcopy(space).to("meta")).eval()
     tracer = _Tracer()
     units = layer_choices(space, "its costs cannot be traced yet.")
     for unit in units:
         unit.forward = functools.partial(tracer.run_choices, unit)
     for name, module in space.named_modules():
-        if module not in units and not any(True for _ in module.children()):
+        if isinstance(module, _BatchNorm):
+            module.forward = functools.partial(_keep, module)
+        is_layer = isinstance(module, SlicedOperation) or not any(True for _ in module.children())
+        if is_layer and module not in units:
             hook = functools.partial(tracer.record, name)
             module.register_forward_hook(hook, with_kwargs=True)
+    operations = dict(sliced_operations(space))
+    assignments = _assignments(operations.values())
+    runs, counts = zip(
+        *(_run(space, tracer, operations.values(), x, input_shape) for x in assignments),
+        strict=True,
+    )
+    if len({tuple(call.name for call in run) for run in runs}) > 1:
+        raise CostError("the space calls other layers for other choices, which cannot be counted.")
+    calls: list[LayerCall] = []
+    for observed in zip(*runs, strict=True):
+        operation = operations.get(observed[0].name)
+        if operation is None:
+            shapes = {(call.input_shape, call.output_shape) for call in observed}
+            calls.append(dataclasses.replace(observed[0], varies=len(shapes) > 1))
+        else:
+            calls += _expand(operation, observed, assignments)
+    return Trace(tuple(calls), counts[0])
+
+
+def _keep(norm: _BatchNorm, x: Tensor) -> Tensor:
+    """Stands in for the forward of a BatchNorm, whose own takes milliseconds without data."""
+    channels = norm.num_features
+    if isinstance(norm, SlicedOperation):
+        channels = norm.part.arguments["num_features"]
+    if x.shape[1] != channels:
+        raise RuntimeError(f"a BatchNorm of {channels} channels got {x.shape[1]}")
+    return x
+
+
+def _run(
+    space: ModelSpace,
+    tracer: _Tracer,
+    operations: Iterable[SlicedOperation],
+    assignment: Assignment,
+    input_shape: Sequence[int],
+) -> tuple[list[LayerCall], int]:
+    """Return the calls for one assignment, and how many multiply-adds PyTorch counted."""
+    tracer.calls = []
+    for operation in operations:
+        operation.resample(assignment)
     image = torch.empty(1, *input_shape, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         try:
@@ -154,4 +215,67 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
             raise CostError(
                 f"images of shape {tuple(input_shape)} do not fit the space ({problem})."
             ) from None
-    return Trace(tuple(tracer.calls), counter.get_total_flops() // 2)
+    return tracer.calls, counter.get_total_flops() // 2
+
+
+def _assignments(operations: Iterable[SlicedOperation]) -> list[Assignment]:
+    """Return a few assignments in which every label with several choices makes two of them."""
+    choices: dict[str, list[Choice]] = {}
+    for operation in operations:
+        for sample in operation.samples():
+            for label, choice in sample.items():
+                if choice not in choices.setdefault(label, []):
+                    choices[label].append(choice)
+    patterns: list[Callable[[int], int]] = [
+        lambda _: -1,
+        lambda _: 0,
+        lambda position: -(position % 2),
+        lambda position: -(position // 2 % 2),
+    ]
+    made = [
+        {label: values[pattern(i)] for i, (label, values) in enumerate(choices.items())}
+        for pattern in patterns
+    ]
+    return [x for i, x in enumerate(made) if x not in made[:i]]
+
+
+def _expand(
+    operation: SlicedOperation, observed: Sequence[LayerCall], assignments: Sequence[Assignment]
+) -> Iterator[LayerCall]:
+    """Yield a call for every combination of a layer's choices, from its calls for a few.
+
+    Raises
+    ------
+    CostError
+        The shapes that follow from one call are not those of the others.
+    """
+    base = observed[0]
+    samples = [{x: assignment[x] for x in operation.labels} for assignment in assignments]
+    for sample in operation.samples():
+        condition = dict(base.condition)
+        if any(condition.get(label, choice) != choice for label, choice in sample.items()):
+            continue  # a unit further out that has the same label decided otherwise
+        layer = operation.build_plain(sample, "meta")
+        input_shape = operation.resize(base.input_shape, sample)
+        output_shape = input_shape
+        if not isinstance(layer, _BatchNorm):
+            output_shape = tuple(layer(torch.empty(input_shape, device="meta")).shape)
+        for call, other in zip(observed, samples, strict=True):
+            if other == sample and (call.input_shape, call.output_shape) != (
+                input_shape,
+                output_shape,
+            ):
+                raise CostError(
+                    f"layer '{base.name}': the size of its input, {call.input_shape} or "
+                    f"{input_shape}, depends on choices other than its own "
+                    f"({', '.join(operation.labels) or 'it has none'}), so that it cannot be "
+                    "counted by choice."
+                )
+        yield LayerCall(
+            base.name,
+            layer,
+            input_shape,
+            output_shape,
+            tuple((condition | sample).items()),
+            was_run=sample == samples[0],
+        )

@@ -2,20 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import model_context
 
-from nni_spos.errors import RecipeError, nearest
-from nni_spos.spaces.shufflenet import ShuffleNetV2Space
+from nni_spos.errors import QuantizationError, RecipeError, SpaceError, nearest
+from nni_spos.mutables import SCALES
+from nni_spos.path import Choice
+from nni_spos.spaces.resnet import ResNetSpace
+from nni_spos.spaces.shufflenet import SMALL, ShuffleNetV2Space
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A space with other defaults.
+
+    Parameters
+    ----------
+    space
+        Its class.
+    defaults
+        Keyword arguments that are used unless others are given.
+    """
+
+    space: type[ModelSpace]
+    defaults: Mapping[str, Any]
+
+    def __call__(self, **arguments: Any) -> ModelSpace:
+        return self.space(**{**self.defaults, **arguments})
+
+
+_CHANNELS: dict[str, Any] = {"channel_scales": SCALES}
 
 SPACES: dict[str, Callable[..., ModelSpace]] = {
     "shufflenet": ShuffleNetV2Space,
     "shufflenet_small": ShuffleNetV2Space.small,
+    "shufflenet_channels": Preset(ShuffleNetV2Space, {**_CHANNELS, "blocks": "k3"}),
+    "shufflenet_channels_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS, "blocks": "k3"}),
+    "shufflenet_joint": Preset(ShuffleNetV2Space, _CHANNELS),
+    "shufflenet_joint_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS}),
+    "resnet18": ResNetSpace,
+    "resnet34": Preset(ResNetSpace, {"stage_repeats": (3, 4, 6, 3)}),
+    "resnet_small": ResNetSpace.small,
 }
 """Spaces by the name that recipes and the command line use."""
 
@@ -37,8 +72,9 @@ def build_space(
     num_classes: int | None = None,
     in_channels: int | None = None,
     input_size: int | None = None,
+    path: Mapping[str, Choice] | None = None,
 ) -> ModelSpace:
-    """Build a space by name.
+    """Build a space by name, or the network of one of its paths.
 
     Parameters
     ----------
@@ -51,6 +87,9 @@ def build_space(
         Gives ``affine`` to a class that has the parameter, unless `arguments` do.
     num_classes, in_channels, input_size
         Of the data; given to a class that has the parameter, unless `arguments` do.
+    path
+        Label to choice: build the network of this path, which the space has, with the weights
+        that its constructor draws for it.
 
     Raises
     ------
@@ -81,8 +120,9 @@ def build_space(
             f"Arguments: {', '.join(known)}."
         )
     try:
-        space = factory(**{**given, **arguments})
-    except (TypeError, ValueError) as problem:
+        with model_context(dict(path)) if path is not None else contextlib.nullcontext():
+            space = factory(**{**given, **arguments})
+    except (TypeError, ValueError, SpaceError, QuantizationError) as problem:
         raise RecipeError(f"space {name}: {problem}") from None
     if not isinstance(space, ModelSpace):
         raise RecipeError(f"space {name}: is a {type(space).__name__}, not an NNI ModelSpace.")
@@ -99,8 +139,8 @@ def default_input_shape(space: ModelSpace) -> tuple[int, int, int]:
 
 
 def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:
-    """Where the parameters are declared: `small` passes everything on to its class."""
-    owner = getattr(factory, "__self__", factory)
+    """Where the parameters are declared: `small` and presets pass everything on to a class."""
+    owner = factory.space if isinstance(factory, Preset) else getattr(factory, "__self__", factory)
     if not inspect.isclass(owner):
         return factory
     # NNI replaces the constructor of a ModelSpace by one of (*args, **kwargs) and keeps the

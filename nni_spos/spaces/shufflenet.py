@@ -11,25 +11,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from nni.mutable import MutableExpression
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import current_model
 from torch import Tensor, nn
+
+from nni_spos.mutables import Channels, MutableBatchNorm2d, MutableConv2d, channel_choice
 
 BLOCKS = {"k3": ("pdp", 3), "k5": ("pdp", 5), "k7": ("pdp", 7), "xcep": ("dpdpdp", 3)}
 """Choice to the order of its point-wise (p) and depth-wise (d) convolutions, and kernel size."""
 
 
 def _conv_bn(
-    in_channels: int,
-    out_channels: int,
+    in_channels: Channels,
+    out_channels: Channels,
     kernel_size: int = 1,
     stride: int = 1,
-    groups: int = 1,
+    groups: Channels = 1,
     *,
     affine: bool,
     relu: bool = True,
 ) -> list[nn.Module]:
-    conv = nn.Conv2d(
+    is_choice = any(isinstance(x, MutableExpression) for x in (in_channels, out_channels))
+    conv = (MutableConv2d if is_choice else nn.Conv2d)(
         in_channels,
         out_channels,
         kernel_size,
@@ -38,7 +42,8 @@ def _conv_bn(
         groups=groups,
         bias=False,
     )
-    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out_channels, affine=affine)]
+    norm = MutableBatchNorm2d if isinstance(out_channels, MutableExpression) else nn.BatchNorm2d
+    layers: list[nn.Module] = [conv, norm(out_channels, affine=affine)]
     return [*layers, nn.ReLU(inplace=True)] if relu else layers
 
 
@@ -67,6 +72,8 @@ class ShuffleUnit(nn.Module):
     ----------
     in_channels, out_channels
         Channels of the unit as a whole.
+    mid_channels
+        Channels between the first and the last convolution of the main branch; may be a choice.
     choice
         Key of `BLOCKS`.
     stride
@@ -80,14 +87,21 @@ class ShuffleUnit(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, choice: str, stride: int, *, affine: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        mid_channels: Channels,
+        choice: str,
+        stride: int,
+        *,
+        affine: bool,
     ):
         super().__init__()
         self.stride = stride
         sequence, kernel_size = BLOCKS[choice]
         kept = in_channels // 2 if stride == 1 else in_channels
         self.branch_main = nn.Sequential(
-            *self._main(kept, out_channels // 2, out_channels - kept, sequence, kernel_size, affine)
+            *self._main(kept, mid_channels, out_channels - kept, sequence, kernel_size, affine)
         )
         projection = (
             _conv_bn(kept, kept, kernel_size, 2, kept, affine=affine, relu=False)
@@ -98,7 +112,13 @@ class ShuffleUnit(nn.Module):
         self.branch_proj = nn.Sequential(*projection)
 
     def _main(
-        self, channels: int, mid: int, out: int, sequence: str, kernel_size: int, affine: bool
+        self,
+        channels: Channels,
+        mid: Channels,
+        out: int,
+        sequence: str,
+        kernel_size: int,
+        affine: bool,
     ) -> list[nn.Module]:
         layers: list[nn.Module] = []
         stride = self.stride
@@ -122,12 +142,13 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV2Space(ModelSpace):
-    """Choose one of four ShuffleNetV2 blocks in every unit.
+    """Choose one of four ShuffleNetV2 blocks in every unit, its number of channels, or both.
 
     Units are labelled ``layer_1``, ``layer_2``, ...; their choices are ``k3``, ``k5``, ``k7``
     (kernel size of the depth-wise convolution) and ``xcep`` (three depth-wise 3x3 convolutions).
-    The defaults are the paper's space of 20 units for 224-pixel images; `small` is a form of
-    the same class for images of 16 to 64 pixels.
+    With `channel_scales` the channels inside of unit i are the choice ``channels_i``, the same
+    for all its blocks. The defaults are the paper's block space of 20 units for 224-pixel images;
+    `small` is a form of the same class for images of 16 to 64 pixels.
 
     Parameters
     ----------
@@ -145,6 +166,13 @@ class ShuffleNetV2Space(ModelSpace):
         Outputs of the last 1x1 convolution.
     dropout
         Probability before the classifier.
+    blocks
+        The block of every unit, or of all alike; by default they are choices.
+    channel_scales
+        Choices for the channels inside of each unit, as multiples of half its output channels,
+        rounded down; the paper's are `nni_spos.mutables.SCALES`. By default there are no choices.
+    channels_multiple_of
+        Round the scaled channels to multiples of this number instead.
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
         the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
@@ -152,8 +180,10 @@ class ShuffleNetV2Space(ModelSpace):
     Raises
     ------
     ValueError
-        A number below 1, stages that do not fit each other, odd channel numbers, or images too
-        small for them.
+        A number below 1, stages that do not fit each other, odd channel numbers, images too
+        small for them, unknown blocks or nothing to choose.
+    SpaceError
+        A scale that leaves no channels.
 
     References
     ----------
@@ -171,6 +201,9 @@ class ShuffleNetV2Space(ModelSpace):
         stage_channels: Sequence[int] = (64, 160, 320, 640),
         last_channels: int = 1024,
         dropout: float = 0.1,
+        blocks: str | Sequence[str] | None = None,
+        channel_scales: Sequence[float] | None = None,
+        channels_multiple_of: int = 1,
         affine: bool | None = None,
     ):
         super().__init__()
@@ -182,6 +215,9 @@ class ShuffleNetV2Space(ModelSpace):
             last_channels=last_channels,
         )
         self._check(input_size, stem_channels, stem_stride, stage_repeats, stage_channels)
+        fixed_blocks = _fixed_blocks(blocks, sum(stage_repeats))
+        if fixed_blocks and not channel_scales:
+            raise ValueError("blocks are given and channel_scales are not: nothing to choose.")
         if affine is None:
             affine = current_model() is not None
         self.num_classes = num_classes
@@ -196,18 +232,28 @@ class ShuffleNetV2Space(ModelSpace):
         for repeats, width in zip(stage_repeats, stage_channels, strict=True):
             for position in range(repeats):
                 stride = 2 if position == 0 else 1
-                blocks = {
-                    choice: ShuffleUnit(channels, width, choice, stride, affine=affine)
-                    for choice in BLOCKS
+                number = len(units) + 1
+                mid: Channels = width // 2
+                if channel_scales:
+                    mid = channel_choice(
+                        f"channels_{number}", width // 2, channel_scales, channels_multiple_of
+                    )
+                candidates = {
+                    choice: ShuffleUnit(channels, width, mid, choice, stride, affine=affine)
+                    for choice in (fixed_blocks[number - 1 : number] or BLOCKS)
                 }
-                units.append(LayerChoice(blocks, label=f"layer_{len(units) + 1}"))
+                units.append(
+                    candidates[fixed_blocks[number - 1]]
+                    if fixed_blocks
+                    else LayerChoice(candidates, label=f"layer_{number}")
+                )
                 channels = width
         self.features = nn.Sequential(*units)
         self.conv_last = nn.Sequential(*_conv_bn(channels, last_channels, affine=affine))
         self.globalpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Sequential(nn.Linear(last_channels, num_classes, bias=False))
-        self._initialise()
+        self.init_weights()
 
     @classmethod
     def small(cls, **arguments: Any) -> ShuffleNetV2Space:
@@ -218,7 +264,7 @@ class ShuffleNetV2Space(ModelSpace):
         x = self.conv_last(self.features(self.first_conv(x)))
         return self.classifier(self.dropout(self.globalpool(x).flatten(1)))
 
-    def _initialise(self) -> None:
+    def init_weights(self) -> None:
         """Draw the initial weights as the authors' released code does."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Conv2d):
@@ -253,6 +299,19 @@ class ShuffleNetV2Space(ModelSpace):
         least = stem_stride * 2 ** len(repeats)
         if input_size < least:
             raise ValueError(f"input_size must be at least {least} pixels, got {input_size}.")
+
+
+def _fixed_blocks(blocks: str | Sequence[str] | None, num_units: int) -> list[str]:
+    """Return a block for every unit, or none if they are choices. Raises ValueError."""
+    if blocks is None:
+        return []
+    given = [blocks] * num_units if isinstance(blocks, str) else list(blocks)
+    unknown = [block for block in given if block not in BLOCKS]
+    if unknown:
+        raise ValueError(f"blocks: {unknown[0]!r} is unknown. Blocks: {', '.join(BLOCKS)}.")
+    if len(given) != num_units:
+        raise ValueError(f"blocks: {len(given)} are given for {num_units} units.")
+    return given
 
 
 def _check_positive(**numbers: int) -> None:

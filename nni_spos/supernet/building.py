@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
+
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import dataset_spec
-from nni_spos.path import PathSpace
+from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form, build_space
+from nni_spos.supernet.strategy import SinglePathOneShot
 
 
-def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> ModelSpace:
-    """Build the model space that a recipe names.
+def build_recipe_supernet(recipe: Recipe, seed: int | None = None) -> ModelSpace:
+    """Build the supernet of a recipe: its space, with the weights that paths share.
+
+    The parameters and errors are those of `build_recipe_space`.
+    """
+    with _seeded(seed):
+        return SinglePathOneShot().mutate_model(build_recipe_space(recipe, Form.SUPERNET))
+
+
+def build_recipe_space(
+    recipe: Recipe,
+    form: Form,
+    seed: int | None = None,
+    path: Mapping[str, Choice] | None = None,
+) -> ModelSpace:
+    """Build the model space that a recipe names, or the network of one of its paths.
 
     Parameters
     ----------
@@ -25,6 +43,8 @@ def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> M
     seed
         Of the initial weights; PyTorch's generator is afterwards as it was. None: draw them from
         that generator.
+    path
+        Label to choice: build this path's network only. Its labels are not checked.
 
     Raises
     ------
@@ -32,9 +52,7 @@ def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> M
         See `nni_spos.spaces.build_space` and `nni_spos.data.dataset_spec`.
     """
     spec = dataset_spec(recipe.data)
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with _seeded(seed):
         return build_space(
             recipe.space.name,
             recipe.space.arguments,
@@ -42,6 +60,7 @@ def build_recipe_space(recipe: Recipe, form: Form, seed: int | None = None) -> M
             num_classes=spec.num_classes,
             in_channels=spec.channels,
             input_size=spec.image_size,
+            path=path,
         )
 
 
@@ -54,3 +73,11 @@ def build_recipe_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     model = build_recipe_space(recipe, Form.SUBNET)
     costs = build_costs(model, spec.input_shape)
     return PathSpace.from_model_space(model), costs
+
+
+@contextlib.contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

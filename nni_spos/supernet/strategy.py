@@ -9,12 +9,14 @@ from typing import Any
 import nni.nas.strategy  # noqa: F401
 from nni.mutable import Sample
 from nni.nas.evaluator.pytorch import LightningModule
+from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
-from nni.nas.oneshot.pytorch.strategy import RandomOneShot
+from nni.nas.oneshot.pytorch.strategy import RandomOneShot, is_supernet
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.errors import RecipeError
+from nni_spos.mutables import mutation_hooks, sliced_operations
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
 
@@ -61,7 +63,8 @@ class SinglePathOneShot(RandomOneShot):
     """Train a supernet by sampling a single path per step from a prior.
 
     Use it like NNI's ``RandomOneShot``:
-    ``NasExperiment(space, evaluator, SinglePathOneShot(prior)).run()``.
+    ``NasExperiment(space, evaluator, SinglePathOneShot(prior)).run()``. It knows the choice units
+    of `nni_spos.mutables`.
 
     Parameters
     ----------
@@ -79,6 +82,23 @@ class SinglePathOneShot(RandomOneShot):
     def __init__(self, prior: Prior | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.prior = prior
+
+    def default_mutation_hooks(self) -> list[Any]:
+        return [*mutation_hooks(), *super().default_mutation_hooks()]
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        """Make a model space a supernet, in place; one that is a supernet stays as it is.
+
+        Layers whose arguments are choices are replaced by larger ones with new weights. So a
+        space that draws its initial weights itself defines ``init_weights()``, which is called
+        again then.
+        """
+        if is_supernet(model):
+            return model
+        super().mutate_model(model)
+        if hasattr(model, "init_weights") and any(sliced_operations(model)):
+            model.init_weights()
+        return model
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SinglePathModule:
         """Wrap the evaluator's module. Raises RecipeError for the prior of another space."""

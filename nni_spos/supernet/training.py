@@ -10,11 +10,11 @@ from nni.nas.space import RawFormatModelSpace
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import ConstraintError, nearest
+from nni_spos.mutables import channel_labels
 from nni_spos.path import PathSpace
-from nni_spos.priors import ConstrainedPrior, UniformPrior, quantile_bins
+from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, WarmUpPrior, quantile_bins
 from nni_spos.recipe import Recipe, SupernetSettings
-from nni_spos.spaces import Form
-from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
+from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import save_supernet
 from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
@@ -95,9 +95,11 @@ def build_prior(
 
 def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
     settings = recipe.supernet
-    supernet = build_recipe_space(recipe, Form.SUPERNET, settings.seed)
+    supernet = build_recipe_supernet(recipe, settings.seed)
     space, costs = build_recipe_costs(recipe)
-    prior = build_prior(settings, space, costs)
+    prior: Prior = build_prior(settings, space, costs)
+    if settings.channel_warmup_steps:
+        prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
     evaluator = build_evaluator(
         settings,
         data,

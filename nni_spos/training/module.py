@@ -10,7 +10,9 @@ from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
+from nni_spos.training.optimizer import SlicedSGD
 
 
 class ImageClassification(LightningModule):
@@ -18,7 +20,8 @@ class ImageClassification(LightningModule):
 
     NNI gives it the network; in `SinglePathOneShot` that is the supernet with one path active.
     A weight that the step did not use has no gradient, so that neither momentum nor weight decay
-    touch it.
+    touch it; nor do they touch what a narrower path left out of a weight, unless
+    ``update_scope: tensor`` says so.
 
     Parameters
     ----------
@@ -55,19 +58,7 @@ class ImageClassification(LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict[str, Any]:
-        # Decaying the weights and biases of BatchNorm only hurts; a supernet's has none.
-        groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            groups[parameter.dim() > 1].append(parameter)
-        optimizer = torch.optim.SGD(
-            [
-                {"params": parameters, "weight_decay": self.settings.weight_decay * is_decayed}
-                for is_decayed, parameters in groups.items()
-                if parameters
-            ],
-            lr=self.settings.learning_rate,
-            momentum=self.settings.momentum,
-        )
+        optimizer = self._build_sgd()
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = linear_decay(num_steps, self.settings.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
@@ -75,6 +66,24 @@ class ImageClassification(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _build_sgd(self) -> torch.optim.SGD:
+        # Decaying the weights and biases of BatchNorm, and clipping values, only hurts.
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in self.parameters():
+            groups[parameter.dim() > 1].append(parameter)
+        parameters = [
+            {"params": parameters, "weight_decay": self.settings.weight_decay * is_decayed}
+            for is_decayed, parameters in groups.items()
+            if parameters
+        ]
+        options: dict[str, Any] = {
+            "lr": self.settings.learning_rate,
+            "momentum": self.settings.momentum,
+        }
+        if self.settings.update_scope == "slice" and any(sliced_operations(self.model)):
+            return SlicedSGD(parameters, **options, slices=ActiveSlices(self.model))
+        return torch.optim.SGD(parameters, **options)
 
 
 def linear_decay(num_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:

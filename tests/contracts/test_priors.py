@@ -5,7 +5,7 @@ import pytest
 
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.path import PathSpace
-from nni_spos.priors import ConstrainedPrior, FilteredPrior, Prior, UniformPrior
+from nni_spos.priors import ConstrainedPrior, FilteredPrior, Prior, UniformPrior, WarmUpPrior
 
 SPACE = PathSpace({"layer": ["k3", "k5"], "width": [16, 32, 64], "bits": [2, 4]})
 
@@ -38,6 +38,11 @@ PRIORS = {
     "filtered": (
         lambda seed: FilteredPrior(UniformPrior(SPACE, seed), lambda path: path["layer"] == "k3"),
         np.where(np.arange(12) < 6, 1 / 6, 0),
+    ),
+    # Short enough that the distribution is the one after it.
+    "warm-up": (
+        lambda seed: WarmUpPrior(ConstrainedPrior(SPACE, COST, BINS, seed), ["width"], steps=2),
+        CONSTRAINED,
     ),
 }
 
