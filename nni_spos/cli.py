@@ -98,10 +98,10 @@ def profile(options: argparse.Namespace) -> None:
 def costs(options: argparse.Namespace) -> None:
     """Build the cost tables of a recipe and keep them in its output folder."""
     from nni_spos.experiment.costs import save_costs
-    from nni_spos.supernet.building import build_recipe_costs
+    from nni_spos.supernet.building import build_analytic_costs
 
     recipe = load_recipe(options.recipe)
-    save_costs(recipe, *build_recipe_costs(recipe))
+    save_costs(recipe, *build_analytic_costs(recipe))
     print(recipe.output / "costs.json")
 
 
@@ -187,7 +187,8 @@ def search(options: argparse.Namespace) -> None:
     """Search in this process."""
     from nni_spos.experiment.local_search import run_search
 
-    _print_results(run_search(load_recipe(options.recipe)), options)
+    recipe = load_recipe(options.recipe)
+    _print_results(run_search(recipe, cached=not options.no_cache), options)
 
 
 def start(options: argparse.Namespace) -> None:
@@ -297,6 +298,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("search", help="search in this process, without NNI's manager")
     command.add_argument("recipe")
+    command.add_argument(
+        "--no-cache", action="store_true", help="score paths again that earlier searches scored"
+    )
     _add_result_options(command)
     command.set_defaults(run=search)
 

@@ -227,10 +227,15 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         Raises
         ------
         PathError
-            A mutable is not a plain choice among values, e.g. an ``InputChoice``.
+            A mutable is not a plain choice among values, e.g. an ``InputChoice``, or a label has
+            different choices in different places.
         """
         choices = {}
-        for label, mutable in model_space.simplify().items():
+        try:
+            mutables = model_space.simplify()
+        except ValueError as problem:
+            raise PathError(_conflict(model_space) or f"{problem}.") from None
+        for label, mutable in mutables.items():
             if not hasattr(mutable, "values") or hasattr(mutable, "n_chosen"):
                 raise PathError(
                     f"label '{label}' is a {type(mutable).__name__}; only single choices among "
@@ -257,6 +262,26 @@ def load_path(file: str | os.PathLike[str], space: PathSpace | None = None) -> P
 def save_path(file: str | os.PathLike[str], path: Mapping[str, Choice]) -> None:
     """Write a path as JSON, atomically."""
     write_json(file, dict(path))
+
+
+def _conflict(model_space: Any) -> str:
+    """Return which label has which different choices in an NNI ``ModelSpace``, or ``""``."""
+    found: dict[str, Any] = {}
+    for mutable in model_space.leaf_mutables(
+        lambda x: hasattr(x, "label") and hasattr(x, "values")
+    ):
+        other = found.setdefault(mutable.label, mutable)
+        if not mutable.equals(other):
+            here, there = (getattr(x, "values", type(x).__name__) for x in (mutable, other))
+            return (
+                f"the label '{mutable.label}' has the choices {there} in one place and {here} in "
+                "another. Use one choice object in both places, or two labels."
+            )
+    return ""
+
+
+def _is_choice(mutable: Any) -> bool:
+    return hasattr(mutable, "label") and hasattr(mutable, "values")
 
 
 def _listed(values: Iterable[Any]) -> str:

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 import torch
-from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
-from nni_spos.experiment.costs import load_latencies
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
-from nni_spos.path import Choice, Path, PathSpace
-from nni_spos.profilers import build_costs
+from nni_spos.path import Choice, Path
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form
-from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
+from nni_spos.supernet.building import (
+    build_recipe_costs,
+    build_recipe_space,
+    build_recipe_supernet,
+)
 from nni_spos.supernet.checkpoint import load_supernet, restore_supernet
 from nni_spos.supernet.evaluation import score
 from nni_spos.supernet.subnet import extract_subnet
@@ -73,13 +74,12 @@ def retrain(
     """
     file = file or recipe.retrained
     folder = file.with_suffix("")
-    space = build_recipe_space(recipe, Form.SUBNET)
-    path = PathSpace.from_model_space(space).validate(path)
+    space, costs = build_recipe_costs(recipe)  # a wrong table is refused before the training
+    path = space.validate(path)
     data = open_data(recipe.data)
-    costs = _costs(recipe, space, data)  # a wrong table is refused before the training
     with exclusive(folder, timeout=0):
         if start is Start.RESUME and file.exists():
-            trained = load_network(file, space)
+            trained = load_network(file, build_recipe_space(recipe, Form.SUBNET))
         else:
             trained = _train(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing
@@ -137,12 +137,6 @@ def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path) -> None:
     supernet = build_recipe_supernet(recipe)
     restore_supernet(supernet, load_supernet(recipe.checkpoint))
     network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
-
-
-def _costs(recipe: Recipe, space: ModelSpace, data: ImageData) -> Costs:
-    tables = build_costs(space, data.spec.input_shape)
-    path_space = PathSpace.from_model_space(space)
-    return {**tables, **load_latencies(recipe, path_space, tables["flops"])}
 
 
 def _score_test_split(trained: TrainedNetwork, data: ImageData, batch_size: int) -> TrainedNetwork:

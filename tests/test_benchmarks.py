@@ -18,6 +18,7 @@ FOLDER = Path(__file__).with_name("benchmarks")
     [
         ("step.py", ["--repeats", "1", "--paths", "1", "--batch-size", "2", "--threads", "1"]),
         ("prior.py", ["--repeats", "1", "--paths", "1000"]),
+        ("latency.py", ["--quick", "--rounds", "1", "--repeats", "1", "--paths", "3"]),
     ],
 )
 def test_it_runs(script, arguments):

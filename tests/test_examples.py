@@ -11,12 +11,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from nni_spos.cli import main
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.local_search import run_search
 from nni_spos.network import load_network
 from nni_spos.priors import SPOS_BINS
 from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
+from nni_spos.supernet.building import build_recipe_costs
 from nni_spos.supernet.training import train_supernet
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -30,7 +32,8 @@ def examples(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "num_candidates"), [("spos", 32), ("fashion_mnist", 120), ("imagenet", 1000)]
+    ("name", "num_candidates"),
+    [("spos", 32), ("fashion_mnist", 120), ("imagenet", 1000), ("own_model/spos", 24)],
 )
 def test_the_configurations_are_valid(examples, name, num_candidates):
     checked = check_config(examples / f"{name}.yml")
@@ -55,6 +58,30 @@ def test_imagenet_has_the_papers_settings():
     assert [str(limit) for limit in search.constraints] == ["flops <= 330M"]
     assert recipe.evaluation.recalibration_images == 20_000
     assert recipe.data.num_validation == 50_000
+
+
+def test_the_own_models_search_space_is_what_nni_spos_prints(examples, capsys):
+    folder = examples / "own_model"
+    assert main(["space", str(folder / "recipe.yml")]) == 0
+    assert capsys.readouterr().out == (folder / "search_space.json").read_text()
+
+
+def test_the_own_models_costs():
+    recipe = load_recipe(EXAMPLES / "own_model" / "recipe.yml")
+    space, costs = build_recipe_costs(recipe)
+    assert space.size == 4 * 3 * 3 * 3 * 3
+    path = {"width": 12, "block_1": "k5", "bits_1": "4w4a", "block_2": "skip", "bits_2": "8w8a"}
+    block = 256 * (12 * 25 + 12 * 12)
+    reductions = 64 * 24 * 12 * 9, 16 * 48 * 24 * 9
+    flops = 256 * 12 * 9 + block + sum(reductions) + 48 * 10
+    assert costs["flops"].price(path) == flops
+    assert costs["bitops"].price(path) == reductions[0] * 4 * 4 + reductions[1] * 8 * 8
+    # Weights, then two numbers a BatchNorm channel and, at 32 bits, a clipping value for each
+    # quantized layer, and the biases of the classifier.
+    full = 12 * 9 + 12 * 25 + 12 * 12 + 48 * 10 + 2 * (12 + 12 + 24 + 48) + 2 + 10
+    quantized = 24 * 12 * 9, 48 * 24 * 9
+    assert costs["params"].price(path) == full + sum(quantized)
+    assert costs["size_bytes"].price(path) == 4 * full + quantized[0] // 2 + quantized[1]
 
 
 def write_images(root: Path) -> None:

@@ -16,13 +16,14 @@ ROOT = Path(nni_spos.__file__).parent
 ROWS = [
     ["_version"],
     ["errors"],
-    ["files"],
+    ["files", "user_modules"],
     ["path", "constraint"],
     ["cost_table"],
     ["counting"],
     ["priors", "evolution", "latency_table"],
     ["settings"],
     ["recipe"],
+    ["recipe_latency"],
     ["tensors", "progress", "plots", "locks"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
@@ -35,6 +36,9 @@ PURE = RANKS["recipe"]
 
 LIBRARIES = {part: {"numpy"} for row in ROWS[: RANKS["settings"]] for part in row}
 LIBRARIES |= {"settings": {"numpy", "schema"}, "recipe": {"numpy", "schema", "yaml"}}
+
+LIGHT = (".trial", ".worker_client", ".worker", ".worker_reception")
+"""What a trial consists of, and a worker until it loads its supernet."""
 
 FILES = {
     ".".join(file.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): file
@@ -123,6 +127,15 @@ def test_the_tuner_starts_without_pytorch(module):
     assert not roots(loaded_by(module)) & {"torch", "torchvision", "pytorch_lightning", "sklearn"}
     heavy = {name for name in loaded_by(module) if name.startswith("nni.nas")}
     assert not heavy
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in FILES if m.startswith("nni_spos.experiment.") and m.endswith(LIGHT)]
+)
+def test_a_trial_starts_without_pytorch_and_nni(module):
+    # Each candidate is a trial: with these libraries it would take seconds of its own.
+    heavy = {"torch", "torchvision", "pytorch_lightning", "sklearn", "nni"}
+    assert not roots(loaded_by(module)) & heavy
 
 
 def test_the_core_is_imported_without_pytorch_and_nni():

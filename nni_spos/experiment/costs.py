@@ -11,11 +11,12 @@ import sys
 from typing import Any
 
 from nni_spos.cost_table import Costs, CostTable
-from nni_spos.errors import CostError
+from nni_spos.errors import CostError, SposError
 from nni_spos.files import read_json, write_json
-from nni_spos.latency_table import load_latency_table
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
+from nni_spos.recipe_latency import load_latencies
+from nni_spos.user_modules import digest_code
 
 VERSION = 1
 
@@ -32,9 +33,10 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
 
     Raises
     ------
+    SposError
+        The tables cannot be built; the error is that of the building process.
     CostError
-        The tables cannot be built; the message is that of the building process. Or a latency
-        table is missing, damaged or of another space, or two are of the same metric.
+        A latency table is missing, damaged or of another space, or two are of the same metric.
     """
     file = recipe.output / "costs.json"
     if not file.exists() or read_json(file, CostError).get("made_for") != _made_for(recipe):
@@ -46,7 +48,7 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
         )
         if built.returncode:
             lines = built.stderr.strip().splitlines() or ["no message"]
-            raise CostError(lines[-1])
+            raise _reported(lines[-1])
     content = read_json(file, CostError)
     try:
         space = PathSpace.from_search_space(content["search_space"])
@@ -54,28 +56,14 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     except (KeyError, TypeError) as problem:
         raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
     costs = {table.metric: table for table in tables}
-    return space, costs | _load_latencies(recipe, space, costs.get("flops"))
+    return space, costs | load_latencies(recipe, space, costs.get("flops"))
 
 
-def _load_latencies(
-    recipe: Recipe, space: PathSpace, flops: CostTable | None
-) -> dict[str, CostTable]:
-    """Return the latency tables that a recipe names, by metric."""
-    costs: dict[str, CostTable] = {}
-    for file in recipe.latency:
-        if not file.exists():
-            raise CostError(
-                f"{file}: no such file, which {recipe.file.name} names as a latency table. Make "
-                f"it: nni-spos latency {recipe.file.name} --device cpu --output {file.name}"
-            )
-        table = load_latency_table(file, space, flops=flops)
-        if table.metric in costs:
-            raise CostError(
-                f"{recipe.file.name}: latency: two tables are of {table.metric}; {file.name} is "
-                "the second. Name one for each device."
-            )
-        costs[table.metric] = table
-    return costs
+def _reported(line: str) -> SposError:
+    """Return the error that the command line printed, or one of ours with the whole line."""
+    kind, _, text = line.partition(": ")
+    known = {error.__name__: error for error in SposError.__subclasses__()}
+    return known[kind](text) if kind in known else CostError(line)
 
 
 def save_costs(recipe: Recipe, space: PathSpace, costs: Costs) -> None:
@@ -91,8 +79,12 @@ def save_costs(recipe: Recipe, space: PathSpace, costs: Costs) -> None:
 
 def _made_for(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
-    return {
+    made_for = {
         "space": {"name": recipe.space.name, **recipe.space.arguments},
         "data": [data.name, data.image_size, data.num_classes],
         "version": VERSION,
     }
+    module, colon, _ = recipe.space.name.partition(":")
+    if colon:  # a user changes the code, and expects the tables to follow
+        made_for["code"] = digest_code(module, recipe.file.parent)
+    return made_for

@@ -8,6 +8,7 @@ from pathlib import Path as FilePath
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from tqdm import tqdm
 
 from nni_spos.data import dataset_spec
 from nni_spos.latency_table import LatencyTable
@@ -67,15 +68,48 @@ def run_latency(
     """
     name, model, input_shape, channels_last = _open(space_or_recipe)
     profiler = profiler or LatencyProfiler(device, batch_size, threads, channels_last)
-    with open_bar("latency", profiler.rounds, "round", disable=not progress) as bar:
+    with _Progress(profiler.rounds, shown=progress) as bar:
         table = profiler.profile(
-            model, input_shape, num_paths=num_paths, seed=SEED, name=name, on_round=bar.update
+            model, input_shape, num_paths=num_paths, seed=SEED, name=name, on_round=bar.advance
         )
     table.save(file)
     if plot is not None:
         validation = table.validation
         plot_latency(validation.predicted_ms, validation.measured_ms, plot)
     return table
+
+
+class _Progress:
+    """A bar over the rounds. It appears with the first one: what is refused is one line, no bar.
+
+    Parameters
+    ----------
+    rounds
+        Number of rounds.
+    shown
+        Whether anything is.
+    """
+
+    def __init__(self, rounds: int, shown: bool):
+        self._rounds = rounds
+        self._shown = shown
+        self._bar: tqdm[None] | None = None
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def advance(self) -> None:
+        """Count one more round."""
+        if self._bar is None:
+            self._bar = open_bar(
+                "latency", self._rounds, "round", initial=1, disable=not self._shown
+            )
+        else:
+            self._bar.update()
 
 
 def _open(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import importlib
 import inspect
-from collections.abc import Callable, Mapping
+import logging
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
+from nni.mutable import LabeledMutable
+from nni.mutable.exception import SampleValidationError
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 
-from nni_spos.errors import QuantizationError, RecipeError, SpaceError, nearest
+from nni_spos.errors import QuantizationError, RecipeError, SpaceError, SposError, nearest
 from nni_spos.mutables import SCALES
 from nni_spos.path import Choice
 from nni_spos.spaces.resnet import ResNetSpace
 from nni_spos.spaces.shufflenet import SMALL, ShuffleNetV2Space
+from nni_spos.user_modules import import_user_module
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ SPACES: dict[str, Callable[..., ModelSpace]] = {
 """Spaces by the name that recipes and the command line use."""
 
 
+REFUSALS: tuple[type[Exception], ...] = (TypeError, ValueError, SpaceError, QuantizationError)
+"""How our spaces refuse arguments; what else they raise is a bug."""
+
+
 class Form(enum.Enum):
     """What a space is built for; decides ``affine`` of classes that take it."""
 
@@ -73,14 +82,14 @@ def build_space(
     in_channels: int | None = None,
     input_size: int | None = None,
     path: Mapping[str, Choice] | None = None,
+    folder: FilePath | None = None,
 ) -> ModelSpace:
     """Build a space by name, or the network of one of its paths.
 
     Parameters
     ----------
     name
-        Key of `SPACES`, or ``module:Class`` of an importable module: only name what you trust,
-        importing runs its code.
+        Key of `SPACES`, or ``module:Class``: only name what you trust, importing runs its code.
     arguments
         Keyword arguments for the class.
     form
@@ -90,15 +99,16 @@ def build_space(
     path
         Label to choice: build the network of this path, which the space has, with the weights
         that its constructor draws for it.
+    folder
+        Where a user's module is looked for before Python's path is: the recipe's folder.
 
     Raises
     ------
     RecipeError
-        Unknown name, module, class or argument, or values that the class refuses.
+        Unknown name, module, class or argument, or values that the class refuses; for a user's
+        class, whatever its constructor raises.
     """
-    factory = SPACES.get(name) or _import(name)
-    if not callable(factory):
-        raise RecipeError(f"space {name}: is a {type(factory).__name__}, not a class.")
+    factory = _find(name, folder)
     parameters = inspect.signature(_constructor(factory)).parameters
     offered = {
         "affine": form is Form.SUBNET,
@@ -107,6 +117,22 @@ def build_space(
         "input_size": input_size,
     }
     given = {k: v for k, v in offered.items() if k in parameters and v is not None}
+    _check_arguments(name, arguments, parameters)
+    refusals = REFUSALS if name in SPACES else (Exception,)
+    try:
+        with _construction(path):
+            space = factory(**{**given, **arguments})
+    except refusals as problem:
+        raise RecipeError(f"space {name}: {explain(problem, folder)}") from problem
+    if not isinstance(space, ModelSpace):
+        raise RecipeError(f"space {name}: is a {type(space).__name__}, not an NNI ModelSpace.")
+    _check_labels(name, space)
+    return space
+
+
+def _check_arguments(
+    name: str, arguments: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> None:
     kinds = {parameter.kind for parameter in parameters.values()}
     known = [
         key
@@ -119,14 +145,50 @@ def build_space(
             f"space {name}: unknown argument '{unknown[0]}'{nearest(unknown[0], known) or '.'} "
             f"Arguments: {', '.join(known)}."
         )
+
+
+@contextlib.contextmanager
+def _construction(path: Mapping[str, Choice] | None) -> Iterator[None]:
+    """Build the network of a path, if there is one, and let NNI raise errors without logging them.
+
+    Raises
+    ------
+    SpaceError
+        NNI found no choice that a label can have in all its places.
+    """
+
+    def is_no_error(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR
+
+    logger = logging.getLogger("nni.nas.nn.pytorch.base")
+    logger.addFilter(is_no_error)
     try:
         with model_context(dict(path)) if path is not None else contextlib.nullcontext():
-            space = factory(**{**given, **arguments})
-    except (TypeError, ValueError, SpaceError, QuantizationError) as problem:
-        raise RecipeError(f"space {name}: {problem}") from None
-    if not isinstance(space, ModelSpace):
-        raise RecipeError(f"space {name}: is a {type(space).__name__}, not an NNI ModelSpace.")
-    return space
+            yield
+    except ValueError as problem:
+        if not isinstance(problem.__context__, SampleValidationError):
+            raise
+        raise SpaceError(
+            f"a label has other choices here than before: {problem.__context__}. {ONE_LABEL}"
+        ) from problem
+    finally:
+        logger.removeFilter(is_no_error)
+
+
+ONE_LABEL = "Use one choice object in both places, or two labels."
+
+
+def _check_labels(name: str, space: ModelSpace) -> None:
+    """Refuse a label that stands for different choices. Raises RecipeError."""
+    found: dict[str, LabeledMutable] = {}
+    for mutable in space.leaf_mutables(lambda leaf: isinstance(leaf, LabeledMutable)):
+        other = found.setdefault(mutable.label, mutable)
+        if not other.equals(mutable):
+            here, there = (getattr(x, "values", type(x).__name__) for x in (mutable, other))
+            raise RecipeError(
+                f"space {name}: the label '{mutable.label}' has the choices {there} in one place "
+                f"and {here} in another. {ONE_LABEL}"
+            )
 
 
 def default_input_shape(space: ModelSpace) -> tuple[int, int, int]:
@@ -151,7 +213,20 @@ def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:
     return next((init for init in originals if init not in replacements), owner.__init__)
 
 
-def _import(name: str) -> Callable[..., ModelSpace]:
+def _find(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
+    """Return the class or function that makes a space. Raises RecipeError."""
+    factory = SPACES.get(name) or _import(name, folder)
+    if not callable(factory):
+        raise RecipeError(f"space {name}: is a {type(factory).__name__}, not a class.")
+    if inspect.isclass(factory) and not issubclass(factory, ModelSpace):
+        raise RecipeError(
+            f"space {name}: is a {factory.__name__}, not an NNI ModelSpace. Derive the class from "
+            "nni.nas.nn.pytorch.ModelSpace."
+        )
+    return factory
+
+
+def _import(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
     module_name, colon, class_name = name.partition(":")
     if not colon:
         raise RecipeError(
@@ -159,11 +234,46 @@ def _import(name: str) -> Callable[..., ModelSpace]:
             f"Spaces: {', '.join(SPACES)}, or module:Class."
         )
     try:
-        module = importlib.import_module(module_name)
+        module = import_user_module(module_name, folder)
     except Exception as problem:  # the module's own code runs: anything can be raised
-        raise RecipeError(
-            f"space {name}: cannot import '{module_name}' ({type(problem).__name__}: {problem})."
-        ) from problem
+        missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
+        if missing and f"{module_name}.".startswith(f"{missing}."):
+            reason = _where_looked(missing, folder)
+        else:
+            reason = explain(problem, folder)
+        raise RecipeError(f"space {name}: cannot import '{module_name}' ({reason}).") from problem
     if not hasattr(module, class_name):
-        raise RecipeError(f"space {name}: module '{module_name}' has no '{class_name}'.")
+        spaces = [x for x, value in vars(module).items() if _is_own_space(value)]
+        raise RecipeError(
+            f"space {name}: module '{module_name}' has no '{class_name}'"
+            f"{nearest(class_name, spaces) or '.'}"
+        )
     return getattr(module, class_name)
+
+
+def _is_own_space(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, ModelSpace) and value is not ModelSpace
+
+
+def _where_looked(module_name: str, folder: FilePath | None) -> str:
+    if folder is None:
+        return f"there is no '{module_name}' among installed packages and in PYTHONPATH"
+    others = [file.stem for file in folder.glob("*.py")]
+    return (
+        f"there is no '{module_name}' in the recipe's folder {folder}, among installed packages "
+        f"and in PYTHONPATH{nearest(module_name, others)}"
+    )
+
+
+def explain(problem: Exception, folder: FilePath | None) -> str:
+    """Return in one line what went wrong in a user's code and, if that is in the folder, where."""
+    text = " ".join(str(problem).split())
+    if not isinstance(problem, SposError | TypeError | ValueError):
+        text = f"{type(problem).__name__}: {text}"
+    # An error of ours may stand for one that the code raised.
+    for raised in (problem, problem.__context__):
+        frames = traceback.extract_tb(raised.__traceback__) if raised else []
+        own = [frame for frame in frames if FilePath(frame.filename).parent == folder]
+        if own:
+            return f"{text} ({FilePath(own[-1].filename).name}, line {own[-1].lineno})"
+    return text

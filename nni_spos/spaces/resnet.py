@@ -74,15 +74,18 @@ class ResidualBlock(nn.Module):
             self._bits = {"weight_bits": bits.weight, "activation_bits": bits.activation}
         self._switchable_norm = switchable_norm and bits is not None
         self._affine = affine
-        self.conv1 = self._conv(in_channels, inner_channels, 3, stride)
-        self.bn1 = self._norm(inner_channels)
-        self.conv2 = self._conv(inner_channels, out_channels, 3, 1)
-        self.bn2 = self._norm(out_channels)
-        self.relu = nn.ReLU(inplace=True)
+        self.main = nn.Sequential(
+            self._conv(in_channels, inner_channels, 3, stride),
+            self._norm(inner_channels),
+            nn.ReLU(inplace=True),
+            self._conv(inner_channels, out_channels, 3, 1),
+            self._norm(out_channels),
+        )
         self.downsample = nn.Sequential()
         if stride != 1 or in_channels != out_channels:
             conv = self._conv(in_channels, out_channels, 1, stride)
             self.downsample = nn.Sequential(conv, self._norm(out_channels))
+        self.relu = nn.ReLU(inplace=True)
         del self._bits
 
     def _conv(
@@ -100,8 +103,7 @@ class ResidualBlock(nn.Module):
         return MutableBatchNorm2d(channels, affine=self._affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        main = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(main)) + self.downsample(x))
+        return self.relu(self.main(x) + self.downsample(x))
 
 
 class ResNetSpace(ModelSpace):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from torch import Tensor
 
 from nni_spos.cost_table import Costs
-from nni_spos.data import dataset_spec
+from nni_spos.data import DatasetSpec, dataset_spec
+from nni_spos.errors import CostError, SpaceError, SposError
 from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import Recipe
-from nni_spos.spaces import Form, build_space
+from nni_spos.recipe_latency import load_latencies
+from nni_spos.spaces import SPACES, Form, build_space
+from nni_spos.spaces.registry import explain
 from nni_spos.supernet.strategy import SinglePathOneShot
 
 
@@ -61,18 +66,55 @@ def build_recipe_space(
             in_channels=spec.channels,
             input_size=spec.image_size,
             path=path,
+            folder=recipe.file.parent,
         )
 
 
 def build_recipe_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
+    """Return all cost tables of a recipe's space: analytic ones, and measured latencies.
+
+    Raises the errors of `build_analytic_costs` and `nni_spos.recipe_latency.load_latencies`.
+    """
+    space, costs = build_analytic_costs(recipe)
+    return space, {**costs, **load_latencies(recipe, space, costs.get("flops"))}
+
+
+def build_analytic_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     """Build the analytic cost tables of a recipe's space for one of the recipe's images.
 
-    Raises the errors of `build_recipe_space`, and CostError.
+    Raises the errors of `build_recipe_space`, and for a space that cannot be counted, does not run
+    or has too few outputs CostError and the like.
     """
     spec = dataset_spec(recipe.data)
     model = build_recipe_space(recipe, Form.SUBNET)
-    costs = build_costs(model, spec.input_shape)
+    try:
+        costs = build_costs(model, spec.input_shape)
+        _check_outputs(model, spec)
+    except Exception as problem:
+        if recipe.space.name in SPACES:
+            raise
+        reason = explain(problem, recipe.file.parent)
+        if isinstance(problem, SposError):
+            raise type(problem)(reason) from problem
+        raise CostError(f"space {recipe.space.name}: does not run: {reason}") from problem
     return PathSpace.from_model_space(model), costs
+
+
+def _check_outputs(model: ModelSpace, spec: DatasetSpec) -> None:
+    """Refuse a space that does not return a logit for every class. Raises SpaceError."""
+    with torch.no_grad(), torch.device("meta"):
+        network = copy.deepcopy(model).to("meta").eval()
+        outputs = network(torch.empty(1, *spec.input_shape))
+    if not isinstance(outputs, Tensor):
+        found = f"a {type(outputs).__name__}"
+    elif outputs.ndim != 2 or len(outputs) != 1 or outputs.shape[1] < spec.num_classes:
+        found = f"a tensor of shape {tuple(outputs.shape)}"
+    else:
+        return
+    raise SpaceError(
+        f"the space returns {found} for one image of the data. It must return one logit for every "
+        f"class, shape (1, {spec.num_classes}); take their number as the argument num_classes."
+    )
 
 
 @contextlib.contextmanager

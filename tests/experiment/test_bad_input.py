@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from trained import write_trained
+from trained import change_recipe
 
 from nni_spos.cli import main
 from nni_spos.spaces import ShuffleNetV2Space
@@ -35,59 +34,10 @@ class Space(ModelSpace):
 """
 
 
-@pytest.fixture(scope="module")
-def trained_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    write_trained(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(trained_folder, tmp_path, monkeypatch):
-    """A recipe with a supernet; the working directory."""
-    shutil.copytree(trained_folder, tmp_path / "work")
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture
-def refused(folder, capsys):
-    """Run a command that must fail, and return its line; the folder must stay as it is."""
-
-    def run(*arguments: str) -> str:
-        before = contents(folder)
-        code = main(list(arguments))
-        output = capsys.readouterr()
-        assert code == 2
-        assert output.out == ""
-        lines = output.err.splitlines()
-        assert len(lines) == 1, output.err
-        assert contents(folder) == before
-        return lines[0]
-
-    return run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    # Locks hold nothing, and cost tables are complete, whatever goes wrong after them.
-    return {
-        str(file): file.read_bytes()
-        for file in files
-        if file.suffix != ".lock" and file.name != "costs.json"
-    }
-
-
 def write_path(**changes) -> str:
     path = {label: choice for label, choice in {**PATH, **changes}.items() if choice is not None}
     Path("path.json").write_text(json.dumps(path))
     return "path.json"
-
-
-def change_recipe(section: str, **changes) -> None:
-    content = yaml.safe_load(Path("recipe.yml").read_text())
-    content.setdefault(section, {}).update(changes)
-    Path("recipe.yml").write_text(yaml.safe_dump(content))
 
 
 def test_recipe_key(refused):

@@ -2,8 +2,10 @@ import json
 
 import pytest
 import yaml
-from small import SPACE, write_recipe
+from small import SPACE, save_table, write_recipe
 
+from nni_spos import latency_table
+from nni_spos.cli import main
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.check import check_config, trial_recipe
 
@@ -106,6 +108,26 @@ def test_a_limit_below_the_number_of_candidates_is_a_warning(check):
     [warning] = check(maxTrialNumber=17).warnings
     assert "17" in warning
     assert "18 candidates" in warning
+
+
+def test_a_table_of_another_machine_is_a_line_like_other_warnings(
+    check, tmp_path, monkeypatch, capsys
+):
+    check(maxTrialNumber=17)
+    monkeypatch.setattr(latency_table, "this_machine", lambda device: "Processor 1")
+    table = tmp_path / "latency_cpu.json"
+    save_table(table, machine="Processor 9")
+    with open(tmp_path / "recipe.yml", "a") as recipe:
+        recipe.write(f"latency: [{table.name}]\n")
+    assert main(["check", str(tmp_path / "spos.yml")]) == 0
+    different, few = capsys.readouterr().err.splitlines()
+    assert different == (
+        f"warning: {table}: was measured with machine Processor 9, and is used for Processor 1."
+    )
+    assert few.startswith("warning: spos.yml: maxTrialNumber: 17 ends the search")
+    save_table(table, machine="Processor 1")
+    assert main(["check", str(tmp_path / "spos.yml")]) == 0
+    assert capsys.readouterr().err.splitlines() == [few]
 
 
 def test_another_search_space_is_refused(check, tmp_path):

@@ -1,54 +1,32 @@
-"""Measuring from a name or a recipe, and searches under limits on latency."""
+"""Measuring from a name or a recipe, and what uses the tables: searches and retraining."""
 
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from small import SPACE, reference, write_recipe
+from small import SPACE, reference, save_table, write_recipe
+from trained import change_recipe
 
+from nni_spos import latency_table
+from nni_spos.cli import main
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.errors import ConstraintError, CostError, InfeasibleError, RecipeError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.latency import run_latency
 from nni_spos.experiment.local_search import run_search
 from nni_spos.experiment.searches import build_search, fingerprint
-from nni_spos.latency_table import (
-    LatencyConditions,
-    LatencyTable,
-    LatencyValidation,
-    LatencyWarning,
-    read_latency_table,
-    this_machine,
-)
+from nni_spos.latency_table import LatencyWarning, read_latency_table
+from nni_spos.network import load_network
 from nni_spos.path import PathSpace
 from nni_spos.plots import plot_latency
 from nni_spos.profilers.latency import LatencyProfiler
 from nni_spos.recipe import load_recipe
+from nni_spos.retrain import retrain
 
 LIMIT = "latency_ms(cpu) <= 4"
-
-
-def save_table(file, device="cpu", scale=1.0, machine=None, **changes):
-    """Write a table of the small space: 1 ms, and half a millisecond for each place."""
-    factors = [Factor((label,), 0.5 * scale * np.arange(len(SPACE[label]))) for label in SPACE]
-    table = LatencyTable(
-        costs=CostTable(f"latency_ms({device})", SPACE, 1.0, factors),
-        conditions=LatencyConditions(
-            device=device,
-            machine=machine or this_machine(device) or "unknown",
-            threads=1,
-            batch_size=1,
-            input_shape=(1, 8, 8),
-            channels_last=True,
-            torch="2.2",
-            date="2025-01-01T00:00:00+00:00",
-        ),
-        validation=LatencyValidation.compare([1.0, 2.0], [1.0, 2.0]),
-        **changes,
-    )
-    table.save(file)
 
 
 @pytest.fixture
@@ -178,6 +156,40 @@ def test_a_table_of_another_machine_warns(tmp_path, write):
     with pytest.warns(LatencyWarning, match="was measured with machine Processor 9, and is used"):
         _, costs = load_costs(write("cpu.json"))
     assert "latency_ms(cpu)" in costs
+
+
+@pytest.fixture
+def tiny(folder):
+    """The file of a table, and the space that it is for; a recipe names it."""
+    space = PathSpace({f"layer_{i}": ["k3", "k5", "k7", "xcep"] for i in (1, 2, 3)})
+    recipe = yaml.safe_load(Path("recipe.yml").read_text())
+    Path("recipe.yml").write_text(yaml.safe_dump({**recipe, "latency": ["cpu.json"]}))
+    return folder / "cpu.json", space
+
+
+def test_a_search_warns_in_a_line_of_a_table_and_as_usual_of_the_rest(tiny, monkeypatch, capsys):
+    file, space = tiny
+    monkeypatch.setattr(latency_table, "this_machine", lambda device: "Processor 1")
+    save_table(file, machine="Processor 9", space=space)
+    change_recipe("data", download=True)
+    with pytest.warns(UserWarning, match="data: 'download' is ignored") as caught:
+        assert main(["search", "recipe.yml"]) == 0
+    assert not [w for w in caught if issubclass(w.category, LatencyWarning)]
+    errors = capsys.readouterr().err
+    assert errors.splitlines()[0] == (
+        f"warning: {file}: was measured with machine Processor 9, and is used for Processor 1."
+    )
+    assert errors.count("was measured with") == 1
+
+
+def test_a_retrained_network_has_its_latency(tiny):
+    file, space = tiny
+    save_table(file, space=space)
+    recipe = load_recipe("recipe.yml")
+    trained = retrain(recipe, {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"})
+    assert list(trained.costs) == [*load_costs(recipe)[1]]
+    assert trained.costs["latency_ms(cpu)"] == 1 + 0.5 * (1 + 3 + 0)
+    assert load_network(recipe.retrained).costs == trained.costs
 
 
 def test_other_searches_do_not_need_the_tables_again(write):

@@ -1,0 +1,143 @@
+"""A user's module is found beside the recipe that names it, and its changes are noticed."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from nni_spos import user_modules
+from nni_spos.user_modules import digest_code, import_user_module
+
+
+@pytest.fixture(autouse=True)
+def modules(monkeypatch):
+    """Nothing that a test imports stays, and nothing is written beside it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(user_modules, "_folders", {})
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write files of a folder, name to text, and return the folder."""
+
+    def write(folder, **files):
+        for name, text in files.items():
+            file = tmp_path / folder / f"{name.replace('__', '/')}.py"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        return tmp_path / folder
+
+    return write
+
+
+def test_the_folder_is_in_the_path_while_the_module_is_imported(write):
+    path = list(sys.path)
+    text = "import sys, own_part\nfirst = sys.path[0]\nvalue = own_part.value\n"
+    folder = write("a", own_whole=text, own_part="value = 3")
+    module = import_user_module("own_whole", folder)
+    assert (module.value, module.first) == (3, str(folder))
+    assert sys.path == path
+    (folder / "own_broken.py").write_text("import sys\nsys.path.clear()\n1 / 0")
+    before = list(sys.path)
+    with pytest.raises(ZeroDivisionError):
+        import_user_module("own_broken", folder)
+    sys.path[:] = before
+    with pytest.raises(ModuleNotFoundError):
+        import_user_module("own_absent", folder)
+    assert sys.path == path
+
+
+def test_without_a_folder_only_pythons_path_counts(write, monkeypatch):
+    monkeypatch.chdir(write("a", own_whole="value = 1"))
+    with pytest.raises(ModuleNotFoundError):
+        import_user_module("own_whole", None)
+    monkeypatch.syspath_prepend(write("a"))
+    assert import_user_module("own_whole", None).value == 1
+
+
+def test_the_folder_comes_before_pythons_path(write, monkeypatch):
+    monkeypatch.syspath_prepend(write("path", own_whole="value = 'path'", own_other="value = 9"))
+    folder = write("a", own_whole="value = 'folder'")
+    assert import_user_module("own_whole", None).value == "path"
+    assert import_user_module("own_whole", folder).value == "folder"
+    assert import_user_module("own_other", folder).value == 9
+
+
+def test_a_module_is_run_once(write):
+    folder = write("a", own_whole="objects = []")
+    assert import_user_module("own_whole", folder) is import_user_module("own_whole", folder)
+
+
+def test_folders_with_the_same_names_have_modules_of_their_own(write):
+    text = "import own_part\nfrom own_package.inner import number\nvalue = own_part.value"
+    first, second = (
+        write(folder, own_whole=text, own_part=f"value = '{folder}'",
+              own_package__inner=f"number = {number}")
+        for folder, number in (("a", 1), ("b", 2))
+    )  # fmt: skip
+    one = import_user_module("own_whole", first)
+    two = import_user_module("own_whole", second)
+    assert (one.value, one.number) == ("a", 1)
+    assert (two.value, two.number) == ("b", 2)
+    assert import_user_module("own_whole", first).value == "a"
+
+
+def test_modules_from_elsewhere_stay(write, monkeypatch):
+    """Such as those of this package, where a recipe lies beside its source."""
+    folder = write("a", json="raise RuntimeError", outer__inner="", outer____init__="",
+                   own_whole="import json, outer.inner")  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(folder)
+        outer = import_user_module("outer", None)
+    module = import_user_module("own_whole", folder)
+    assert module.json is json
+    inner = sys.modules["outer.inner"]
+    import_user_module("own_other", write("b", own_other=""))
+    assert sys.modules["outer"] is outer
+    assert sys.modules["outer.inner"] is inner
+
+
+@pytest.mark.parametrize(
+    ("change", "is_noticed"),
+    [
+        ({"own_whole": "value = 2"}, True),
+        ({"own_part": "value = 2"}, True),
+        ({"own_new": ""}, True),
+        ({"own_package__inner": "value = 2"}, False),
+        ({"own_whole": "raise RuntimeError"}, False),
+    ],
+)
+def test_the_digest_is_of_the_files_beside_the_recipe(write, change, is_noticed):
+    folder = write("a", own_whole="raise RuntimeError", own_part="", own_package__inner="")
+    before = digest_code("own_whole", folder)
+    (folder / "notes.txt").write_text("not code")
+    (folder / ".#own_whole.py").symlink_to("an editor's lock")
+    assert digest_code("own_whole", folder) == before
+    write("a", **change)
+    assert (digest_code("own_whole", folder) != before) == is_noticed
+
+
+@pytest.mark.parametrize("place", ["a", "path"])
+def test_the_digest_is_of_a_whole_package(write, monkeypatch, place):
+    monkeypatch.syspath_prepend(write("path", own_other=""))
+    folder = write("a", own_whole="")
+    write(place, own_package____init__="", own_package__deep__inner="value = 1")
+    before = digest_code("own_package.deep.inner", folder)
+    write(place, own_package__deep__inner="value = 2")
+    after = digest_code("own_package.deep.inner", folder)
+    assert after != before
+    if place == "path":
+        write(place, own_other="not of the package")
+        assert digest_code("own_package.deep.inner", folder) == after
+
+
+@pytest.mark.parametrize("name", ["own_absent", "", ".own_whole"])
+def test_the_digest_of_what_is_not_there_is_no_error(write, name):
+    folder = write("a", own_whole="")
+    assert digest_code(name, folder) == digest_code("own_whole", folder)
