@@ -159,12 +159,28 @@ class RetrainSettings(TrainSettings):
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a path is scored with the supernet's weights (paper: section 3.4)."""
+    """How a path is scored with the supernet's weights (paper: section 3.4), and by whom.
+
+    The trials of an NNI experiment either let a ``worker`` score their paths, one process that
+    holds the supernet and ends after `worker_idle_s` seconds without a trial, or do it ``inline``,
+    each for itself. With ``auto`` there is a worker where the trials run on the manager's machine.
+    With `cache` a path that an earlier search with the same supernet scored is not scored again.
+    """
 
     recalibrate: bool = setting(BOOL, True)
     recalibration_images: int = setting(POSITIVE_INT, 20_000)
     batch_size: int = setting(POSITIVE_INT, 256)
     seed: int = setting(COUNT, 0)
+    evaluator: str = setting(one_of("auto", "worker", "inline"), "auto")
+    worker_idle_s: int = setting(POSITIVE_INT, 300)
+    cache: bool = setting(BOOL, True)
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the scores."""
+        values = dataclasses.asdict(self)
+        for name in ("evaluator", "worker_idle_s", "cache"):
+            del values[name]
+        return values
 
 
 @dataclass(frozen=True)

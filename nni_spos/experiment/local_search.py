@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nni_spos.errors import ExperimentError
@@ -23,11 +23,14 @@ FOLDER = "search"
 """Folder of the journal, in the recipe's output folder."""
 
 
-def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = True) -> Results:
+def run_search(
+    recipe: Recipe, scorer: Scorer | None = None, progress: bool = True, cached: bool = True
+) -> Results:
     """Search to the end, from the beginning or from where an earlier call was cut off.
 
     Every outcome is on the disk, in ``OUTPUT/search/search.jsonl``, before the next candidate is
-    evaluated. The search can be stopped at any moment; the same call then goes on.
+    evaluated, or the next generation by a scorer that takes many at a time. The search can be
+    stopped at any moment; the same call then goes on.
 
     Parameters
     ----------
@@ -35,10 +38,13 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
         What to search, and how.
     scorer
         Returns the results of a path, the objective among them; by default the recipe's trained
-        supernet, opened when the first path is to be scored. Out of memory, or another
+        supernet, opened when the first path is to be scored. One with a method ``score_many``,
+        from paths to their results, is given a generation at a time. Out of memory, or another
         RuntimeError that leaves CUDA usable, excludes the path; all other errors end the search.
     progress
         Whether to show a progress bar on standard error.
+    cached
+        Whether scores of the supernet are shared with other searches of it.
 
     Returns
     -------
@@ -60,7 +66,8 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
     search = build_search(recipe.search, space, costs)
     folder = recipe.output / FOLDER
     if not (folder / JOURNAL_NAME).exists():
-        scorer = scorer or _open_scorer(recipe)  # what is wrong is said before anything is written
+        # What is wrong is said before anything is written.
+        scorer = scorer or _open_scorer(recipe, cached)
     refusal = ExperimentError(
         f"{folder}: another process is searching here. Wait for its end, or give the recipe "
         "another output folder."
@@ -69,33 +76,62 @@ def run_search(recipe: Recipe, scorer: Scorer | None = None, progress: bool = Tr
         journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space, costs))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
-        answer = search.ask()
-        if not isinstance(answer, Signal):
-            scorer = scorer or _open_scorer(recipe)
+        paths = ask_all(search)
+        if paths:
+            scorer = scorer or _open_scorer(recipe, cached)
             with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
-                while not isinstance(answer, Signal):
-                    journal.append(_evaluate(search, answer, scorer))
-                    bar.advance()
-                    answer = search.ask()
+                while paths:
+                    for candidate in _evaluate_all(search, paths, scorer):
+                        journal.append(candidate)
+                        bar.advance()
+                    paths = ask_all(search)
     return load_results(folder)
 
 
-def _open_scorer(recipe: Recipe) -> Scorer:
+def ask_all(search: Search) -> list[Path]:
+    """Return all candidates that the search has before it needs their results."""
+    paths = []
+    while not isinstance(answer := search.ask(), Signal):
+        paths.append(answer)
+    return paths
+
+
+def _evaluate_all(search: Search, paths: Sequence[Path], scorer: Scorer) -> Iterator[Candidate]:
+    """Evaluate paths, together if the scorer can, and tell the search the results."""
+    if hasattr(scorer, "score_many"):
+        try:
+            results = scorer.score_many(paths)
+        except (RuntimeError, MemoryError) as problem:
+            raise_if_cuda_is_lost(problem)
+        else:
+            for path, metrics in zip(paths, results, strict=True):
+                yield tell_result(search, path, metrics)
+            return
+    for path in paths:  # one at a time, so that only a path that cannot be evaluated fails
+        yield _evaluate(search, path, scorer)
+
+
+def _open_scorer(recipe: Recipe, cached: bool) -> Scorer:
     # PyTorch is not imported to refuse a search, or to show the results of a finished one.
     from nni_spos.experiment.scoring import open_scorer
 
-    return open_scorer(recipe)
+    return open_scorer(recipe, cached)
 
 
 def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
     try:
         metrics = scorer(path)
     except (RuntimeError, MemoryError) as problem:
-        if str(problem).startswith("CUDA error"):
-            raise  # the GPU is lost to this process: every other path would fail too
+        raise_if_cuda_is_lost(problem)
         reason = " ".join(str(problem).split())
         return search.tell_failure(path, f"{type(problem).__name__}: {reason}")
     return tell_result(search, path, metrics)
+
+
+def raise_if_cuda_is_lost(problem: Exception) -> None:
+    """Raise an error after which this process cannot use the GPU any more, for any path."""
+    if str(problem).startswith("CUDA error"):
+        raise problem
 
 
 def tell_result(search: Search, path: Path, metrics: Mapping[str, Any]) -> Candidate:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import nni
@@ -31,8 +31,8 @@ from nni.nas.strategy import Strategy
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData
 from nni_spos.errors import CostError, ExperimentError, RecipeError, SearchError
-from nni_spos.evolution import Candidate, Search, Signal, State
-from nni_spos.experiment.local_search import tell_result
+from nni_spos.evolution import Candidate, Search, State
+from nni_spos.experiment.local_search import ask_all, raise_if_cuda_is_lost, tell_result
 from nni_spos.experiment.scoring import PathScorer
 from nni_spos.experiment.searches import build_search
 from nni_spos.path import Choice, Path, PathSpace
@@ -74,10 +74,24 @@ class SupernetEvaluator(Evaluator):
         channels_last: bool = True,
     ):
         self._scorer = PathScorer(supernet, data, settings, channels_last)
+        self._prepared: list[tuple[Path, dict[str, float]]] = []
+
+    def prepare(self, paths: Sequence[Path]) -> None:
+        """Score paths together, which is faster, for when each will be asked for.
+
+        What cannot be scored together is scored when it is asked for.
+        """
+        try:
+            results = self._scorer.score_many(paths)
+        except (RuntimeError, MemoryError) as problem:
+            raise_if_cuda_is_lost(problem)
+            results = []
+        self._prepared = [(dict(path), found) for path, found in zip(paths, results, strict=False)]
 
     def evaluate(self, model: Mapping[str, Choice]) -> dict[str, float]:
         """Return ``top1`` and ``top5`` in percent and ``loss`` of a path. Raises PathError."""
-        return self._scorer(model)
+        prepared = (found for path, found in self._prepared if path == dict(model))
+        return next(prepared, None) or self._scorer(model)
 
     def _execute(self, model: ExecutableModelSpace) -> dict[str, float]:
         # NNI would first make a network: of the raw format one that shares the supernet's
@@ -217,14 +231,20 @@ class EvolutionStrategy(Strategy):
     def _run(self) -> None:
         self.engine.register_model_event_callback("final_metric", self._keep)
         try:
-            while not isinstance(path := self.search.ask(), Signal):
-                if not self.wait_for_resource():
-                    _logger.warning("The experiment's budget is spent before the search is over.")
-                    return
-                model = self.model_space.freeze(path)
-                self.engine.submit_models(model)  # returns when the model has been evaluated
-                candidate = self._tell(path, model)
-                self._outcomes.append((path, candidate.reason or candidate.metrics))
+            while paths := ask_all(self.search):
+                evaluator = self.model_space.evaluator
+                if isinstance(evaluator, SupernetEvaluator):
+                    evaluator.prepare(paths)
+                for path in paths:
+                    if not self.wait_for_resource():
+                        _logger.warning(
+                            "The experiment's budget is spent before the search is over."
+                        )
+                        return
+                    model = self.model_space.freeze(path)
+                    self.engine.submit_models(model)  # returns when the model is evaluated
+                    candidate = self._tell(path, model)
+                    self._outcomes.append((path, candidate.reason or candidate.metrics))
         finally:
             self.engine.unregister_model_event_callback("final_metric", self._keep)
 

@@ -1,25 +1,25 @@
-"""A trained supernet that scores one path after another."""
+"""A trained supernet that scores paths."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.data import ImageData, check_preprocessing, open_data
 from nni_spos.errors import CheckpointError
+from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
 from nni_spos.recipe import EvaluationSettings, Recipe
-from nni_spos.supernet import evaluate_path, load_supernet, restore_supernet
+from nni_spos.supernet import evaluate_paths, load_supernet, restore_supernet
 from nni_spos.supernet.building import build_recipe_supernet
 
 
 class PathScorer:
-    """Score paths with one supernet and one data set.
+    """Score paths with one supernet and one data set, a generation at a time if there is one.
 
     Parameters
     ----------
@@ -28,9 +28,11 @@ class PathScorer:
     data
         Training images for recalibration, validation images for the score.
     settings
-        How to score, see `nni_spos.supernet.evaluate_path`.
+        How to score, see `nni_spos.supernet.evaluate_paths`.
     channels_last
         Memory format of the images.
+    cache
+        Where results are looked for first, and kept.
     """
 
     def __init__(
@@ -39,21 +41,47 @@ class PathScorer:
         data: ImageData,
         settings: EvaluationSettings | None = None,
         channels_last: bool = True,
+        cache: ScoreCache | None = None,
     ):
         self.supernet = supernet
         self.data = data
         self.settings = settings or EvaluationSettings()
         self.channels_last = channels_last
+        self.cache = cache
 
     def __call__(self, path: Mapping[str, Choice]) -> dict[str, float]:
         """Return ``top1`` and ``top5`` in percent and ``loss``. Raises PathError."""
-        found = evaluate_path(self.supernet, path, self.data, self.settings, self.channels_last)
-        metrics = dataclasses.asdict(found)
-        return {name: metrics[name] for name in ("top1", "top5", "loss")}
+        return self.score_many([path])[0]
+
+    def score_many(self, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str, float]]:
+        """Return the results of several paths, in their order; see `evaluate_paths`.
+
+        Raises PathError.
+        """
+        known = [self.cache.get(path) if self.cache else None for path in paths]
+        missing = [path for path, results in zip(paths, known, strict=True) if results is None]
+        new = iter(self._evaluate(missing))
+        return [next(new) if results is None else results for results in known]
+
+    def _evaluate(self, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str, float]]:
+        found = evaluate_paths(self.supernet, paths, self.data, self.settings, self.channels_last)
+        results = [{"top1": x.top1, "top5": x.top5, "loss": x.loss} for x in found]
+        if self.cache:
+            for path, values in zip(paths, results, strict=True):
+                self.cache.put(path, values)
+        return results
 
 
-def open_scorer(recipe: Recipe) -> PathScorer:
+def open_scorer(recipe: Recipe, cached: bool = True) -> PathScorer:
     """Open the data and the trained supernet of a recipe, on the GPU if there is one.
+
+    Parameters
+    ----------
+    recipe
+        Its sections space, data, supernet and evaluation are used.
+    cached
+        Whether results are shared with other searches of the supernet, see
+        `nni_spos.experiment.score_cache`.
 
     Raises
     ------
@@ -76,7 +104,9 @@ def open_scorer(recipe: Recipe) -> PathScorer:
         device="cuda" if torch.cuda.is_available() else "cpu",
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
-    return PathScorer(supernet, data, recipe.evaluation, channels_last)
+    cached = cached and recipe.evaluation.cache
+    cache = open_score_cache(recipe, checkpoint.space) if cached else None
+    return PathScorer(supernet, data, recipe.evaluation, channels_last, cache)
 
 
 def score_random_paths(recipe: Recipe, count: int) -> list[float]:
@@ -89,7 +119,7 @@ def score_random_paths(recipe: Recipe, count: int) -> list[float]:
     """
     if not count:
         return []
-    scorer = open_scorer(recipe)
+    scorer = open_scorer(recipe, cached=False)
     prior = UniformPrior(PathSpace.from_model_space(scorer.supernet), recipe.supernet.seed)
     paths = [prior.path(step) for step in range(count)]
     scores = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import TypeAlias
 
 import nni
@@ -51,7 +52,7 @@ def channel_choice(
     label
         Name of the choice; one that occurs again is the same choice.
     channels
-        The number at scale 1.
+        The number at scale 1, at least 1.
     scales
         Multiples of it. Scales that round to the same number are one choice.
     multiple_of
@@ -64,23 +65,32 @@ def channel_choice(
     Raises
     ------
     SpaceError
-        There are no scales, or one gives no channels.
+        There are no scales, one is not a number above 0 or gives no channels, or `channels` or
+        `multiple_of` is not a whole number of at least 1.
 
     Examples
     --------
     >>> channel_choice("width", 32, scales=[0.5, 1, 1.5])
     Categorical([16, 32, 48], label='width')
     """
-    if not scales or multiple_of < 1:
-        raise SpaceError(
-            f"channel_choice('{label}'): needs scales, and multiple_of of at least 1, got "
-            f"{list(scales)} and {multiple_of}."
-        )
-    numbers = [scale_channels(channels, scale, multiple_of) for scale in scales]
-    for scale, number in zip(scales, numbers, strict=True):
-        if number < 1 or scale <= 0:
+    for name, value in (("channels", channels), ("multiple_of", multiple_of)):
+        if type(value) is not int or value < 1:
             raise SpaceError(
-                f"channel_choice('{label}'): {channels} channels at scale {scale} are {number}. "
+                f"channel_choice('{label}'): {name} must be a whole number of at least 1, got "
+                f"{value!r}."
+            )
+    if len(scales) == 0:
+        raise SpaceError(f"channel_choice('{label}'): needs at least one scale.")
+    numbers: list[int] = []
+    for scale in scales:
+        if not isinstance(scale, Real) or not 0 < scale < math.inf:
+            raise SpaceError(
+                f"channel_choice('{label}'): scales must be numbers above 0, got {scale!r}."
+            )
+        numbers.append(scale_channels(channels, scale, multiple_of))
+        if numbers[-1] < 1:
+            raise SpaceError(
+                f"channel_choice('{label}'): {channels} channels at scale {scale} are none. "
                 "Use larger scales, or more channels."
             )
     return nni.choice(label, list(dict.fromkeys(numbers)))

@@ -52,6 +52,9 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
         for name in ("kernel_size", "stride", "dilation"):
             for number in pair(arguments.get(name, 1)):
                 check_numbers({name: number}, name)
+        padding = arguments.get("padding", 0)
+        if not isinstance(padding, str) and min(pair(padding)) < 0:
+            raise SpaceError(f"padding must not be negative, got {padding!r}.")
         for name in ("in_channels", "out_channels"):
             if arguments[name] % groups:
                 raise SpaceError(
@@ -63,8 +66,9 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
     def super_init_argument(self, name: str, value_choice: MutableExpression) -> Any:
         if name in ("kernel_size", "padding", "stride", "dilation"):
             values = [options[name] for options in self._options]
-            if any(isinstance(value, str) for value in values):
-                raise SpaceError(f"{name} cannot be a choice between text and numbers.")
+            for value in values:
+                if isinstance(value, str):
+                    raise SpaceError(f"{name} can only be a choice between numbers, got {value!r}.")
             sizes = [pair(value) for value in values]
             return max(height for height, _ in sizes), max(width for _, width in sizes)
         if name == "groups":
@@ -93,7 +97,14 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
     def compute(
         self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> Tensor:
-        return convolve(x, tensors["weight"], tensors.get("bias"), arguments)
+        x, weight = self.operands(x, tensors, arguments)
+        return convolve(x, weight, tensors.get("bias"), arguments)
+
+    def operands(
+        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what is convolved: activations and weights."""
+        return x, tensors["weight"]
 
 
 def convolve(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import nni
@@ -53,7 +55,7 @@ def bits_choice(label: str, pairs: Sequence[tuple[int, int]]) -> BitsChoice:
     Raises
     ------
     QuantizationError
-        There are no pairs, or a bit width is not allowed.
+        There are no pairs, one occurs twice, or a bit width is not allowed.
 
     Examples
     --------
@@ -63,11 +65,16 @@ def bits_choice(label: str, pairs: Sequence[tuple[int, int]]) -> BitsChoice:
     """
     if not pairs:
         raise QuantizationError(f"bits_choice('{label}'): needs at least one pair of bit widths.")
-    names = []
-    for weight_bits, activation_bits in pairs:
-        check_bits(weight_bits)
-        check_bits(activation_bits)
-        names.append(pair_name(weight_bits, activation_bits))
+    names: list[str] = []
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise QuantizationError(
+                f"bits_choice('{label}'): a pair is (weight bits, activation bits), got {pair!r}."
+            )
+        name = pair_name(*(check_bits(bits) for bits in pair))
+        if name in names:
+            raise QuantizationError(f"bits_choice('{label}'): the pair {name} occurs twice.")
+        names.append(name)
     choice = nni.choice(label, names)
     return BitsChoice(
         MutableExpression(_weight_bits, "{}.weight", [choice]),
@@ -131,12 +138,12 @@ class Quantized(nn.Module):
         if clip is None:
             return x
         if not self._sign_is_known and not x.is_meta:
-            self._sign_is_known = True
             if (lowest := float(x.detach().amin())) < 0:
                 raise QuantizationError(
                     f"{self._title()} quantizes activations from 0 up, but its input reaches down "
                     f"to {lowest:.3g}. Put a ReLU before it, or build it with signed=True."
                 )
+            self._sign_is_known = True
         quantize = quantize_signed_activation if self.signed else quantize_activation
         return quantize(x, positive_clip(clip), bits)
 
@@ -155,8 +162,8 @@ def check_layer_bits(
         raise QuantizationError(
             "1 bit cannot hold signed activations, whose zero is a level. Use 2 or more bits."
         )
-    if not initial_clip > 0:
-        raise QuantizationError(f"initial_clip must be above 0, got {initial_clip!r}.")
+    if not isinstance(initial_clip, Real) or not 0 < initial_clip < math.inf:
+        raise QuantizationError(f"initial_clip must be a number above 0, got {initial_clip!r}.")
 
 
 class QuantizedConv2d(Quantized, nn.Conv2d):
@@ -250,7 +257,13 @@ class PairedBatchNorm2d(nn.BatchNorm2d):
         dtype: Any = None,
     ):
         super().__init__(
-            num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
+            num_features,
+            eps,
+            momentum,
+            affine=affine,
+            track_running_stats=track_running_stats,
+            device=device,
+            dtype=dtype,
         )
         check_layer_bits(weight_bits, activation_bits)
         self.weight_bits = weight_bits

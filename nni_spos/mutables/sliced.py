@@ -102,6 +102,8 @@ class SlicedOperation(MixedOperation):
             operation = cls(dict(module.trace_kwargs))
         except SposError as problem:
             raise type(problem)(f"layer '{name}': {problem}") from None
+        except ValueError as problem:  # what PyTorch finds out about its arguments
+            raise SpaceError(f"layer '{name}': {problem}.") from None
         return operation.train(module.training)
 
     @property
@@ -139,30 +141,42 @@ class SlicedOperation(MixedOperation):
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Follow the path in `memo`; labels that it does not have are drawn by NNI's generator."""
-        missing = [label for label in self._choices if label not in memo]
-        if missing:
-            space = self.simplify()
-            memo = {**memo, **{label: space[label].random() for label in missing}}
+        memo = {**memo, **self.export(memo)}
         self._part = self.part_at(memo)
         return {label: memo[label] for label in self._choices}
 
+    def export(self, memo: dict[str, Any]) -> dict[str, Any]:
+        """Return a random choice for each label that `memo` does not have, as NNI's layers do."""
+        missing = [label for label in self._choices if label not in memo]
+        space = self.simplify() if missing else {}
+        return {label: space[label].random() for label in missing}
+
     def forward(self, x: Tensor) -> Tensor:
-        part = self.part
-        tensors = {}
-        for name, slices in part.slices.items():
+        return self.compute(x, self.tensors(), self.part.arguments)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what the current path uses of each parameter and buffer, by name."""
+        found = {}
+        for name, slices in self.part.slices.items():
             tensor = self.get_tensor(name)
             # Not even a view where all of it is used: gradients of views of weights cost time.
-            tensors[name] = tensor[slices] if slices else tensor
-        return self.compute(x, tensors, part.arguments)
+            found[name] = tensor[slices] if slices else tensor
+            if slices and tensor.dim() == 4 and not torch.is_grad_enabled():
+                # Laid out as in the path's own layer, so that results agree to the last digit.
+                found[name] = found[name].contiguous(memory_format=_layout(tensor))
+        return found
 
     def freeze(self, sample: Mapping[str, Any]) -> nn.Module:
         """Return the layer of a path, with copies of its part of the tensors."""
-        device = next(itertools.chain(self.parameters(), self.buffers())).device
-        layer = self.build_plain(sample, device)
+        first = next(itertools.chain(self.parameters(), self.buffers()), torch.empty(()))
+        layer = self.build_plain(sample, first.device).to(first.dtype)
         slices = self.part_at(sample).slices
         layer.load_state_dict(
             {self.plain_name(x): self.get_tensor(x)[part] for x, part in slices.items()}
         )
+        layouts = [_layout(tensor) for tensor in self.parameters() if tensor.dim() == 4]
+        if layouts:
+            layer.to(memory_format=layouts[0])
         return layer.train(self.training)
 
     def build_plain(self, sample: Mapping[str, Any], device: torch.device | str) -> nn.Module:
@@ -331,6 +345,12 @@ def _choices(expressions: Mapping[str, MutableExpression]) -> dict[str, tuple[Ch
                     f"{values} in '{name}'. Use one choice object, or two labels."
                 )
     return found
+
+
+def _layout(tensor: Tensor) -> torch.memory_format:
+    """Return the memory format of a weight with four dimensions."""
+    is_last = tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 def _shorten(slices: Slices, shape: torch.Size) -> Slices:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from nni.mutable import MutableExpression
 from torch import Tensor, nn
 
-from nni_spos.mutables.convolution import SlicedConv2d, convolve
+from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.quantization import (
     PairedBatchNorm2d,
     QuantConv2d,
@@ -60,7 +60,7 @@ class SlicedQuantization(SlicedOperation, Quantized):
     def plain_name(name: str) -> str:
         return "clip" if name.startswith("clips.") else name
 
-    def quantize_all(
+    def operands(
         self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return activations and weights at the bit widths of the arguments."""
@@ -76,12 +76,6 @@ class SlicedQuantConv2d(SlicedQuantization, SlicedConv2d, QuantizedConv2d):
     plain = QuantizedConv2d
     argument_list: ClassVar[list[str]] = [*SlicedConv2d.argument_list, *BITS]
 
-    def compute(
-        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
-    ) -> Tensor:
-        x, weight = self.quantize_all(x, tensors, arguments)
-        return convolve(x, weight, tensors.get("bias"), arguments)
-
 
 class SlicedQuantLinear(SlicedQuantization, SlicedLinear, QuantizedLinear):
     """A `QuantLinear` whose path has a part of the weights, at some bit widths."""
@@ -93,7 +87,7 @@ class SlicedQuantLinear(SlicedQuantization, SlicedLinear, QuantizedLinear):
     def compute(
         self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> Tensor:
-        x, weight = self.quantize_all(x, tensors, arguments)
+        x, weight = self.operands(x, tensors, arguments)
         return nn.functional.linear(x, weight, tensors.get("bias"))
 
 
@@ -104,17 +98,22 @@ class SlicedSwitchableBatchNorm2d(SlicedOperation, PairedBatchNorm2d):
     plain = PairedBatchNorm2d
     input_channels = (1, "num_features")
     argument_list: ClassVar[list[str]] = ["num_features", *BITS]
+    track_running_stats: bool
 
     def __init__(self, module_kwargs: dict[str, Any]):
         super().__init__(module_kwargs)
         names = {pair_name(x["weight_bits"], x["activation_bits"]) for x in self._options}
-        settings = (self.num_features, self.eps, self.momentum)
-        flags = (self.affine, self.track_running_stats)
-        self.sets = nn.ModuleDict(
-            {name: nn.BatchNorm2d(*settings, *flags) for name in sorted(names)}
-        )
+        settings = {
+            "num_features": self.num_features,
+            "eps": self.eps,
+            "momentum": self.momentum,
+            "affine": self.affine,
+            "track_running_stats": self.track_running_stats,
+        }
+        self.sets = nn.ModuleDict({name: nn.BatchNorm2d(**settings) for name in sorted(names)})
         for tensor in (*NORM_TENSORS, "num_batches_tracked"):
             setattr(self, tensor, None)
+        self.track_running_stats = False  # the sets do: PyTorch must not look for tensors here
 
     @classmethod
     def check(cls, **arguments: Any) -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.cost_table import Costs, CostTable, Factor
 from nni_spos.errors import CostError
-from nni_spos.mutables import share_weights
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import PathSpace
 from nni_spos.profilers.bits import count_bitops
 from nni_spos.profilers.macs import count_macs
 from nni_spos.profilers.parameters import count_parameters
-from nni_spos.profilers.trace import Condition, Trace, trace_space
+from nni_spos.profilers.trace import Condition, LayerCall, Trace, trace_space
 
 
 def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
@@ -47,10 +44,7 @@ def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
     """
     path_space = PathSpace.from_model_space(space)
     trace = trace_space(space, input_shape)
-    macs = [
-        (call, count_macs(call.module, call.input_shape, call.output_shape, call.name))
-        for call in trace.calls
-    ]
+    macs = [(call, _macs(call)) for call in trace.calls]
     for call, cost in macs:
         if call.varies and cost:
             raise CostError(
@@ -58,9 +52,8 @@ def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
                 "choices elsewhere. Make the numbers that it depends on choices of its own, with "
                 "the classes of nni_spos.mutables."
             )
-    _check_complete(trace, sum(cost for call, cost in macs if call.was_run))
-    with torch.device("meta"):
-        parameters = list(count_parameters(share_weights(copy.deepcopy(space).to("meta"))))
+    _check_complete(trace)
+    parameters = list(count_parameters(trace.space))
     costs = {
         "flops": [(call.condition, cost) for call, cost in macs],
         "params": [(item.condition, item.number) for item in parameters],
@@ -94,8 +87,13 @@ def tabulate(metric: str, space: PathSpace, costs: Iterable[tuple[Condition, int
     return CostTable(metric, space, constant, [Factor(*item) for item in tables.items()])
 
 
-def _check_complete(trace: Trace, macs: int) -> None:
+def _macs(call: LayerCall) -> int:
+    return count_macs(call.module, call.input_shape, call.output_shape, call.name)
+
+
+def _check_complete(trace: Trace) -> None:
     """Compare with PyTorch's own count of the same run, which also sees functional calls."""
+    macs = sum(map(_macs, trace.counted_calls))
     if trace.counted_macs > macs:
         raise CostError(
             f"the space does {trace.counted_macs - macs} multiply-adds outside of layers (such as "

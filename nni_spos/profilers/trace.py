@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +42,6 @@ class LayerCall:
         Of the first tensor given and returned, with the batch dimension (1); () without one.
     condition
         When the layer is part of a path.
-    was_run
-        Whether this form of the layer was among what PyTorch counted.
     varies
         Whether the shapes are others where other choices are made elsewhere.
     """
@@ -53,16 +51,49 @@ class LayerCall:
     input_shape: Shape
     output_shape: Shape
     condition: Condition
-    was_run: bool = True
     varies: bool = False
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Every layer call of a space, and the multiply-adds that PyTorch itself counted."""
+    """Every layer call of a space.
+
+    Parameters
+    ----------
+    calls
+        In the order in which they were made; of layers whose arguments are choices, one for
+        every combination of these.
+    counted_calls, counted_macs
+        The calls of one run, and the multiply-adds that PyTorch itself counted in it.
+    space
+        The copy that was run: on the meta device, layers with choices as arguments in their
+        weight-sharing form.
+    """
 
     calls: tuple[LayerCall, ...]
+    counted_calls: tuple[LayerCall, ...]
     counted_macs: int
+    space: ModelSpace
+
+
+class _Builder:
+    """Builds the layers of paths, those that are alike once."""
+
+    def __init__(self) -> None:
+        self._built: dict[tuple[type[nn.Module], str, Shape], tuple[nn.Module, Shape]] = {}
+
+    def __call__(
+        self, operation: SlicedOperation, sample: Assignment, input_shape: Shape
+    ) -> tuple[nn.Module, Shape]:
+        """Return the layer of a path and the shape of its output."""
+        key = (operation.plain, str(operation.part_at(sample).arguments), input_shape)
+        if key not in self._built:
+            layer = operation.build_plain(sample, "meta")
+            output_shape = input_shape
+            if not isinstance(layer, _BatchNorm):
+                output_shape = tuple(layer(torch.empty(input_shape, device="meta")).shape)
+            self._built[key] = layer, output_shape
+        return self._built[key]
 
 
 class _Tracer:
@@ -169,21 +200,26 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
             module.register_forward_hook(hook, with_kwargs=True)
     operations = dict(sliced_operations(space))
     assignments = _assignments(operations.values())
-    runs, counts = zip(
-        *(_run(space, tracer, operations.values(), x, input_shape) for x in assignments),
-        strict=True,
-    )
+    run = functools.partial(_run, space, tracer, operations.values(), input_shape)
+    with FlopCounterMode(display=False) as counter:
+        runs = [run(assignments[0])]
+    runs += [run(assignment) for assignment in assignments[1:]]
     if len({tuple(call.name for call in run) for run in runs}) > 1:
         raise CostError("the space calls other layers for other choices, which cannot be counted.")
     calls: list[LayerCall] = []
+    counted: list[LayerCall] = []
+    build = _Builder()
     for observed in zip(*runs, strict=True):
         operation = operations.get(observed[0].name)
         if operation is None:
             shapes = {(call.input_shape, call.output_shape) for call in observed}
             calls.append(dataclasses.replace(observed[0], varies=len(shapes) > 1))
+            counted.append(observed[0])
         else:
-            calls += _expand(operation, observed, assignments)
-    return Trace(tuple(calls), counts[0])
+            calls += _expand(operation, observed, assignments, build)
+            layer, _ = build(operation, assignments[0], observed[0].input_shape)
+            counted.append(dataclasses.replace(observed[0], module=layer))
+    return Trace(tuple(calls), tuple(counted), counter.get_total_flops() // 2, space)
 
 
 def _keep(norm: _BatchNorm, x: Tensor) -> Tensor:
@@ -200,47 +236,54 @@ def _run(
     space: ModelSpace,
     tracer: _Tracer,
     operations: Iterable[SlicedOperation],
-    assignment: Assignment,
     input_shape: Sequence[int],
-) -> tuple[list[LayerCall], int]:
-    """Return the calls for one assignment, and how many multiply-adds PyTorch counted."""
+    assignment: Assignment,
+) -> list[LayerCall]:
+    """Return the calls for one assignment."""
     tracer.calls = []
     for operation in operations:
         operation.resample(assignment)
     image = torch.empty(1, *input_shape, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        try:
+    try:
+        with torch.no_grad():
             space(image)
-        except RuntimeError as problem:
-            raise CostError(
-                f"images of shape {tuple(input_shape)} do not fit the space ({problem})."
-            ) from None
-    return tracer.calls, counter.get_total_flops() // 2
+    except RuntimeError as problem:
+        raise CostError(
+            f"images of shape {tuple(input_shape)} do not fit the space ({problem})."
+        ) from None
+    return tracer.calls
 
 
 def _assignments(operations: Iterable[SlicedOperation]) -> list[Assignment]:
-    """Return a few assignments in which every label with several choices makes two of them."""
+    """Return assignments in which every label makes each of its choices, and no two stay alike.
+
+    In the first ones every label moves on by one choice at a time, label i being i choices ahead.
+    Two labels with equally many choices may go together in all of these, not so in the rest,
+    which follow the further digits of i.
+    """
     choices: dict[str, list[Choice]] = {}
     for operation in operations:
         for sample in operation.samples():
             for label, choice in sample.items():
                 if choice not in choices.setdefault(label, []):
                     choices[label].append(choice)
-    patterns: list[Callable[[int], int]] = [
-        lambda _: -1,
-        lambda _: 0,
-        lambda position: -(position % 2),
-        lambda position: -(position // 2 % 2),
-    ]
+    most = max(map(len, choices.values()), default=1)
     made = [
-        {label: values[pattern(i)] for i, (label, values) in enumerate(choices.items())}
-        for pattern in patterns
+        {x: values[(i + ahead) % len(values)] for i, (x, values) in enumerate(choices.items())}
+        for ahead in range(most)
     ]
-    return [x for i, x in enumerate(made) if x not in made[:i]]
+    step = least = min((len(v) for v in choices.values() if len(v) > 1), default=2)
+    while step < len(choices):
+        made.append({x: v[i // step % len(v)] for i, (x, v) in enumerate(choices.items())})
+        step *= least
+    return made
 
 
 def _expand(
-    operation: SlicedOperation, observed: Sequence[LayerCall], assignments: Sequence[Assignment]
+    operation: SlicedOperation,
+    observed: Sequence[LayerCall],
+    assignments: Sequence[Assignment],
+    build: _Builder,
 ) -> Iterator[LayerCall]:
     """Yield a call for every combination of a layer's choices, from its calls for a few.
 
@@ -255,11 +298,8 @@ def _expand(
         condition = dict(base.condition)
         if any(condition.get(label, choice) != choice for label, choice in sample.items()):
             continue  # a unit further out that has the same label decided otherwise
-        layer = operation.build_plain(sample, "meta")
         input_shape = operation.resize(base.input_shape, sample)
-        output_shape = input_shape
-        if not isinstance(layer, _BatchNorm):
-            output_shape = tuple(layer(torch.empty(input_shape, device="meta")).shape)
+        layer, output_shape = build(operation, sample, input_shape)
         for call, other in zip(observed, samples, strict=True):
             if other == sample and (call.input_shape, call.output_shape) != (
                 input_shape,
@@ -277,5 +317,4 @@ def _expand(
             input_shape,
             output_shape,
             tuple((condition | sample).items()),
-            was_run=sample == samples[0],
         )

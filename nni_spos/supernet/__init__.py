@@ -6,7 +6,7 @@ from nni_spos.supernet.checkpoint import (
     restore_supernet,
     save_supernet,
 )
-from nni_spos.supernet.evaluation import Evaluation, evaluate_path, score
+from nni_spos.supernet.evaluation import Evaluation, evaluate_path, evaluate_paths, score
 from nni_spos.supernet.recalibration import recalibrate
 from nni_spos.supernet.strategy import SinglePathModule, SinglePathOneShot
 from nni_spos.supernet.subnet import extract_subnet
@@ -17,6 +17,7 @@ __all__ = [
     "SinglePathOneShot",
     "SupernetCheckpoint",
     "evaluate_path",
+    "evaluate_paths",
     "extract_subnet",
     "load_supernet",
     "recalibrate",

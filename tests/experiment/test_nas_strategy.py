@@ -91,6 +91,10 @@ class FakeEvaluator(SupernetEvaluator):
     def __init__(self, fate=lambda path: None):
         self.fate = fate
         self.paths = []
+        self.prepared = []
+
+    def prepare(self, paths):
+        self.prepared.append(paths)
 
     def evaluate(self, path):
         self.fate(path)

@@ -3,7 +3,7 @@ import itertools
 import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.oneshot.pytorch.strategy import RandomOneShot
 from torch import nn
 
@@ -201,15 +201,6 @@ def test_wrong_image_shape(shape):
         build_costs(Space(nested), shape)
     assert str(error.value).startswith(f"images of shape {shape} do not fit the space (")
     build_costs(Space(nested), (3, 5, 7))
-
-
-def test_dangling_mutables_are_refused_by_name():
-    with pytest.raises(CostError, match=r"'layers.0' \(MutableConv2d\): its costs cannot"):
-        build_costs(
-            Space(lambda: [MutableConv2d(3, nni.choice("width", [4, 8]), 1), unit()]), IMAGE
-        )
-    table = build_costs(Space(lambda: [MutableConv2d(3, 4, 1), unit()]), IMAGE)["flops"]
-    assert table.price({"unit": "a"}) == 36 * 12
 
 
 class Dangling(Space):

@@ -1,0 +1,103 @@
+"""Scores of paths on the disk, so that no search pays for a path that another one scored.
+
+A supernet is trained once and searched under many constraints. What a path scores depends on the
+supernet, the images and the settings of the evaluation alone, so searches share their scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+
+from nni_spos.path import Choice, PathSpace
+from nni_spos.recipe import Recipe
+from nni_spos.user_modules import digest_code
+
+VERSION = 1
+
+
+class ScoreCache:
+    """Results by path, in a file that grows by a line for each path.
+
+    Several processes may use it at a time. A line that was cut off, or that is damaged, counts as
+    not there.
+
+    Parameters
+    ----------
+    file
+        Where they are kept; made with the first result.
+    space
+        Labels and their choices.
+    """
+
+    def __init__(self, file: FilePath, space: PathSpace):
+        self._file = file
+        self._space = space
+        self._results: dict[tuple[int, ...], dict[str, float]] = {}
+        self._read_bytes = 0
+
+    def get(self, path: Mapping[str, Choice]) -> dict[str, float] | None:
+        """Return the results of a path, or None. Raises PathError."""
+        self._read()
+        found = self._results.get(self._space.key(path))
+        return None if found is None else dict(found)
+
+    def put(self, path: Mapping[str, Choice], results: Mapping[str, float]) -> None:
+        """Keep the results of a path."""
+        line = json.dumps({"path": dict(path), "results": dict(results)})
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        # One write to the end of the file: lines of other processes are not mixed into it. It
+        # begins with a line break, in case that a killed process left half a line.
+        handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(handle, f"\n{line}\n".encode())
+        finally:
+            os.close(handle)
+
+    def _read(self) -> None:
+        """Read what this and other processes have added."""
+        try:
+            with open(self._file, "rb") as stream:
+                stream.seek(self._read_bytes)
+                content = stream.read()
+        except FileNotFoundError:
+            return
+        whole = content.rfind(b"\n") + 1
+        self._read_bytes += whole
+        for line in content[:whole].splitlines():
+            try:
+                entry = json.loads(line)
+                results = {name: float(value) for name, value in entry["results"].items()}
+                self._results[self._space.key(entry["path"])] = results
+            except Exception:  # whatever is wrong with a line, it holds no result
+                continue
+
+
+def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:
+    """Return the scores of a recipe's supernet, under ``OUTPUT/scores``.
+
+    The file's name is a digest of all that decides a score: the content of the checkpoint, the
+    space with the code of a user's own, the data and how they are split, and the settings of the
+    evaluation.
+    """
+    digest = hashlib.sha256()
+    with open(recipe.checkpoint, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    module, colon, _ = recipe.space.name.partition(":")
+    content = {
+        "version": VERSION,
+        "checkpoint": digest.hexdigest(),
+        "space": {"name": recipe.space.name, **recipe.space.arguments},
+        "code": digest_code(module, recipe.file.parent) if colon else None,
+        "data": {**dataclasses.asdict(recipe.data), "workers": None},
+        "evaluation": recipe.evaluation.deciding(),
+        "channels_last": recipe.supernet.channels_last,
+    }
+    text = json.dumps(content, sort_keys=True, default=str)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return ScoreCache(recipe.output / "scores" / f"{key}.jsonl", space)

@@ -1,0 +1,359 @@
+"""Score many paths in one pass over the images, sharing what they have in common.
+
+The paths are walked as a prefix tree. Two paths that make the same choices up to some unit have
+the same activations there, in scoring as in recalibration, so these are computed once per batch.
+While the supernet runs on a path, its parts (see `nni_spos.supernet.parts`) return what the path
+before left, as far as the two agree; only outputs along the current branch are kept.
+
+What decides whether an output can be shared are the labels of all parts that were called before
+it. So this needs no assumption about what a network does between its parts, only that it calls
+the same parts in the same order for all paths, and leaves their outputs as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from nni_spos.mutables import SlicedOperation
+from nni_spos.mutables.convolution import SlicedConv2d, convolve
+from nni_spos.mutables.quantization import Quantized
+from nni_spos.path import Path, PathSpace
+from nni_spos.supernet.parts import Part, find_parts, own_labels
+from nni_spos.supernet.recalibration import place_images
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Visitor = Callable[[int, Tensor, Tensor], None]
+"""Takes the number of a path, logits of shape (N, num_classes) and labels of shape (N,)."""
+
+
+class NotShareable(Exception):
+    """Paths cannot share activations in this network; the text says why."""
+
+
+@dataclass
+class Node:
+    """A part on the paths that agree up to it.
+
+    Parameters
+    ----------
+    statistics
+        Mean and variance of its BatchNorms, in the order in which they run.
+    """
+
+    statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+class PrefixTree:
+    """Paths in an order in which those that agree longest follow each other.
+
+    Parameters
+    ----------
+    space
+        Labels and choices.
+    paths
+        The paths.
+    calls
+        The labels of every part, in the order of the calls.
+    """
+
+    def __init__(self, space: PathSpace, paths: Sequence[Path], calls: Sequence[frozenset[str]]):
+        seen: list[str] = []
+        self._num_seen: list[int] = []
+        for labels in calls:
+            seen += [label for label in space if label in labels and label not in seen]
+            self._num_seen.append(len(seen))
+        columns = [space.labels.index(label) for label in seen]
+        keys = [tuple(space.key(path)[column] for column in columns) for path in paths]
+        self.order = sorted(range(len(paths)), key=lambda i: keys[i])
+        ordered = [keys[i] for i in self.order]
+        pairs = itertools.pairwise(ordered)
+        self.shared = [0, *(self._num_shared(one, other) for one, other in pairs), 0]
+        """How many leading calls each path shares with the one before it; ends with a 0."""
+        self.nodes: list[list[Node]] = []
+        for num_shared in self.shared[:-1]:
+            before = self.nodes[-1][:num_shared] if self.nodes else []
+            self.nodes.append([*before, *(Node() for _ in calls[num_shared:])])
+
+    def _num_shared(self, one: Sequence[int], other: Sequence[int]) -> int:
+        pairs = enumerate(zip(one, other, strict=True))
+        agree = next((i for i, (a, b) in pairs if a != b), len(one))
+        return sum(number <= agree for number in self._num_seen)
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of different nodes: how many calls of parts a batch takes."""
+        return sum(len(nodes) - n for nodes, n in zip(self.nodes, self.shared, strict=False))
+
+
+class SharedRun:
+    """A supernet that runs on one path after another; made by `sharing`.
+
+    Parameters
+    ----------
+    supernet
+        In evaluation mode.
+    parts
+        Its parts.
+    channels_last
+        Memory format of the images.
+    """
+
+    def __init__(self, supernet: ModelSpace, parts: Sequence[Part], channels_last: bool):
+        self._supernet = supernet
+        self._parts = parts
+        self._channels_last = channels_last
+        self._units = {part.name: _units(part.module) for part in parts}
+        self._path: Path = {}
+        self._called: list[Part] = []
+        self._expected: list[Part] = []
+        self._kept: list[tuple[Any, int | None]] = []
+        self._num_kept = 0
+        self._nodes: list[Node] | None = None
+        self._node: Node | None = None
+        self._next_norm = 0
+        self._momentum: float | None = None  # of recalibration; None: scoring
+        self._folded: set[int] = set()
+        self._own_statistics = False
+
+    def trace(self, path: Path, images: Tensor) -> list[Part]:
+        """Run one path, and return the parts in the order of their calls."""
+        self._path, self._nodes, self._called, self._kept, self._num_kept = path, None, [], [], 0
+        self._supernet(place_images(images, self._supernet, self._channels_last))
+        self._expected = self._called
+        return self._expected
+
+    def walk(
+        self,
+        tree: PrefixTree,
+        paths: Sequence[Path],
+        batches: Batches,
+        visit: Visitor | None = None,
+        recalibrate: bool = False,
+        own_statistics: bool = False,
+    ) -> int:
+        """Run all paths on every batch, and return the number of images.
+
+        Parameters
+        ----------
+        tree
+            Of the paths; its nodes hold the BatchNorm statistics.
+        paths
+            Label to choice.
+        batches
+            Images of shape (N, C, H, W) and labels of shape (N,).
+        visit
+            Called for every path and batch.
+        recalibrate
+            Whether BatchNorm runs on the statistics of the batch and averages them in the tree,
+            or runs on those in the tree.
+        own_statistics
+            Whether it runs on those of the supernet instead.
+
+        Raises
+        ------
+        NotShareable
+            Parts are called in another order than for the first path, or outputs were changed.
+        """
+        num_images = 0
+        self._own_statistics = own_statistics
+        for number, (images, labels) in enumerate(batches):
+            self._momentum = 1.0 / (number + 1) if recalibrate else None
+            placed = place_images(images, self._supernet, self._channels_last)
+            labels = labels.to(placed.device)
+            self._kept = []
+            for position, index in enumerate(tree.order):
+                self._path, self._nodes = paths[index], tree.nodes[position]
+                del self._kept[tree.shared[position] :]
+                self._num_kept = tree.shared[position + 1]
+                self._called = []
+                output = self._supernet(placed)
+                if len(self._called) < len(self._expected):
+                    raise NotShareable("its layers are called in another order on some paths")
+                if visit is not None:
+                    visit(index, output, labels)
+            num_images += len(images)
+        return num_images
+
+    def run_part(self, part: Part, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+        """Stands in for the forward of a part."""
+        call = len(self._called)
+        self._called.append(part)
+        if self._nodes is not None and self._called[call:] != self._expected[call : call + 1]:
+            raise NotShareable("its layers are called in another order on some paths")
+        if call < len(self._kept):
+            output, version = self._kept[call]
+            if version is not None and output._version != version:
+                raise NotShareable(f"the output of '{part.name}' is changed in place")
+            return output
+        self._node = self._nodes[call] if self._nodes is not None else None
+        self._next_norm = 0
+        self._choose(part)
+        output = forward(*inputs, **named)
+        if call < self._num_kept:
+            self._kept.append((output, output._version if isinstance(output, Tensor) else None))
+        return output
+
+    def _choose(self, part: Part) -> None:
+        """Set the path in a part; in a unit only in the layers that the path has."""
+        everywhere, by_choice = self._units[part.name]
+        for unit in everywhere:
+            unit.resample(memo=self._path)
+        if by_choice:
+            choice = self._path[part.module.label]
+            for unit in by_choice[choice]:
+                unit.resample(memo=self._path)
+
+    def run_choice(self, unit: LayerChoice, *inputs: Any, **named: Any) -> Any:
+        """Stands in for the forward of a unit, mutated or not."""
+        return unit[self._path[unit.label]](*inputs, **named)
+
+    def run_norm(self, norm: _BatchNorm, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
+        """Stands in for the forward of a BatchNorm that tracks statistics."""
+        if self._node is None or self._own_statistics:
+            return forward(x)
+        weight, bias = _affine(norm)
+        position = self._next_norm
+        self._next_norm += 1
+        if self._momentum is None:
+            if id(norm) in self._folded:
+                self._folded.remove(id(norm))
+                return x
+            mean, variance = self._node.statistics[position]
+            return nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, norm.eps)
+        if position == len(self._node.statistics):
+            mean = torch.zeros(x.shape[1], device=x.device)
+            self._node.statistics.append((mean, torch.ones_like(mean)))
+        mean, variance = self._node.statistics[position]
+        return nn.functional.batch_norm(
+            x, mean, variance, weight, bias, True, self._momentum, norm.eps
+        )
+
+    def run_conv(
+        self, conv: nn.Conv2d, norm: _BatchNorm, forward: Callable[..., Tensor], x: Tensor
+    ) -> Tensor:
+        """Stands in for the forward of a convolution with a BatchNorm right behind it.
+
+        In scoring the two are one convolution, which saves a pass over the activations.
+        """
+        if self._node is None or self._own_statistics or self._momentum is not None:
+            return forward(x)
+        x, weight, bias, arguments = _operands(conv, x)
+        mean, variance = self._node.statistics[self._next_norm]
+        scale = torch.rsqrt(variance + norm.eps)
+        norm_weight, norm_bias = _affine(norm)
+        if norm_weight is not None:
+            scale = scale * norm_weight
+        shift = (mean if bias is None else mean - bias).neg() * scale
+        if norm_bias is not None:
+            shift = shift + norm_bias
+        self._folded.add(id(norm))
+        return convolve(x, weight * scale.view(-1, 1, 1, 1), shift, arguments)
+
+
+@contextmanager
+def sharing(supernet: ModelSpace, channels_last: bool = True) -> Iterator[SharedRun]:
+    """Let a supernet run with shared parts; afterwards it is as it was.
+
+    Raises
+    ------
+    NotShareable
+        The network itself has choices, outside of any part, or layers that slice their weights in
+        a way of their own.
+    """
+    if any(own_labels(supernet)):
+        raise NotShareable("the space itself has choices, outside of its layers")
+    for name, module in supernet.named_modules():
+        if isinstance(module, MixedOperation) and not isinstance(module, SlicedOperation):
+            raise NotShareable(f"'{name}' is a {type(module).__name__}, whose weights NNI slices")
+    parts = find_parts(supernet)
+    run = SharedRun(supernet, parts, channels_last)
+    modes = {module: module.training for module in supernet.modules()}
+    replaced: list[nn.Module] = []
+    in_place = [part.module for part in parts if getattr(part.module, "inplace", False)]
+
+    def replace(module: nn.Module, stand_in: Callable[..., Any], *arguments: Any) -> None:
+        module.forward = functools.partial(stand_in, *arguments, module.forward)
+        replaced.append(module)
+
+    try:
+        supernet.eval()
+        for module in in_place:
+            module.inplace = False  # it would change what the part before keeps
+        # Quantized activations jump where a last digit differs, so nothing is folded before them.
+        if not any(isinstance(module, Quantized) for module in supernet.modules()):
+            for conv, norm in itertools.chain(*(_pairs(part.module) for part in parts)):
+                replace(conv, run.run_conv, conv, norm)
+        for module in supernet.modules():
+            if isinstance(module, _BatchNorm) and _tracks_statistics(module):
+                replace(module, run.run_norm, module)
+            elif isinstance(module, LayerChoice):
+                module.forward = functools.partial(run.run_choice, module)
+                replaced.append(module)
+        for part in parts:
+            replace(part.module, run.run_part, part)
+        with torch.no_grad():
+            yield run
+    finally:
+        for module in replaced:
+            vars(module).pop("forward", None)
+        for module in in_place:
+            module.inplace = True
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _units(part: nn.Module) -> tuple[list[Any], Mapping[Any, list[Any]]]:
+    """Return the weight-sharing layers of a part; of a unit's choices, by choice."""
+    if isinstance(part, LayerChoice):
+        return [], {name: list(_shared_layers(part[name])) for name in part.names}
+    return list(_shared_layers(part)), {}
+
+
+def _shared_layers(module: nn.Module) -> Iterator[Any]:
+    return (m for m in module.modules() if isinstance(m, BaseSuperNetModule))
+
+
+def _pairs(part: nn.Module) -> Iterator[tuple[nn.Conv2d, _BatchNorm]]:
+    """Yield convolutions whose output goes into a BatchNorm of the part and nowhere else."""
+    for module in part.modules():
+        if type(module) is nn.Sequential:
+            for conv, norm in itertools.pairwise(module):
+                is_conv = type(conv) is nn.Conv2d or isinstance(conv, SlicedConv2d)
+                if is_conv and isinstance(norm, _BatchNorm) and _tracks_statistics(norm):
+                    yield conv, norm
+
+
+def _tracks_statistics(norm: _BatchNorm) -> bool:
+    if isinstance(norm, SlicedOperation):
+        return bool(norm.init_arguments["track_running_stats"])
+    return bool(norm.track_running_stats)
+
+
+def _operands(
+    conv: nn.Conv2d, x: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None, Mapping[str, Any]]:
+    """Return input, weight, bias and arguments of a convolution on the current path."""
+    if isinstance(conv, SlicedConv2d):
+        tensors, arguments = conv.tensors(), conv.part.arguments
+        return *conv.operands(x, tensors, arguments), tensors.get("bias"), arguments
+    return x, conv.weight, conv.bias, vars(conv)
+
+
+def _affine(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
+    """Return weight and bias of a BatchNorm on the current path."""
+    if isinstance(norm, SlicedOperation):
+        tensors = {norm.plain_name(name): tensor for name, tensor in norm.tensors().items()}
+        return tensors.get("weight"), tensors.get("bias")
+    return norm.weight, norm.bias

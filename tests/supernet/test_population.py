@@ -1,0 +1,240 @@
+"""Many paths in one pass give what each gives alone, and leave the supernet as it was."""
+
+import warnings
+
+import nni
+import numpy as np
+import pytest
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+from nni_spos.data import open_data
+from nni_spos.errors import PathError
+from nni_spos.mutables import MutableBatchNorm2d, MutableConv2d, channel_choice
+from nni_spos.path import PathSpace
+from nni_spos.priors import UniformPrior
+from nni_spos.recipe import DataSettings, EvaluationSettings
+from nni_spos.spaces import Form, build_space
+from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths
+from nni_spos.supernet.parts import find_parts
+from nni_spos.supernet.population import PrefixTree, sharing
+
+SETTINGS = EvaluationSettings(recalibration_images=128, batch_size=64)
+SHAPE = {"num_classes": 10, "in_channels": 1, "input_size": 16}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return open_data(DataSettings("digits", augmentation="none", num_validation=200))
+
+
+class Chain(ModelSpace):
+    """A user's space: in-place activations outside of its units, a skip connection, a head."""
+
+    def __init__(self):
+        super().__init__()
+        width, twice = channel_choice("width", 8, [0.5, 1.0]), nni.choice("twice", [4, 6])
+        self.stem = nn.Sequential(
+            MutableConv2d(1, width, 3, 2, 1), MutableBatchNorm2d(width), nn.ReLU(inplace=True)
+        )
+        self.first = MutableConv2d(width, 8, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = LayerChoice(
+            {"k1": nn.Conv2d(8, 8, 1), "k3": nn.Sequential(nn.Conv2d(8, 8, 3, padding=1))},
+            label="kernel",
+        )
+        self.norm = nn.BatchNorm2d(8)
+        self.third = MutableConv2d(8, twice * 2, 3)
+        self.last = MutableConv2d(twice * 2, 10, 1)
+
+    def forward(self, x):
+        x = self.relu(self.first(self.stem(x)))
+        x = self.relu(self.norm(self.second(x))) + x
+        return self.last(self.relu(self.third(x))).mean((2, 3))
+
+
+SPACES = {
+    "chain": Chain,
+    "blocks": lambda: build_space("shufflenet_small", {}, Form.SUPERNET, **SHAPE),
+    "channels": lambda: build_space("shufflenet_channels_small", {}, Form.SUPERNET, **SHAPE),
+    "joint": lambda: build_space("shufflenet_joint_small", {}, Form.SUPERNET, **SHAPE),
+    "bits": lambda: build_space("resnet_small", {}, Form.SUPERNET, **SHAPE),
+    "norm per bits": lambda: build_space(
+        "resnet_small", {"switchable_norm": True, "affine": True}, Form.SUPERNET, **SHAPE
+    ),
+}
+
+
+def make_supernet(name):
+    torch.manual_seed(0)
+    supernet = SinglePathOneShot().mutate_model(SPACES[name]())
+    for module in supernet.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d) and module.weight is not None:
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0.0, 0.1)
+    return supernet.to(memory_format=torch.channels_last)
+
+
+def related_paths(space, number=8):
+    """Paths that agree in their first choices, two of them in all, in no order."""
+    indices = UniformPrior(space).draw(number, np.random.default_rng(3))
+    half = len(space) // 2
+    indices[1:4, :half] = indices[0, :half]
+    indices[4] = indices[1]
+    return space.decode(indices)
+
+
+@pytest.fixture(params=SPACES)
+def supernet(request):
+    return make_supernet(request.param)
+
+
+def contents(supernet):
+    return {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+
+
+@pytest.mark.parametrize("recalibrate", [True, False])
+def test_results_are_those_of_one_path_at_a_time(supernet, data, recalibrate):
+    settings = EvaluationSettings(recalibrate, 128, 64)
+    paths = related_paths(PathSpace.from_model_space(supernet))
+    before, was_training = contents(supernet), supernet.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        together = evaluate_paths(supernet, paths, data, settings)
+    alone = [evaluate_path(supernet, path, data, settings) for path in paths]
+    assert len({result.loss for result in alone}) > 4
+    for one, other in zip(together, alone, strict=True):
+        assert (one.top1, one.top5, one.num_images) == (other.top1, other.top5, other.num_images)
+        assert abs(one.loss - other.loss) < 1e-5
+    assert together[1] == together[4]
+    after = supernet.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert supernet.training == was_training
+    assert not any("forward" in vars(module) for module in supernet.modules())
+
+
+def test_the_order_of_paths_makes_no_difference(supernet, data):
+    paths = related_paths(PathSpace.from_model_space(supernet))
+    forward = evaluate_paths(supernet, paths, data, SETTINGS)
+    assert evaluate_paths(supernet, paths[::-1], data, SETTINGS)[::-1] == forward
+    assert evaluate_paths(supernet, [], data, SETTINGS) == []
+
+
+def count_calls(supernet, paths, data):
+    """How often each part's own layers run for all paths and one batch."""
+    calls = {part.name: 0 for part in find_parts(supernet)}
+
+    def count(name, _, __):
+        calls[name] += 1
+
+    images = next(iter(data.validation_batches(16)))
+    with sharing(supernet) as run:
+        # Underneath the stand-ins, where only a part that is really run gets.
+        for part in find_parts(supernet):
+            own = part.module.forward.args[-1]
+
+            def counted(*inputs, name=part.name, own=own):
+                calls[name] += 1
+                return own(*inputs)
+
+            stand_in = part.module.forward
+            part.module.forward = type(stand_in)(stand_in.func, *stand_in.args[:-1], counted)
+        order = run.trace(paths[0], images[0][:2])
+        tree = PrefixTree(
+            PathSpace.from_model_space(supernet), paths, [part.labels for part in order]
+        )
+        for name in calls:
+            calls[name] = 0
+        run.walk(tree, paths, [images], recalibrate=True)
+    return calls, tree
+
+
+def test_units_run_once_for_all_paths_that_agree_up_to_them(data):
+    supernet = make_supernet("blocks")
+    space = PathSpace.from_model_space(supernet)
+    first = dict.fromkeys(space, "k3")
+    paths = [first, {**first, "layer_8": "k5"}, {**first, "layer_8": "k7", "layer_7": "k5"}]
+    calls, tree = count_calls(supernet, paths, data)
+    assert calls["first_conv"] == calls["features.0"] == calls["features.5"] == 1
+    assert calls["features.6"] == 2
+    assert calls["features.7"] == calls["conv_last"] == calls["classifier"] == 3
+    assert tree.num_nodes == sum(calls.values())
+
+
+def test_a_complete_space_has_one_node_for_every_prefix():
+    space = PathSpace({f"unit_{i}": [0, 1, 2] for i in range(8)})
+    paths = space.decode(space.enumerate())
+    tree = PrefixTree(space, paths[::-1], [frozenset([label]) for label in space])
+    assert tree.num_nodes == sum(3**depth for depth in range(1, 9)) == 9840
+    assert len(tree.order) * len(space) == 52_488
+
+
+def test_the_parts_of_spaces():
+    names = [part.name for part in find_parts(make_supernet("joint"))]
+    assert names == [
+        "first_conv",
+        *(f"features.{i}" for i in range(8)),
+        "conv_last",
+        "globalpool",
+        "dropout",
+        "classifier",
+    ]
+    parts = {part.name: part.labels for part in find_parts(make_supernet("bits"))}
+    assert list(parts) == ["stem", *(f"blocks.{i}" for i in range(6)), "globalpool", "classifier"]
+    assert parts["blocks.2"] == {"bits_3", "channels_3"}
+    assert parts["stem"] == frozenset()
+
+
+class ChangesItsInput(Chain):
+    def forward(self, x):
+        x = self.first(self.stem(x)).relu_()
+        return self.last(self.third(self.norm(self.second(x)))).mean((2, 3))
+
+
+class OtherOrder(Chain):
+    def forward(self, x):
+        x = self.stem(x)
+        if x.shape[1] == 4:
+            self.norm(x.repeat(1, 2, 1, 1))
+        return self.last(self.third(self.second(self.first(x)))).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        (ChangesItsInput, "the output of 'first' is changed in place"),
+        (OtherOrder, "its layers are called in another order on some paths"),
+    ],
+)
+def test_networks_that_cannot_share_are_scored_one_by_one(data, space, reason):
+    torch.manual_seed(0)
+    supernet = SinglePathOneShot().mutate_model(space())
+    paths = related_paths(PathSpace.from_model_space(supernet))
+    with pytest.warns(RuntimeWarning) as caught:
+        together = evaluate_paths(supernet, paths, data, SETTINGS)
+    assert [str(warning.message) for warning in caught] == [
+        f"the paths of this network are scored one by one: {reason}."
+    ]
+    assert together == [evaluate_path(supernet, path, data, SETTINGS) for path in paths]
+    assert not any("forward" in vars(module) for module in supernet.modules())
+
+
+def test_a_path_of_another_space_is_refused_before_anything_runs(data):
+    supernet = make_supernet("blocks")
+    path = {f"layer_{i}": "k3" for i in range(1, 9)}
+    with pytest.raises(PathError, match="'k9' is not a choice"):
+        evaluate_paths(supernet, [path, {**path, "layer_3": "k9"}], data, SETTINGS)
+    assert len(evaluate_paths(supernet, [path, path], data, SETTINGS)) == 2
+
+
+def test_an_error_leaves_the_supernet_as_it_was(data, monkeypatch):
+    supernet = make_supernet("channels")
+    paths = related_paths(PathSpace.from_model_space(supernet))
+    monkeypatch.setattr(data, "validation_batches", lambda _: [(torch.zeros(4, 3, 16, 16), None)])
+    with pytest.raises(RuntimeError):
+        evaluate_paths(supernet, paths, data, SETTINGS)
+    assert not any("forward" in vars(module) for module in supernet.modules())
+    assert all(module.training for module in supernet.modules())
