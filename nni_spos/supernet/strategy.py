@@ -16,7 +16,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.errors import RecipeError
-from nni_spos.mutables import mutation_hooks, sliced_operations
+from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
 
@@ -84,7 +84,7 @@ class SinglePathOneShot(RandomOneShot):
         self.prior = prior
 
     def default_mutation_hooks(self) -> list[Any]:
-        return [*mutation_hooks(), *super().default_mutation_hooks()]
+        return [_keep_shared, *super().default_mutation_hooks()]
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a model space a supernet, in place; one that is a supernet stays as it is.
@@ -95,7 +95,8 @@ class SinglePathOneShot(RandomOneShot):
         """
         if is_supernet(model):
             return model
-        super().mutate_model(model)
+        # Not by hooks, which would make two layers of one that the space uses in two places.
+        super().mutate_model(share_weights(model))
         if hasattr(model, "init_weights") and any(sliced_operations(model)):
             model.init_weights()
         return model
@@ -109,3 +110,8 @@ class SinglePathOneShot(RandomOneShot):
         if self.filter is not None:
             prior = FilteredPrior(prior, self.filter)
         return SinglePathModule(training_module, prior)
+
+
+def _keep_shared(module: nn.Module, *_: Any) -> bool:
+    """Keep NNI's hooks from layers that share their weights already: a mutation hook."""
+    return isinstance(module, SlicedOperation)

@@ -9,7 +9,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
-from nni_spos.data import open_data
+from nni_spos.data import EvaluationBatches, open_data
 from nni_spos.errors import PathError
 from nni_spos.mutables import MutableBatchNorm2d, MutableConv2d, channel_choice
 from nni_spos.path import PathSpace
@@ -233,7 +233,8 @@ def test_a_path_of_another_space_is_refused_before_anything_runs(data):
 def test_an_error_leaves_the_supernet_as_it_was(data, monkeypatch):
     supernet = make_supernet("channels")
     paths = related_paths(PathSpace.from_model_space(supernet))
-    monkeypatch.setattr(data, "validation_batches", lambda _: [(torch.zeros(4, 3, 16, 16), None)])
+    batches = [(torch.zeros(4, 3, 16, 16), None)]
+    monkeypatch.setattr(EvaluationBatches, "__iter__", lambda _: iter(batches))
     with pytest.raises(RuntimeError):
         evaluate_paths(supernet, paths, data, SETTINGS)
     assert not any("forward" in vars(module) for module in supernet.modules())

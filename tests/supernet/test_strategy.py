@@ -9,6 +9,7 @@ import pytest
 import torch
 from nni.nas.evaluator.pytorch import Classification, ClassificationModule, DataLoader
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.profiler import RangeProfilerFilter
 from nni.nas.profiler.pytorch.flops import FlopsProfiler
 from nni.nas.space import RawFormatModelSpace
@@ -16,10 +17,11 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_spos.errors import InfeasibleError, RecipeError
+from nni_spos.mutables import MutableConv2d, channel_choice
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.spaces import ShuffleNetV2Space
-from nni_spos.supernet import SinglePathModule, SinglePathOneShot
+from nni_spos.supernet import SinglePathModule, SinglePathOneShot, extract_subnet
 
 ARGUMENTS = {"num_classes": 3, "input_size": 8, "in_channels": 1, "stem_stride": 1,
              "stem_channels": 4, "stage_repeats": (1, 2), "stage_channels": (8, 16),
@@ -137,3 +139,29 @@ def test_it_is_nnis_one_shot_strategy_whatever_is_imported_first(first):
         "assert issubclass(SinglePathOneShot, OneShotStrategy)"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+
+
+class UsedTwice(ModelSpace):
+    """One layer under two names, one of them in another module."""
+
+    def __init__(self):
+        super().__init__()
+        width = channel_choice("width", 8, scales=[0.5, 1])
+        self.first = MutableConv2d(8, width, 1)
+        self.back = nn.Sequential(MutableConv2d(width, 8, 1))
+        self.last = nn.Sequential(self.first)
+
+    def forward(self, x):
+        return self.last(self.back(self.first(x)))
+
+
+def test_a_layer_that_a_space_uses_twice_stays_one_layer():
+    supernet = SinglePathOneShot().mutate_model(UsedTwice()).eval()
+    assert supernet.last[0] is supernet.first
+    for width in (4, 8):
+        for unit in (supernet.first, supernet.back[0]):
+            unit.resample(memo={"width": width})
+        x = torch.randn(2, 8, 3, 3)
+        assert supernet(x).shape == (2, width, 3, 3)
+        alone = extract_subnet(supernet, {"width": width})
+        assert torch.allclose(supernet(x), alone(x), atol=1e-6)
