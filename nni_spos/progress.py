@@ -11,7 +11,13 @@ WATCHED, LOGGED = 0.2, 10.0
 
 
 def open_bar(
-    title: str, total: int, unit: str, *, initial: int = 0, disable: bool = False
+    title: str,
+    total: int,
+    unit: str,
+    *,
+    initial: int = 0,
+    disable: bool = False,
+    delay: float = 0.0,
 ) -> tqdm[None]:
     """Return a bar on standard error.
 
@@ -25,6 +31,8 @@ def open_bar(
         What is counted.
     disable
         Show nothing.
+    delay
+        Seconds before it is shown; what takes less time has no bar.
     """
     return tqdm(
         total=total,
@@ -34,6 +42,7 @@ def open_bar(
         mininterval=interval(),
         dynamic_ncols=True,
         disable=disable,
+        delay=delay,
     )
 
 

@@ -165,6 +165,9 @@ class EvaluationSettings:
     holds the supernet and ends after `worker_idle_s` seconds without a trial, or do it ``inline``,
     each for itself. With ``auto`` there is a worker where the trials run on the manager's machine.
     With `cache` a path that an earlier search with the same supernet scored is not scored again.
+
+    Images are decoded once and held in memory up to `held_mb` MB of 2^20 bytes; those that take
+    more are held in files in the output folder, which all processes share.
     """
 
     recalibrate: bool = setting(BOOL, True)
@@ -174,11 +177,12 @@ class EvaluationSettings:
     evaluator: str = setting(one_of("auto", "worker", "inline"), "auto")
     worker_idle_s: int = setting(POSITIVE_INT, 300)
     cache: bool = setting(BOOL, True)
+    held_mb: int = setting(COUNT, 2048)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the scores."""
         values = dataclasses.asdict(self)
-        for name in ("evaluator", "worker_idle_s", "cache"):
+        for name in ("evaluator", "worker_idle_s", "cache", "held_mb"):
             del values[name]
         return values
 

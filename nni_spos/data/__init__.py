@@ -4,13 +4,9 @@
 """
 
 from nni_spos.data.datasets import DatasetSpec, dataset_spec
-from nni_spos.data.loaders import (
-    Batch,
-    EvaluationBatches,
-    ImageData,
-    TrainBatches,
-    open_data,
-)
+from nni_spos.data.evaluation import EvaluationBatches
+from nni_spos.data.loaders import ImageData, TrainBatches, open_data
+from nni_spos.data.reading import Batch
 from nni_spos.data.transforms import check_preprocessing
 
 __all__ = [

@@ -27,23 +27,18 @@ import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from torch import Tensor
 from torchvision.datasets import CIFAR10, FashionMNIST
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.datasets.utils import check_integrity
 
+from nni_spos.data.stores import DAMAGED, ImageFiles, ImageStore, ImageTensor, one_line
 from nni_spos.errors import DataError
 from nni_spos.recipe import DataSettings
-
-Labels = npt.NDArray[np.int64]
 
 DEBIAN_FASHION_MNIST = FilePath("/usr/share/datasets/fashion-mnist")
 TEST_FOLDERS = ("val", "validation", "test")
 _DOWNLOAD = "Set 'download: true' in the recipe's data section"
-_DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -146,70 +141,6 @@ def dataset_spec(settings: DataSettings) -> DatasetSpec:
     )
 
 
-class ImageTensor:
-    """Images of one size, all in memory.
-
-    Parameters
-    ----------
-    images
-        Shape (N, C, H, W), uint8.
-    labels
-        Shape (N,).
-    """
-
-    def __init__(self, images: Tensor, labels: Labels):
-        self._images = images
-        self.labels = labels
-
-    def read(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Return images, shape (len(indices), C, H, W), uint8."""
-        return self._images[torch.from_numpy(indices)]
-
-
-class ImageFiles:
-    """Image files that are decoded when they are needed, in RGB.
-
-    Parameters
-    ----------
-    folder
-        Has one folder of images for every class.
-    classes
-        Names of these folders; the position of a name is the label.
-
-    Raises
-    ------
-    DataError
-        A folder is missing or has no image.
-    """
-
-    def __init__(self, folder: FilePath, classes: list[str]):
-        self._folder = os.fsencode(folder)
-        positions = {name: label for label, name in enumerate(classes)}
-        try:
-            samples = make_dataset(str(folder), positions, extensions=IMG_EXTENSIONS)
-        except (OSError, ValueError) as problem:
-            raise DataError(f"image_folder: {folder}: {_one_line(problem)}.") from None
-        # One array of bytes, not a list of a million objects: worker processes share it for good,
-        # because reading it changes no reference count.
-        self._names = np.array([os.fsencode(os.path.relpath(name, folder)) for name, _ in samples])
-        self.labels = np.array([label for _, label in samples], dtype=np.int64)
-
-    def read(self, indices: npt.NDArray[np.int64]) -> list[Image.Image]:
-        """Decode images. Raises DataError with the name of a file that cannot be read."""
-        return [self._decode(bytes(self._names[i])) for i in indices]
-
-    def _decode(self, name: bytes) -> Image.Image:
-        file = os.fsdecode(os.path.join(self._folder, name))
-        try:
-            with Image.open(file) as image:
-                return image.convert("RGB")
-        except (*_DAMAGED, Image.DecompressionBombError) as problem:
-            raise DataError(f"{file}: cannot be read as an image ({_one_line(problem)}).") from None
-
-
-ImageStore = ImageTensor | ImageFiles
-
-
 def open_training_set(settings: DataSettings, spec: DatasetSpec) -> ImageStore:
     """Open all labelled images that may be seen before the final test.
 
@@ -304,9 +235,9 @@ def _read_idx(file: FilePath, num_dimensions: int) -> npt.NDArray[np.uint8]:
         start = 4 + 4 * num_dimensions
         if (zeros, kind, dimensions) != (0, 8, num_dimensions) or len(content) != start + size:
             raise ValueError("unexpected header or length")
-    except _DAMAGED as problem:
+    except DAMAGED as problem:
         raise DataError(
-            f"fashion_mnist: {file} is damaged ({_one_line(problem)}). Delete it. {_DOWNLOAD}, or "
+            f"fashion_mnist: {file} is damaged ({one_line(problem)}). Delete it. {_DOWNLOAD}, or "
             "install Debian's package dataset-fashion-mnist again."
         ) from None
     return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)
@@ -432,10 +363,6 @@ def _explained_download(name: str, root: FilePath) -> Iterator[None]:
         zlib.error,
     ) as problem:
         raise DataError(
-            f"{name}: could not be downloaded to {root} ({_one_line(problem)}). Check the network "
+            f"{name}: could not be downloaded to {root} ({one_line(problem)}). Check the network "
             "and the folder, or set 'root' in the recipe's data section to a folder with the files."
         ) from None
-
-
-def _one_line(problem: BaseException) -> str:
-    return " ".join(str(problem).split()).rstrip(".") or type(problem).__name__

@@ -2,101 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from nni_spos.data.datasets import (
     DatasetSpec,
-    ImageStore,
-    ImageTensor,
     dataset_spec,
     open_test_set,
     open_training_set,
 )
+from nni_spos.data.evaluation import EvaluationBatches
+from nni_spos.data.held import ImageHolder
+from nni_spos.data.reading import Batch, ImageSplit, read_batches
 from nni_spos.data.splits import split_training_set
-from nni_spos.data.transforms import ImageTransform, describe_preprocessing, random_keys
+from nni_spos.data.stores import ImageFiles
+from nni_spos.data.transforms import ImageTransform, describe_preprocessing
 from nni_spos.errors import DataError
-from nni_spos.recipe import DataSettings
-
-Batch = tuple[Tensor, Tensor]
-"""Images, float, shape (N, C, H, W), and labels, int64, shape (N,)."""
-
-MAX_CACHED_BYTES = 2**29
-"""A split of an in-memory data set is kept ready for evaluation up to this size."""
-
-
-class ImageSplit(Dataset):
-    """Some images of a store, read a whole batch at a time.
-
-    An item is asked for by ``epoch * len(split) + position``, so that worker processes need no
-    state to know how to augment it.
-
-    Parameters
-    ----------
-    store
-        All images.
-    indices
-        Which of them, shape (N,).
-    transform
-        From stored images to the network's input.
-    seed
-        Of the augmentation; None: prepare the images as for evaluation.
-    """
-
-    def __init__(
-        self,
-        store: ImageStore,
-        indices: npt.NDArray[np.int64],
-        transform: ImageTransform,
-        seed: int | None = None,
-    ):
-        self._store = store
-        self._indices = indices
-        self._transform = transform
-        self._seed = seed
-        self._prepared: Batch | None = None
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, key: int) -> Batch:
-        images, labels = self.__getitems__([key])
-        return images[0], labels[0]
-
-    def __getitems__(self, keys: npt.ArrayLike) -> Batch:
-        epochs, positions = np.divmod(np.asarray(keys, dtype=np.int64), len(self))
-        indices = self._indices[positions]
-        images = self._store.read(indices)
-        if self._seed is None:
-            pixels = self._transform.evaluation(images)
-        else:
-            pixels = self._transform.training(images, random_keys(self._seed, epochs, indices))
-        return pixels, torch.from_numpy(self._store.labels[indices])
-
-    def prepared(self) -> Batch | None:
-        """Return the whole split, prepared once and kept; None where it has to be read anew.
-
-        It has where the images are files, are augmented, or would take more than
-        `MAX_CACHED_BYTES`.
-        """
-        if (
-            self._prepared is None
-            and self._seed is None
-            and isinstance(self._store, ImageTensor)
-            and len(self) * self[0][0].numel() * 4 <= MAX_CACHED_BYTES
-        ):
-            # A part at a time, to bound the memory for intermediate results.
-            parts = [self.__getitems__(keys) for keys in torch.arange(len(self)).split(500)]
-            images, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-            self._prepared = images, labels
-        return self._prepared
+from nni_spos.recipe import DataSettings, EvaluationSettings
 
 
 class EpochSampler:
@@ -185,7 +112,7 @@ class TrainBatches:
         self._resumed = (epoch, 0)
         self.sampler.first_batch = first
         self._position = (self.sampler.epoch, first)
-        batches = _read(self.dataset, self.sampler, len(self) - first, self._workers)
+        batches = read_batches(self.dataset, self.sampler, len(self) - first, self._workers)
         for i, batch in enumerate(batches, start=first):
             self._position = (self._position[0], i + 1)
             yield batch
@@ -200,45 +127,6 @@ class TrainBatches:
         self._position = self._resumed = (state["epoch"], state["num_batches"])
 
 
-class EvaluationBatches:
-    """Images prepared for evaluation, always the same ones in the same order.
-
-    An in-memory data set is prepared once, at the first iteration, and kept: do not change the
-    tensors in place.
-
-    Parameters
-    ----------
-    split
-        The images.
-    batch_size
-        Images in a batch; the last one may be smaller.
-    workers
-        Processes that prepare images; 0: this one.
-    """
-
-    def __init__(self, split: ImageSplit, batch_size: int, workers: int):
-        self._split = split
-        self._batch_size = batch_size
-        self._workers = workers
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._split) / self._batch_size)
-
-    @property
-    def num_images(self) -> int:
-        """Number of images in all batches."""
-        return len(self._split)
-
-    def __iter__(self) -> Iterator[Batch]:
-        prepared = self._split.prepared()
-        if prepared is not None:
-            images, labels = (values.split(self._batch_size) for values in prepared)
-            yield from zip(images, labels, strict=True)
-            return
-        keys = [part.tolist() for part in torch.arange(len(self._split)).split(self._batch_size)]
-        yield from _read(self._split, keys, len(keys), self._workers)
-
-
 class ImageData:
     """The three splits of a data set; made by `open_data`.
 
@@ -246,8 +134,8 @@ class ImageData:
 
     Parameters
     ----------
-    settings
-        Data section of a recipe.
+    settings, held_mb, folder
+        See `open_data`.
 
     Raises
     ------
@@ -255,7 +143,12 @@ class ImageData:
         See `open_data`.
     """
 
-    def __init__(self, settings: DataSettings):
+    def __init__(
+        self,
+        settings: DataSettings,
+        held_mb: int = EvaluationSettings.held_mb,
+        folder: FilePath | None = None,
+    ):
         self.spec: DatasetSpec = dataset_spec(settings)
         self._settings = settings
         self._store = open_training_set(settings, self.spec)
@@ -269,6 +162,8 @@ class ImageData:
         self._validation = ImageSplit(self._store, self._splits.validation, self._transform)
         self._recalibration: tuple[tuple[int, int], ImageSplit] | None = None
         self._test: ImageSplit | None = None
+        workers = self._evaluation_workers()
+        self._holder = ImageHolder(self.spec, held_mb * 2**20, folder, workers)
 
     @property
     def num_train(self) -> int:
@@ -331,22 +226,54 @@ class ImageData:
             order = np.random.default_rng(seed).permutation(self._splits.train)
             split = ImageSplit(self._store, order[:num_images], self._transform)
             self._recalibration = key, split
-        return EvaluationBatches(self._recalibration[1], batch_size, self._settings.workers)
+        made_from = {"num_images": num_images, "seed": seed}
+        return self._held_batches("recalibration", self._recalibration[1], batch_size, made_from)
 
     def validation_batches(self, batch_size: int) -> EvaluationBatches:
         """Return the images that the search scores paths with."""
-        return EvaluationBatches(self._validation, batch_size, self._settings.workers)
+        return self._held_batches("validation", self._validation, batch_size, {})
 
     def test_batches(self, batch_size: int) -> EvaluationBatches:
-        """Return the test images, for the last line of a retraining. Raises DataError."""
+        """Return the test images, for the last line of a retraining. Raises DataError.
+
+        They are looked at once, so they are not held.
+        """
         if self._test is None:
             store = open_test_set(self._settings, self.spec)
             self._test = ImageSplit(store, np.arange(len(store.labels)), self._transform)
-        return EvaluationBatches(self._test, batch_size, self._settings.workers)
+        workers = self._evaluation_workers()
+        return EvaluationBatches(self.spec, self._test, batch_size, workers)
+
+    def _held_batches(
+        self, name: str, split: ImageSplit, batch_size: int, made_from: Mapping[str, Any]
+    ) -> EvaluationBatches:
+        made_from = {**self.preprocessing, "split": name, **made_from}
+        hold = functools.partial(self._holder.hold, name, split, made_from)
+        workers = self._evaluation_workers()
+        return EvaluationBatches(self.spec, split, batch_size, workers, hold)
+
+    def _evaluation_workers(self) -> int:
+        """Only files are worth the processes: without augmentation there is else nothing to do."""
+        return self._settings.workers if isinstance(self._store, ImageFiles) else 0
 
 
-def open_data(settings: DataSettings) -> ImageData:
+def open_data(
+    settings: DataSettings,
+    held_mb: int = EvaluationSettings.held_mb,
+    folder: FilePath | None = None,
+) -> ImageData:
     """Open the data set of a recipe, all but its test images.
+
+    Parameters
+    ----------
+    settings
+        Data section of a recipe.
+    held_mb
+        Recalibration and validation images are decoded once and kept in memory up to this size
+        in all, in MB of 2^20 bytes.
+    folder
+        Files of those that are more, to be used again by later processes. Without a folder they
+        are decoded anew by every iteration.
 
     Raises
     ------
@@ -354,43 +281,4 @@ def open_data(settings: DataSettings) -> ImageData:
         Files are missing or damaged, could not be downloaded, have another number of classes than
         the recipe says, or are too few for the splits; one line that says what to do.
     """
-    return ImageData(settings)
-
-
-def _read(
-    split: ImageSplit, keys: Iterable[list[int]], num_batches: int, workers: int
-) -> Iterator[Batch]:
-    """Read batches, with worker processes that are gone when the last batch is handed out."""
-    loader = DataLoader(
-        split,
-        batch_sampler=keys,
-        num_workers=workers,
-        collate_fn=_unchanged,
-        pin_memory=workers > 0 and torch.cuda.is_available(),
-        # Without one of its own a loader draws from PyTorch's global generator.
-        generator=torch.Generator(),
-    )
-    damage = None
-    batches = iter(loader)
-    try:
-        for i in range(num_batches):
-            images, labels = next(batches)
-            if i == num_batches - 1:
-                # Only at the end does a loader stop its workers, and who counts batches, like
-                # Lightning, never gets there.
-                next(batches, None)
-            yield images, labels
-    except DataError as problem:
-        # A worker's error is the text of its traceback; the last line is ours.
-        line = str(problem).strip().splitlines()[-1]
-        damage = line.removeprefix(f"{DataError.__module__}.DataError: ")
-        # Else PyTorch's frames, kept by the traceback in a cycle, would keep the workers.
-        problem.__traceback__ = None
-    finally:
-        batches = None  # and so would this frame, kept by the traceback of the next line
-    if damage is not None:
-        raise DataError(damage)
-
-
-def _unchanged(batch: Batch) -> Batch:
-    return batch
+    return ImageData(settings, held_mb, folder)

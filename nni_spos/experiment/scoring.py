@@ -92,7 +92,7 @@ def open_scorer(recipe: Recipe, cached: bool = True) -> PathScorer:
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
     checkpoint = load_supernet(recipe.checkpoint)
-    data = open_data(recipe.data)
+    data = open_data(recipe.data, recipe.evaluation.held_mb, recipe.output / "images")
     supernet = build_recipe_supernet(recipe)
     try:
         check_preprocessing(checkpoint.preprocessing, data.preprocessing)

@@ -11,12 +11,12 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_spos.data import ImageData
+from nni_spos.data import EvaluationBatches, ImageData
 from nni_spos.errors import DataError
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, sharing
-from nni_spos.supernet.recalibration import place_images, recalibrate
+from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate
 from nni_spos.supernet.subnet import extract_subnet
 
 
@@ -119,8 +119,10 @@ def evaluate_path(
     settings = settings or EvaluationSettings()
     subnet = extract_subnet(supernet, path)
     if settings.recalibrate:
-        recalibrate(subnet, _recalibration_batches(data, settings), channels_last)
-    return score(subnet, data.validation_batches(settings.batch_size), channels_last)
+        images = place_batches(_recalibration_batches(data, settings), subnet, channels_last)
+        recalibrate(subnet, images, channels_last)
+    batches = place_batches(data.validation_batches(settings.batch_size), subnet, channels_last)
+    return score(subnet, batches, channels_last)
 
 
 def evaluate_paths(
@@ -182,12 +184,13 @@ def _evaluate_together(
 ) -> list[Evaluation]:
     if not paths:
         return []
-    batches = data.validation_batches(settings.batch_size)
+    batches = place_batches(data.validation_batches(settings.batch_size), supernet, channels_last)
     with sharing(supernet, channels_last) as run:
         calls = run.trace(paths[0], next(iter(batches))[0][:2])
         tree = PrefixTree(space, paths, [part.labels for part in calls])
         if settings.recalibrate:
-            run.walk(tree, paths, _recalibration_batches(data, settings), recalibrate=True)
+            images = place_batches(_recalibration_batches(data, settings), supernet, channels_last)
+            run.walk(tree, paths, images, recalibrate=True)
         totals = [torch.zeros(3, dtype=torch.float64) for _ in paths]
 
         def add(index: int, logits: Tensor, labels: Tensor) -> None:
@@ -198,9 +201,7 @@ def _evaluate_together(
     return [_evaluation(total, num_images) for total in totals]
 
 
-def _recalibration_batches(
-    data: ImageData, settings: EvaluationSettings
-) -> Iterable[tuple[Tensor, Tensor]]:
+def _recalibration_batches(data: ImageData, settings: EvaluationSettings) -> EvaluationBatches:
     """Return whole batches only, since each weighs the same in the average."""
     size = settings.batch_size
     num_images = min(settings.recalibration_images, data.num_train)

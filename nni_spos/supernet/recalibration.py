@@ -8,14 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from nni_spos.data import EvaluationBatches
 from nni_spos.errors import DataError
 
 
 def place_images(images: Tensor, network: nn.Module, channels_last: bool) -> Tensor:
     """Return images, shape (N, C, H, W), on the device of a network and in a memory format."""
-    device = next((p.device for p in network.parameters()), images.device)
+    device = _device(network) or images.device
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(device, memory_format=layout)
+
+
+def place_batches(
+    batches: EvaluationBatches, network: nn.Module, channels_last: bool
+) -> EvaluationBatches:
+    """Return batches whose images need no more placing: what is sent to the device are bytes."""
+    return batches.to(_device(network) or "cpu", channels_last)
+
+
+def _device(network: nn.Module) -> torch.device | None:
+    return next((p.device for p in network.parameters()), None)
 
 
 def recalibrate(

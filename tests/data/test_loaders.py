@@ -6,8 +6,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from nni_spos.data import loaders, open_data
-from nni_spos.data.datasets import ImageTensor
+from nni_spos.data import open_data
 from nni_spos.data.loaders import EpochSampler
 from nni_spos.errors import DataError
 from nni_spos.recipe import DataSettings
@@ -106,18 +105,6 @@ def test_an_iteration_that_was_broken_off_leaves_no_trace():
         batches.sampler.set_epoch(epoch)
         next(iter(batches))
         assert_same(list(batches), expected[epoch])
-
-
-def test_evaluation_batches_are_prepared_once_and_equal_those_read_anew(monkeypatch):
-    settings = DataSettings("digits", **SMALL)
-    data = open_data(settings)
-    prepared = list(data.validation_batches(30))
-    monkeypatch.setattr(ImageTensor, "read", None)
-    assert_same(list(data.validation_batches(30)), prepared)
-    assert torch.equal(next(iter(data.validation_batches(70)))[0][:30], prepared[0][0])
-    monkeypatch.undo()
-    monkeypatch.setattr(loaders, "MAX_CACHED_BYTES", 0)
-    assert_same(list(open_data(settings).validation_batches(30)), prepared)
 
 
 def test_recalibration_images_are_fixed_and_not_augmented():

@@ -8,6 +8,7 @@ from PIL import Image
 from nni_spos.data.datasets import DatasetSpec, dataset_spec
 from nni_spos.data.transforms import (
     ImageTransform,
+    Normalisation,
     check_preprocessing,
     describe_preprocessing,
     draw,
@@ -34,6 +35,11 @@ def images(number=N, channels=1, size=8):
     return torch.randint(1, 256, shape, dtype=torch.uint8, generator=generator)
 
 
+def prepared(spec, stored):
+    """What the network gets in evaluation."""
+    return Normalisation(spec)(ImageTransform(spec).evaluation(stored))
+
+
 def test_keys_differ_by_seed_epoch_and_index():
     lots = [keys(1000, seed, epoch) for seed in range(5) for epoch in range(5)]
     assert len(np.unique(np.concatenate(lots))) == 25_000
@@ -53,7 +59,24 @@ def test_none_only_scales_and_normalises():
     given = DatasetSpec("digits", 10, 1, 8, 8, (0.25,), (0.5,), "none")
     result = ImageTransform(given).training(pixels, keys(4))
     torch.testing.assert_close(result, (pixels / 255 - 0.25) / 0.5)
-    assert torch.equal(result, ImageTransform(given).evaluation(pixels))
+    assert torch.equal(result, prepared(given, pixels))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_memory_formats_have_the_same_values_bit_for_bit(channels):
+    mean, std = (0.485, 0.456, 0.406)[:channels], (0.229, 0.224, 0.225)[:channels]
+    given = DatasetSpec("cifar10", 10, channels, 8, 8, mean, std, "none")
+    pixels = images(20, channels)
+    planes, last = (Normalisation(given, channels_last=choice)(pixels) for choice in (False, True))
+    assert torch.equal(planes, last)
+    assert planes.is_contiguous()
+    assert last.is_contiguous(memory_format=torch.channels_last)
+    for channel in range(channels):  # 255 is 1.0
+        white = Normalisation(given)(torch.full_like(pixels, 255))[0, channel, 0, 0]
+        assert white == pytest.approx((1 - mean[channel]) / std[channel], rel=1e-6)
+    stored = pixels.to(memory_format=torch.channels_last)
+    for choice in (False, True):
+        assert torch.equal(Normalisation(given, channels_last=choice)(stored), planes)
 
 
 def test_shift_moves_every_image_by_at_most_an_eighth():
@@ -105,7 +128,7 @@ def test_imagenet_leaves_the_generator_even_after_an_error():
 
 def test_digits_are_enlarged_smoothly():
     pixels = images(2)
-    result = ImageTransform(spec("none", size=16)).evaluation(pixels) * 255
+    result = prepared(spec("none", size=16), pixels) * 255
     assert result.shape == (2, 1, 16, 16)
     expected = torch.nn.functional.interpolate(pixels.float(), scale_factor=2, mode="bilinear")
     assert (result - expected).abs().max() < 1.01
@@ -113,16 +136,16 @@ def test_digits_are_enlarged_smoothly():
 
 def test_files_are_resized_by_their_shorter_side_and_cropped():
     size = 28
-    transform = ImageTransform(spec("imagenet", size, 3, None))
+    given = spec("imagenet", size, 3, None)
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[:, :64, 0] = 255  # left half red, so the centre of the crop is the border
-    result = transform.evaluation([Image.fromarray(pixels)])
+    result = prepared(given, [Image.fromarray(pixels)])
     assert result.shape == (1, 3, size, size)
     red = result[0, 0, 14]
     assert (red[:13] == 1).all()
     assert (red[15:] == 0).all()
     assert describe_preprocessing(spec("imagenet", 224, 3, None))["eval_resize"] == 256
-    cropped = transform.training([Image.fromarray(pixels)] * 5, keys(5))
+    cropped = ImageTransform(given).training([Image.fromarray(pixels)] * 5, keys(5))
     assert cropped.shape == (5, 3, size, size)
 
 

@@ -44,7 +44,7 @@ def test_data_and_weights_are_opened_once(tmp_path, monkeypatch):
     for name in ("open_data", "load_supernet"):
         original = getattr(scoring, name)
         monkeypatch.setattr(
-            scoring, name, lambda x, f=original, name=name: opened.append(name) or f(x)
+            scoring, name, lambda *x, f=original, name=name: opened.append(name) or f(*x)
         )
     scorer = open_scorer(recipe)
     scorer(PATH)

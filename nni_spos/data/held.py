@@ -1,0 +1,214 @@
+"""Images for evaluation, decoded once and kept: in memory, or beyond a limit in files.
+
+A file is one line of JSON, which says what the pixels were made from and is padded to a whole
+number of pages, and then the pixels. Processes with the same recipe share the file, and the memory
+that it is mapped to.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+import torch
+import torchvision
+from torch import Tensor
+
+from nni_spos.data.datasets import DatasetSpec
+from nni_spos.data.reading import Batch, ImageSplit, read_batches
+from nni_spos.data.stores import one_line
+from nni_spos.errors import DataError
+from nni_spos.files import write_atomically
+from nni_spos.locks import exclusive
+from nni_spos.progress import open_bar
+
+Pixels = npt.NDArray[np.uint8]
+"""Shape (N, H, W, C): batches for the memory format channels_last then need no transposition."""
+
+FORMAT = 1
+"""Of the files; raise it with every change of what is in them."""
+
+PAGE = 4096
+"""Bytes; the pixels begin at a multiple."""
+
+PART = 64
+"""Images that are decoded at a time."""
+
+UNWATCHED_S = 2.0
+"""Seconds of decoding before a progress bar is shown."""
+
+
+@dataclass(frozen=True)
+class HeldImages:
+    """Decoded images; do not change them.
+
+    Parameters
+    ----------
+    pixels
+        uint8, shape (N, C, H, W), in the memory format channels_last.
+    labels
+        int64, shape (N,).
+    """
+
+    pixels: Tensor
+    labels: Tensor
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """Return views of at most `batch_size` images and labels each."""
+        parts = (values.split(batch_size) for values in (self.pixels, self.labels))
+        return zip(*parts, strict=True)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    split: ImageSplit
+    images: HeldImages | None
+    num_bytes: int  # in memory
+
+
+class ImageHolder:
+    """Decodes splits of one data set for evaluation, and keeps them.
+
+    Parameters
+    ----------
+    spec
+        Gives the size of the images.
+    limit
+        Bytes that all splits together may take in memory; what is more goes to files.
+    folder
+        Of the files, which are used again by later processes; None: no files.
+    workers
+        Processes that decode; 0: this one.
+    """
+
+    def __init__(self, spec: DatasetSpec, limit: int, folder: FilePath | None, workers: int):
+        self._shape = (spec.image_size, spec.image_size, spec.channels)
+        self._limit = limit
+        self._folder = folder
+        self._workers = workers
+        self._kept: dict[str, _Kept] = {}
+
+    def hold(self, name: str, split: ImageSplit, made_from: Mapping[str, Any]) -> HeldImages | None:
+        """Return the images of a split, or None if they are too many and there is no folder.
+
+        Parameters
+        ----------
+        name
+            Of the file, and for the progress bar; another split of this name is forgotten.
+        split
+            Images prepared as for evaluation.
+        made_from
+            What the pixels depend on, apart from the stored images, as JSON has it.
+
+        Raises
+        ------
+        DataError
+            An image cannot be read, or the file cannot be written.
+        """
+        if name not in self._kept or self._kept[name].split is not split:
+            self._kept.pop(name, None)  # its memory is free for the new one
+            # Tensors made in inference mode, in which batches are often read, could not be used
+            # in a later training.
+            with torch.inference_mode(False):
+                self._kept[name] = self._load(name, split, made_from)
+        return self._kept[name].images
+
+    def _load(self, name: str, split: ImageSplit, made_from: Mapping[str, Any]) -> _Kept:
+        num_bytes = len(split) * math.prod(self._shape)
+        if sum(kept.num_bytes for kept in self._kept.values()) + num_bytes <= self._limit:
+            pixels = self._decoded(name, split)
+        elif self._folder is None:
+            return _Kept(split, None, 0)
+        else:
+            num_bytes = 0
+            pixels = self._mapped(name, split, made_from, self._folder / f"{name}.u8")
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        return _Kept(split, HeldImages(images, split.labels()), num_bytes)
+
+    def _decoded(self, name: str, split: ImageSplit) -> Pixels:
+        pixels = np.empty((len(split), *self._shape), np.uint8)
+        start = 0
+        for part in self._parts(name, split):
+            pixels[start : start + len(part)] = part
+            start += len(part)
+        return pixels
+
+    def _parts(self, name: str, split: ImageSplit) -> Iterator[Pixels]:
+        keys = [part.tolist() for part in torch.arange(len(split)).split(PART)]
+        title = f"decode {name} images"
+        with open_bar(title, len(split), "image", delay=UNWATCHED_S) as bar:
+            for images, _ in read_batches(split, keys, len(keys), self._workers):
+                yield images.permute(0, 2, 3, 1).contiguous().numpy()
+                bar.update(len(images))
+
+    def _mapped(
+        self, name: str, split: ImageSplit, made_from: Mapping[str, Any], file: FilePath
+    ) -> Pixels:
+        shape = (len(split), *self._shape)
+        header = _header({**made_from, "images": split.digest(), "shape": shape})
+        try:
+            pixels = _open(file, header, shape)
+            if pixels is None:
+                refusal = DataError(f"{file}: another process is writing it.")
+                with exclusive(file.with_suffix(".lock"), timeout=-1, refusal=refusal):
+                    pixels = _open(file, header, shape)  # by now another process may have made it
+                    if pixels is None:
+                        self._write(name, split, file, header)
+                        pixels = _open(file, header, shape)
+        except OSError as problem:
+            raise DataError(
+                f"{file}: cannot be written or read ({one_line(problem)}). Give the recipe another "
+                f"output folder, or more memory to hold the images in (held_mb)."
+            ) from None
+        assert pixels is not None
+        return pixels
+
+    def _write(self, name: str, split: ImageSplit, file: FilePath, header: bytes) -> None:
+        # Temporary files of processes that were killed, and images that are no longer wanted:
+        # they may be as large as what is to be written.
+        for useless in (file, *file.parent.glob(f".{file.name}.*")):
+            useless.unlink(missing_ok=True)
+        size = len(split) * math.prod(self._shape)
+        free = shutil.disk_usage(file.parent).free
+        if size + len(header) > free:
+            raise OSError(f"it needs {_mb(size)} MB, the disk has {_mb(free)} MB left")
+
+        def write(stream: BinaryIO) -> None:
+            stream.write(header)
+            for part in self._parts(name, split):
+                stream.write(part.data)
+
+        write_atomically(file, write)
+
+
+def _header(made_from: Mapping[str, Any]) -> bytes:
+    # Which pixels a JPEG file becomes depends on the decoder too.
+    versions = {"Pillow": PIL.__version__, "torchvision": torchvision.__version__}
+    line = json.dumps({"format": FORMAT, **versions, **made_from}, sort_keys=True).encode()
+    num_pages = len(line) // PAGE + 1
+    return line.ljust(num_pages * PAGE - 1) + b"\n"
+
+
+def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | None:
+    """Map a file to memory; None if there is none, or not one of this header and shape."""
+    try:
+        with file.open("rb") as stream:
+            size = len(header) + math.prod(shape)
+            if stream.read(len(header)) != header or stream.seek(0, 2) != size:
+                return None
+            # Copy on write: PyTorch warns of tensors that cannot be written to.
+            return np.memmap(stream, np.uint8, "c", offset=len(header), shape=shape)
+    except FileNotFoundError:
+        return None
+
+
+def _mb(num_bytes: int) -> int:
+    return math.ceil(num_bytes / 2**20)

@@ -1,0 +1,114 @@
+"""Labelled images: all in memory, or files that are decoded when they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from pathlib import Path as FilePath
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from nni_spos.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+Labels = npt.NDArray[np.int64]
+
+DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
+"""What reading a damaged file raises, packed or an image."""
+
+
+class ImageTensor:
+    """Images of one size, all in memory.
+
+    Parameters
+    ----------
+    images
+        Shape (N, C, H, W), uint8.
+    labels
+        Shape (N,).
+    """
+
+    def __init__(self, images: Tensor, labels: Labels):
+        self._images = images
+        self.labels = labels
+
+    def read(self, indices: Indices) -> Tensor:
+        """Return images, shape (len(indices), C, H, W), uint8."""
+        return self._images[torch.from_numpy(indices)]
+
+    def digest(self, indices: Indices) -> str:
+        """Return what tells these images, in this order, from any others."""
+        digest = hashlib.sha256()
+        for part in np.array_split(indices, len(indices) // 1000 + 1):
+            digest.update(self.read(part).numpy().tobytes())
+        return digest.hexdigest()
+
+
+class ImageFiles:
+    """Image files that are decoded when they are needed, in RGB.
+
+    Parameters
+    ----------
+    folder
+        Has one folder of images for every class.
+    classes
+        Names of these folders; the position of a name is the label.
+
+    Raises
+    ------
+    DataError
+        A folder is missing or has no image.
+    """
+
+    def __init__(self, folder: FilePath, classes: list[str]):
+        self._folder = os.fsencode(folder)
+        positions = {name: label for label, name in enumerate(classes)}
+        try:
+            samples = make_dataset(str(folder), positions, extensions=IMG_EXTENSIONS)
+        except (OSError, ValueError) as problem:
+            raise DataError(f"image_folder: {folder}: {one_line(problem)}.") from None
+        # One array of bytes, not a list of a million objects: worker processes share it for good,
+        # because reading it changes no reference count.
+        self._names = np.array([os.fsencode(os.path.relpath(name, folder)) for name, _ in samples])
+        self.labels = np.array([label for _, label in samples], dtype=np.int64)
+
+    def read(self, indices: Indices) -> list[Image.Image]:
+        """Decode images. Raises DataError with the name of a file that cannot be read."""
+        return [self._decode(bytes(self._names[i])) for i in indices]
+
+    def digest(self, indices: Indices) -> str:
+        """Return what tells these files, in this order, from any others and from other contents.
+
+        The contents are not read; sizes and times of change stand for them.
+        """
+        digest = hashlib.sha256()
+        for name in map(bytes, self._names[indices]):
+            try:
+                found = os.stat(os.path.join(self._folder, name))
+            except OSError as problem:
+                raise DataError(f"image_folder: {one_line(problem)}.") from None
+            digest.update(b"%b\0%d %d\n" % (name, found.st_size, found.st_mtime_ns))
+        return digest.hexdigest()
+
+    def _decode(self, name: bytes) -> Image.Image:
+        file = os.fsdecode(os.path.join(self._folder, name))
+        try:
+            with Image.open(file) as image:
+                return image.convert("RGB")
+        except (*DAMAGED, Image.DecompressionBombError) as problem:
+            raise DataError(f"{file}: cannot be read as an image ({one_line(problem)}).") from None
+
+
+ImageStore = ImageTensor | ImageFiles
+
+
+def one_line(problem: BaseException) -> str:
+    """Return the text of an error for the middle of a message."""
+    return " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
