@@ -69,7 +69,7 @@ def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any
     settings = {
         "space": space.to_search_space(),
         "search": {key: value for key, value in search.items() if key not in unused},
-        "evaluation": dataclasses.asdict(recipe.evaluation),
+        "evaluation": recipe.evaluation.deciding(),
         "data": {key: value for key, value in data.items() if key not in place},
         "supernet": recipe.supernet.deciding(),
         "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",

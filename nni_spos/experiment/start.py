@@ -24,6 +24,7 @@ from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.failure import explain_failure
 from nni_spos.experiment.manager import Manager
+from nni_spos.experiment.processes import wait_for_workers
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
 from nni_spos.progress import open_bar
 
@@ -117,23 +118,25 @@ def resume(
 def stop(experiment_id: str) -> None:
     """Stop an experiment and wait until its manager is gone, as ``nnictl stop`` does.
 
+    Its worker, which notices that, is waited for too.
+
     Raises
     ------
     ExperimentError
         It does not stop; the process is named.
     """
     manager = _manager_process(experiment_id)
-    if manager is None:
-        return
     try:
-        manager.terminate()
-        manager.wait(STOP_TIMEOUT)
+        if manager is not None:
+            manager.terminate()
+            manager.wait(STOP_TIMEOUT)
     except psutil.NoSuchProcess:
-        return
-    except psutil.TimeoutExpired:
+        pass
+    except psutil.TimeoutExpired as problem:
         raise ExperimentError(
-            f"experiment {experiment_id} (process {manager.pid}) does not stop."
+            f"experiment {experiment_id} (process {problem.pid}) does not stop."
         ) from None
+    wait_for_workers(experiment_id)
 
 
 def is_running(experiment_id: str) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.exchange import open_trial
+from nni_spos.experiment.exchange import TrialContext, open_trial
 from nni_spos.experiment.manager import Manager
-from nni_spos.recipe import load_recipe
+from nni_spos.experiment.worker_client import score_with_worker
+from nni_spos.recipe import Recipe, load_recipe
 
 
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
@@ -15,7 +16,7 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
 
     Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
     ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials
-    that start together train it once.
+    that start together train it once. A worker scores the path, see `uses_worker`.
 
     Parameters
     ----------
@@ -35,17 +36,35 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     space, costs = load_costs(recipe)
     trial = open_trial(space)
 
-    # PyTorch is imported only by a trial that has something to do.
-    from nni_spos.experiment.scoring import open_scorer
-    from nni_spos.supernet.training import ensure_supernet
+    if not recipe.checkpoint.exists():
+        from nni_spos.supernet.training import ensure_supernet
 
-    ensure_supernet(recipe)
-    share_cores()  # not before: while one trial trains, the others only wait
-    results = open_scorer(recipe)(trial.path)
+        ensure_supernet(recipe)
+    results = (
+        score_with_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
+    )
     accuracies = {"default": results["top1"], "top5": results["top5"]}
     prices = {name: table.price(trial.path) for name, table in costs.items()}
     # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
     trial.report({**accuracies, **prices, "loss": results["loss"]})
+
+
+def uses_worker(recipe: Recipe) -> bool:
+    """Whether a worker scores the paths of a recipe's trials, as its evaluation settings say.
+
+    By default one does on NNI's local service: what a trial starts on another machine would be
+    left there, for want of a manager whose end it can see.
+    """
+    chosen = recipe.evaluation.evaluator
+    return chosen == "worker" or (chosen == "auto" and os.environ.get("NNI_PLATFORM") == "local")
+
+
+def _score(recipe: Recipe, trial: TrialContext) -> dict[str, float]:
+    # PyTorch is imported only by a trial that has something to do itself.
+    from nni_spos.experiment.scoring import open_scorer
+
+    share_cores()
+    return open_scorer(recipe)(trial.path)
 
 
 def share_cores() -> None:

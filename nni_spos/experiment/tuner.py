@@ -40,7 +40,6 @@ from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
-import psutil
 from nni.tuner import Tuner
 
 from nni_spos.errors import ExperimentError, PathError, RecipeError
@@ -48,6 +47,7 @@ from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import restore_numbers
 from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.processes import is_alive, manager_process
 from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
@@ -272,25 +272,6 @@ class EvolutionTuner(Tuner):
         if self._send is not None and not self._failure_reported:
             self._failure_reported = True
             self._send.__self__.report_error(self._failure)  # type: ignore[attr-defined]
-
-
-def manager_process() -> psutil.Process | None:
-    """Return the NNI manager that started this process, through a shell; None if none did."""
-    for process in psutil.Process().parents():
-        try:
-            if any(word.endswith("main.js") for word in process.cmdline()):
-                return process
-        except psutil.Error:
-            continue
-    return None
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; one that ended but was not waited for does not."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def code_directory() -> FilePath:

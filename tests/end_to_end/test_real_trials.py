@@ -1,4 +1,7 @@
-"""examples/spos.yml under the real nnictl, with trials that train and use a real supernet."""
+"""examples/spos.yml under the real nnictl, with trials that train and use a real supernet.
+
+By default a worker evaluates for the trials; ``inline`` each of them does it itself.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ def one_thread(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_example_without_a_supernet(study, one_thread):
+@pytest.mark.parametrize("evaluator", ["auto", "inline"])
+def test_the_example_without_a_supernet(study, one_thread, evaluator):
     for folder in ("examples", "search_spaces"):
         shutil.copytree(ROOT / folder, study.folder / folder)
     file = study.folder / "examples" / "recipes" / "digits.yml"
@@ -36,6 +40,7 @@ def test_the_example_without_a_supernet(study, one_thread):
     content["data"].update(num_train=256, num_validation=100)
     content["supernet"].update(epochs=2)
     content["search"].update(population_size=3, num_generations=2, top_k=2)
+    content["evaluation"].update(evaluator=evaluator)
     file.write_text(yaml.safe_dump(content))
     recipe = load_recipe(file)
 
@@ -56,8 +61,15 @@ def test_the_example_without_a_supernet(study, one_thread):
     assert len(trials) == 6
     assert sum("supernet:" in trial.read_text() for trial in trials) == 1
 
+    # By default one worker evaluates for all of them, and ends with the experiment.
+    logs = [log.read_text() for log in recipe.output.glob("workers/*/worker.log")]
+    assert len(logs) == (evaluator == "auto")
+    for log in logs:
+        assert log.count("holds the supernet") == 1
+        assert "ends: the experiments are over" in log
+
     # What every row says is what its path gets in this process.
-    scorer = open_scorer(recipe)
+    scorer = open_scorer(recipe, cached=False)
     assert len(rows) == 6
     for row in rows:
         reported = row["value"]

@@ -1,5 +1,10 @@
+import shutil
+
 import pytest
 from small import FakeManager, write_recipe
+from trained import contents, write_trained
+
+from nni_spos.cli import main
 
 
 @pytest.fixture
@@ -12,3 +17,36 @@ def manager():
     manager = FakeManager()
     yield manager
     manager.close()
+
+
+@pytest.fixture(scope="session")
+def trained_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    write_trained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(trained_folder, tmp_path, monkeypatch):
+    """A recipe with a supernet; the working directory."""
+    shutil.copytree(trained_folder, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def refused(folder, capsys):
+    """Run a command that must fail, and return its line; the folder must stay as it is."""
+
+    def run(*arguments: str) -> str:
+        before = contents(folder)
+        code = main(list(arguments))
+        output = capsys.readouterr()
+        assert code == 2
+        assert output.out == ""
+        lines = output.err.splitlines()
+        assert len(lines) == 1, output.err
+        assert contents(folder) == before
+        return lines[0]
+
+    return run

@@ -1,4 +1,4 @@
-"""A small recipe on disk, and stand-ins for NNI's manager and dispatcher."""
+"""A small recipe and latency table on disk, and stand-ins for NNI's manager and dispatcher."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from nni_spos.cost_table import CostTable, Factor
 from nni_spos.evolution import Signal
 from nni_spos.experiment.costs import load_costs, save_costs
 from nni_spos.experiment.searches import build_search
+from nni_spos.latency_table import (
+    LatencyConditions,
+    LatencyTable,
+    LatencyValidation,
+    this_machine,
+)
 from nni_spos.path import PathSpace
 from nni_spos.recipe import load_recipe
 
@@ -37,6 +43,27 @@ def write_recipe(folder: Path, name: str = "recipe.yml", **search) -> Path:
     factors = [Factor((label,), np.arange(len(SPACE[label]))) for label in SPACE]
     save_costs(load_recipe(file), SPACE, {"flops": CostTable("flops", SPACE, 1, factors)})
     return file
+
+
+def save_table(file, device="cpu", scale=1.0, machine=None, space=SPACE, **changes) -> None:
+    """Write a latency table: 1 ms, and half a millisecond for each place."""
+    factors = [Factor((label,), 0.5 * scale * np.arange(len(space[label]))) for label in space]
+    table = LatencyTable(
+        costs=CostTable(f"latency_ms({device})", space, 1.0, factors),
+        conditions=LatencyConditions(
+            device=device,
+            machine=machine or this_machine(device) or "unknown",
+            threads=1,
+            batch_size=1,
+            input_shape=(1, 8, 8),
+            channels_last=True,
+            torch="2.2",
+            date="2025-01-01T00:00:00+00:00",
+        ),
+        validation=LatencyValidation.compare([1.0, 2.0], [1.0, 2.0]),
+        **changes,
+    )
+    table.save(file)
 
 
 def score(path: dict) -> float:
@@ -79,6 +106,12 @@ class FakeManager:
             record["finalMetricData"] = [{"data": json.dumps(json.dumps(metrics))}]
             self.metrics[job_id] = metrics
         self.jobs[job_id] = record
+
+    @property
+    def reports(self) -> list[tuple[dict, dict]]:
+        """The metrics that trials sent, and the results in them."""
+        sent = [json.loads(content["metric"]) for _, content in self.puts]
+        return [(metric, json.loads(metric["value"])) for metric in sent]
 
     def close(self):
         self.server.shutdown()

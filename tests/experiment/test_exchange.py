@@ -1,9 +1,12 @@
+import math
+import os
 import threading
 import time
 
-import nni
-import nni.trial
+import numpy as np
 import pytest
+import torch
+from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 from small import SPACE
 
 from nni_spos.errors import ExperimentError, PathError
@@ -82,36 +85,51 @@ def test_other_training_services_are_refused(trial, monkeypatch):
         open_trial()
 
 
-@pytest.fixture
-def reported(monkeypatch):
-    values = []
-    monkeypatch.setattr(nni.trial, "_params", None)
-    monkeypatch.setattr(nni, "report_final_result", values.append)
-    return values
-
-
-def test_report_adds_the_path_and_the_default(reported):
+def test_report_adds_the_path_and_the_default(trial, manager):
     context = TrialContext(PATH, "mine", 4)
     context.report({"top1": 97.5, "loss": 0.1})
     context.report({"default": 1.0, "top1": 2.0})
-    assert reported == [
+    assert [result for _, result in manager.reports] == [
         {"default": 97.5, "loss": 0.1, "path": PATH},
         {"default": 1.0, "top1": 2.0, "path": PATH},
     ]
-    assert nni.trial._params["parameter_id"] == 4
 
 
-def test_report_needs_a_result(reported):
+def test_a_report_is_what_nnis_own_client_sends(trial, manager):
+    TrialContext(PATH, "mine", 4).report({"default": 97.5, "loss": math.nan})
+    TrialCommandChannelV3(os.environ["NNI_TRIAL_COMMAND_CHANNEL"]).send_metric(
+        type="FINAL",
+        parameter_id=4,
+        trial_job_id="mine",
+        sequence=0,
+        value={"default": 97.5, "loss": math.nan, "path": PATH},
+    )
+    ours, theirs = manager.puts
+    assert ours == theirs
+    assert ours[0] == "/env/local-env/mine"
+
+
+def test_numbers_of_numpy_and_pytorch_are_reported(trial, manager):
+    context = TrialContext(PATH, "mine", 4)
+    context.report({"top1": np.float32(0.5), "loss": torch.tensor(2.0), "count": np.int64(3)})
+    ((_, result),) = manager.reports
+    assert result == {"default": 0.5, "loss": 2.0, "count": 3, "path": PATH}
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), np.zeros(2), object(), {1, 2}])
+def test_a_result_that_is_not_made_of_numbers_is_refused(trial, manager, value):
+    with pytest.raises(ExperimentError, match="not made of numbers"):
+        TrialContext(PATH, "mine", 4).report({"top1": value})
+    assert manager.puts == []
+
+
+def test_report_needs_a_result(trial, manager):
     with pytest.raises(ExperimentError, match="needs 'default' or 'top1'; got loss"):
         TrialContext(PATH, "mine", 4).report({"loss": 0.1})
-    assert reported == []
+    assert manager.puts == []
 
 
-def test_a_report_that_cannot_be_sent(monkeypatch):
-    def fail(value):
-        raise ConnectionError("refused")
-
-    monkeypatch.setattr(nni.trial, "_params", None)
-    monkeypatch.setattr(nni, "report_final_result", fail)
-    with pytest.raises(ExperimentError, match="cannot be reported"):
+def test_a_report_that_cannot_be_sent(trial, manager):
+    manager.close()
+    with pytest.raises(ExperimentError, match=r"cannot be reported: .*cannot be reached"):
         TrialContext(PATH, "mine", 4).report({"top1": 1.0})

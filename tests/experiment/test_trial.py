@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
-import nni
-import nni.trial
 import pytest
 import torch
+from held import wait_for
 from trained import write_trained, write_untrained
 
 from nni_spos.errors import ExperimentError, PathError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scoring import open_scorer
-from nni_spos.experiment.trial import run_trial, share_cores
+from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
+from nni_spos.experiment.worker_client import identify, worker_folder
 from nni_spos.supernet import training
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
@@ -22,7 +23,7 @@ PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
 
 @pytest.fixture
 def recipe(tmp_path):
-    return write_trained(tmp_path)
+    return write_trained(tmp_path, evaluation={"evaluator": "inline"})
 
 
 @pytest.fixture
@@ -36,15 +37,7 @@ def environment(manager, monkeypatch):
     torch.set_num_threads(num_threads)
 
 
-@pytest.fixture
-def reported(monkeypatch, environment):
-    values = []
-    monkeypatch.setattr(nni.trial, "_params", None)
-    monkeypatch.setattr(nni, "report_final_result", values.append)
-    return values
-
-
-def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, reported):
+def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, environment):
     manager.add_job("other", {**PATH, "layer_1": "k5"}, parameter_id=3)
     manager.add_job("mine", PATH, parameter_id=4)
     run_trial(recipe.file)
@@ -52,33 +45,36 @@ def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, reported
     costs = {name: table.price(PATH) for name, table in load_costs(recipe)[1].items()}
     assert set(costs) == {"flops", "params"}
     expected = {"default": results.pop("top1"), **results, **costs, "path": PATH}
-    assert reported == [expected]
-    assert {type(value) for value in reported[0].values()} == {int, float, dict}
-    assert nni.trial._params["parameter_id"] == 4
+    ((metric, reported),) = manager.reports
+    assert reported == expected
+    assert {type(value) for value in reported.values()} == {int, float, dict}
+    assert (metric["trial_job_id"], metric["parameter_id"]) == ("mine", 4)
 
 
-def test_a_missing_supernet_is_trained_first(tmp_path, manager, reported):
-    recipe = write_untrained(tmp_path)
+def test_a_missing_supernet_is_trained_first(tmp_path, manager, environment):
+    recipe = write_untrained(tmp_path, evaluation={"evaluator": "inline"})
     manager.add_job("mine", PATH)
     run_trial(recipe.file)
     assert recipe.checkpoint.exists()
-    assert reported[0]["default"] == open_scorer(recipe)(PATH)["top1"]
+    ((_, reported),) = manager.reports
+    assert reported["default"] == open_scorer(recipe)(PATH)["top1"]
 
 
-def test_a_trial_that_reported_before_does_nothing(recipe, manager, reported, monkeypatch):
+def test_a_trial_that_reported_before_does_nothing(recipe, manager, environment, monkeypatch):
+    recipe.checkpoint.unlink()
     monkeypatch.setattr(training, "ensure_supernet", lambda recipe: pytest.fail("expensive"))
     manager.add_job("mine", PATH, metrics={"default": 1.0})
     with pytest.raises(SystemExit) as ended:
         run_trial(recipe.file)
     assert ended.value.code == 0
-    assert reported == []
+    assert manager.puts == []
 
 
-def test_a_path_of_another_space_is_refused(recipe, manager, reported):
+def test_a_path_of_another_space_is_refused(recipe, manager, environment):
     manager.add_job("mine", {**PATH, "layer_1": "k9"})
     with pytest.raises(PathError, match="'k9' is not a choice"):
         run_trial(recipe.file)
-    assert reported == []
+    assert manager.puts == []
 
 
 def test_outside_of_nni_it_fails_at_once(recipe):
@@ -97,6 +93,45 @@ def test_outside_of_nni_it_fails_at_once(recipe):
     assert done.stdout.split()[-1] == "False"
 
 
+@pytest.mark.parametrize(
+    ("evaluator", "platform", "expected"),
+    [
+        ("auto", "local", True),
+        ("auto", "remote", False),
+        ("worker", "remote", True),
+        ("inline", "local", False),
+    ],
+)
+def test_who_evaluates(recipe, monkeypatch, evaluator, platform, expected):
+    monkeypatch.setenv("NNI_PLATFORM", platform)
+    settings = dataclasses.replace(recipe.evaluation, evaluator=evaluator)
+    assert uses_worker(dataclasses.replace(recipe, evaluation=settings)) is expected
+
+
+TRIAL = """
+import sys
+from nni_spos.cli import main
+code = main(["trial", sys.argv[1]])
+print(code, [name for name in ("torch", "nni", "sklearn") if name in sys.modules])
+"""
+
+
+@pytest.mark.slow
+def test_with_a_worker_a_trial_needs_neither_pytorch_nor_nni(tmp_path, manager, environment):
+    recipe = write_trained(tmp_path, evaluation={"cache": False, "worker_idle_s": 1})
+    manager.add_job("mine", PATH, parameter_id=4)
+    expected = open_scorer(recipe)(PATH)
+    command = [sys.executable, "-W", "ignore", "-c", TRIAL, str(recipe.file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("0 []\n", 0), done.stderr
+    ((_, reported),) = manager.reports
+    assert reported["default"] == expected["top1"]
+    assert reported["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    # Without an NNI manager it is the time without trials that ends the worker.
+    log = worker_folder(recipe, identify(recipe)).log
+    wait_for(lambda: "ends: there was no trial" in log.read_text())
+
+
 @pytest.mark.parametrize(("concurrency", "expected"), [(1, 8), (2, 4), (3, 2), (8, 1), (25, 1)])
 def test_trials_share_the_cores(manager, environment, monkeypatch, concurrency, expected):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -113,7 +148,7 @@ def test_the_users_number_of_threads_is_kept(manager, environment, monkeypatch):
     assert torch.get_num_threads() == 8
 
 
-def test_a_manager_that_is_gone(recipe, manager, reported, monkeypatch):
+def test_a_manager_that_is_gone(recipe, manager, environment, monkeypatch):
     monkeypatch.setattr("nni_spos.experiment.exchange.LOST_AFTER", 0.2)
     manager.close()
     with pytest.raises(ExperimentError, match="cannot be reached"):

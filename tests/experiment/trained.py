@@ -1,4 +1,4 @@
-"""A tiny recipe whose supernet is on the disk, with random weights."""
+"""A tiny recipe whose supernet is on the disk, with random weights, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -51,3 +51,21 @@ def write_untrained(folder: Path, **sections: Any) -> Recipe:
     model = build_recipe_space(recipe, Form.SUBNET)
     save_costs(recipe, PathSpace.from_model_space(model), build_costs(model, (1, 8, 8)))
     return recipe
+
+
+def change_recipe(section: str, **changes: Any) -> None:
+    """Change a section of the recipe in the working directory."""
+    content = yaml.safe_load(Path("recipe.yml").read_text())
+    content.setdefault(section, {}).update(changes)
+    Path("recipe.yml").write_text(yaml.safe_dump(content))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files that a refused command must leave as they are."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    # Locks hold nothing, and cost tables are complete, whatever goes wrong after them.
+    return {
+        str(file): file.read_bytes()
+        for file in files
+        if file.suffix != ".lock" and file.name != "costs.json"
+    }

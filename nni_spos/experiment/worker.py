@@ -1,0 +1,228 @@
+"""A process that scores the paths of all trials that run on this machine at the time.
+
+``python -m nni_spos.experiment.worker FOLDER [PID CREATED]`` is what a trial runs if nobody
+listens in the folder of its recipe, see `nni_spos.experiment.worker_client`. Trials send one path
+each; those that are there together are scored as one population, which shares work.
+
+Messages are JSON over a socket of this user; both sides prove first that they know the secret in
+the folder. No message is ever unpickled.
+
+A worker belongs to no trial. It ends by itself: when the NNI managers of all trials that it heard
+of are gone, when no trial was there for a while, when its checkpoint was replaced, or when
+another worker took its place in the folder. A trial whose worker ends before it answers starts
+another.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.errors import ExperimentError, SposError
+from nni_spos.experiment.worker_client import (
+    WorkerFolder,
+    checkpoint_stamp,
+    identify,
+    worker_folder,
+)
+from nni_spos.experiment.worker_reception import Endpoint, Reception, log
+from nni_spos.files import read_json
+from nni_spos.path import Choice, Path
+from nni_spos.recipe import Recipe, load_recipe
+
+TICK_S = 0.2
+"""Seconds between two looks at whether this worker should end."""
+
+QUIET_S = 0.05, 2.0
+"""Least and most seconds in which no trial comes after which those that are there are served."""
+
+QUIET_SHARE = 0.1
+"""Those seconds as a part of what the last evaluation took."""
+
+ScoreMany = Callable[[Sequence[Mapping[str, Choice]]], Sequence[Mapping[str, float]]]
+
+
+def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Score paths together or, if that fails, each by itself, so that only bad ones fail.
+
+    Returns
+    -------
+    For each path its ``results``, or the ``error`` in words.
+
+    Raises
+    ------
+    RuntimeError
+        The GPU is lost to this process: every other path would fail too.
+    """
+    try:
+        return [{"results": dict(results)} for results in score_many(paths)]
+    except Exception as problem:
+        if str(problem).startswith("CUDA error"):
+            raise
+        if not isinstance(problem, SposError):
+            traceback.print_exc()
+        if len(paths) == 1:
+            text = " ".join(str(problem).split())
+            return [{"error": f"{type(problem).__name__}: {text}"}]
+        log(f"{len(paths)} paths fail together, so each is evaluated alone: {problem}")
+    return [evaluate(score_many, [path])[0] for path in paths]
+
+
+class Worker:
+    """Answer the requests of a reception.
+
+    The trials of an experiment come and go together: those that replace the ones that were just
+    answered take a moment to start. To wait for them pays if an evaluation takes much longer.
+
+    Parameters
+    ----------
+    reception
+        Where they come from.
+    score_many
+        Returns the results of several paths.
+    """
+
+    def __init__(self, reception: Reception, score_many: ScoreMany):
+        self._reception = reception
+        self._score_many = score_many
+        self._most = 1
+        self._last_s = 0.0
+
+    def step(self) -> None:
+        """Wait for requests, evaluate their paths together, each once, and answer them."""
+        quiet_s = min(max(QUIET_S[0], QUIET_SHARE * self._last_s), QUIET_S[1])
+        requests = self._reception.gather(self._most, quiet_s)
+        self._most = max(self._most, len(requests))
+        paths = {_key(request.path): request.path for request in requests}
+        if not paths:
+            return
+        begin = time.monotonic()
+        answers = dict(zip(paths, evaluate(self._score_many, list(paths.values())), strict=True))
+        self._last_s = time.monotonic() - begin
+        log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {self._last_s:.2f}")
+        for request in requests:
+            request.trial.send(answers[_key(request.path)])
+
+
+def _key(path: Path) -> str:
+    return json.dumps(path, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Post:
+    """What a worker must keep an eye on.
+
+    Parameters
+    ----------
+    recipe
+        Names the checkpoint that it holds.
+    stamp
+        Of this checkpoint, see `nni_spos.experiment.worker_client.checkpoint_stamp`.
+    endpoint
+        Where it can be found.
+    reception
+        Who uses it.
+    """
+
+    recipe: Recipe
+    stamp: Sequence[Any]
+    endpoint: Endpoint
+    reception: Reception
+
+    def reason_to_end(self) -> str | None:
+        """Return why the worker should end now, or None."""
+        if not self.endpoint.is_published():
+            return "another worker has its place"
+        if self.reception.is_deserted():
+            return "the experiments are over"
+        if not self.is_current():
+            return "the checkpoint was replaced"
+        limit = self.recipe.evaluation.worker_idle_s
+        if self.reception.idle_s() >= limit:
+            return f"there was no trial for {limit} seconds"
+        return None
+
+    def is_current(self) -> bool:
+        """Whether the checkpoint is still the one that the worker is for."""
+        try:
+            return checkpoint_stamp(self.recipe) == self.stamp
+        except SposError:
+            return False
+
+    def watch(self) -> None:
+        """End this process as soon as there is a reason, also in the middle of an evaluation."""
+        while (reason := self.reason_to_end()) is None:
+            time.sleep(TICK_S)
+        self.endpoint.remove()
+        log(f"ends: {reason}")
+        os._exit(0)
+
+
+def main() -> None:
+    """Listen, say so by closing standard output, load the supernet and answer for ever."""
+    if hasattr(os, "fork") and os.fork():
+        os._exit(0)  # the trial waits for this process; the worker is nobody's child
+    post = None
+    try:
+        post = _take_post(WorkerFolder(FilePath(sys.argv[1])))
+        if len(sys.argv) > 2:
+            post.reception.note_manager(int(sys.argv[2]), float(sys.argv[3]))
+        post.reception.open()
+        threading.Thread(target=post.watch, name="watch", daemon=True).start()
+        log("listens")
+        _close_stdout()
+        _serve(post)
+    except Exception as problem:
+        if not isinstance(problem, SposError):
+            traceback.print_exc()
+        log(f"ends: {type(problem).__name__}: {problem}")
+    if post is not None:
+        post.endpoint.remove()
+    os._exit(1)
+
+
+def _take_post(folder: WorkerFolder) -> Post:
+    identity = read_json(folder.identity, ExperimentError)
+    recipe = load_recipe(identity["recipe"])
+    if worker_folder(recipe, identify(recipe)) != folder:
+        raise ExperimentError("the recipe or its checkpoint has changed.")
+    endpoint = Endpoint(folder)
+    reception = Reception(endpoint)
+    return Post(recipe, identity["checkpoint"], endpoint, reception)
+
+
+def _serve(post: Post) -> None:
+    """Answer requests for ever; or, if the supernet cannot be opened, answer that."""
+    from nni_spos.experiment.scoring import open_scorer
+
+    try:
+        scorer = open_scorer(post.recipe)
+    except SposError as problem:
+        post.endpoint.remove()
+        for request in post.reception.gather():
+            request.trial.send({"error": f"{type(problem).__name__}: {problem}"})
+        raise
+    if not post.is_current():
+        raise ExperimentError("the checkpoint was replaced while it was read.")
+    log("holds the supernet")
+    worker = Worker(post.reception, scorer.score_many)
+    while True:
+        worker.step()
+
+
+def _close_stdout() -> None:
+    """Let the trial that waits go on; what is printed goes to the log from here on."""
+    sys.stdout.flush()
+    os.dup2(2, 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,462 @@
+"""A worker's parts in this process, with a stand-in for the supernet."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import stat
+import tempfile
+import threading
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+
+import psutil
+import pytest
+from held import Call, wait_for
+from trained import write_untrained
+
+from nni_spos.errors import CheckpointError, ExperimentError, PathError
+from nni_spos.experiment import worker as worker_module
+from nni_spos.experiment import worker_reception
+from nni_spos.experiment.worker import Post, Worker, evaluate
+from nni_spos.experiment.worker_client import (
+    WorkerFolder,
+    checkpoint_stamp,
+    connect,
+    identify,
+    score_with_worker,
+    worker_folder,
+)
+from nni_spos.experiment.worker_reception import Endpoint, Reception
+from nni_spos.recipe import load_recipe
+
+EVER = 60.0
+
+
+class Supernet:
+    """Scores the path {"a": n} with n; keeps which paths were scored together."""
+
+    def __init__(self):
+        self.calls: list[list[int]] = []
+
+    def score_many(self, paths):
+        self.calls.append([path["a"] for path in paths])
+        if any(path["a"] < 0 for path in paths):
+            raise PathError("there is no such path.")
+        return [{"top1": float(path["a"]), "loss": 0.1} for path in paths]
+
+
+@pytest.fixture
+def place(tmp_path):
+    return WorkerFolder(tmp_path)
+
+
+@pytest.fixture
+def endpoint(place):
+    endpoint = Endpoint(place)
+    yield endpoint
+    endpoint.remove()
+
+
+@pytest.fixture
+def reception(endpoint):
+    reception = Reception(endpoint)
+    reception.open()
+    return reception
+
+
+@pytest.fixture
+def supernet():
+    return Supernet()
+
+
+@pytest.fixture
+def worker(reception, supernet):
+    return Worker(reception, supernet.score_many)
+
+
+@pytest.fixture
+def trials(place, reception):
+    """Connect so many trials."""
+    connected = []
+
+    def connect_trials(count):
+        before = reception.num_connected
+        new = [connect(place) for _ in range(count)]
+        connected.extend(new)
+        wait_for(lambda: reception.num_connected == before + count)
+        return new
+
+    yield connect_trials
+    for trial in connected:
+        trial.close()
+
+
+def ask(trial, number, manager=None):
+    trial.send_bytes(json.dumps({"path": {"a": number}, "manager": manager}).encode())
+
+
+def answer(trial):
+    assert trial.poll(EVER), "waited in vain"
+    return json.loads(trial.recv_bytes())
+
+
+def test_trials_that_are_there_together_are_one_population(trials, worker, supernet, monkeypatch):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    connected = trials(3)
+    for number, trial in enumerate(connected):
+        ask(trial, number)
+    worker.step()
+    assert [sorted(call) for call in supernet.calls] == [[0, 1, 2]]
+    found = [answer(trial) for trial in connected]
+    assert found == [{"results": {"top1": float(n), "loss": 0.1}} for n in range(3)]
+
+
+def test_nobody_waits_for_a_trial_that_does_not_ask(trials, worker, supernet):
+    first, second = trials(2)
+    ask(first, 1)
+    worker.step()
+    ask(second, 2)
+    worker.step()
+    assert supernet.calls == [[1], [2]]
+    assert answer(first)["results"]["top1"] == 1.0
+    assert answer(second)["results"]["top1"] == 2.0
+
+
+def test_after_a_population_the_trials_that_replace_it_are_waited_for(
+    trials, reception, worker, supernet, monkeypatch
+):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    before = trials(2)
+    for number, trial in enumerate(before):
+        ask(trial, number)
+    worker.step()
+    for trial in before:
+        trial.close()
+    wait_for(lambda: reception.num_connected == 0)
+    (first,) = trials(1)
+    ask(first, 2)
+    step = Call(worker.step)
+    (second,) = trials(1)
+    ask(second, 3)
+    step.result()
+    assert [sorted(call) for call in supernet.calls] == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("last_s", "expected"), [(0.0, 0.05), (0.4, 0.05), (5.0, 0.5), (20.0, 2.0), (600.0, 2.0)]
+)
+def test_it_is_a_tenth_of_an_evaluation_that_is_waited(
+    reception, supernet, monkeypatch, last_s, expected
+):
+    waited = []
+    monkeypatch.setattr(reception, "gather", lambda most, quiet_s: waited.append(quiet_s) or [])
+    worker = Worker(reception, supernet.score_many)
+    worker._last_s = last_s
+    worker.step()
+    assert waited == [expected]
+
+
+def test_a_path_that_two_trials_ask_for_is_evaluated_once(trials, worker, supernet, monkeypatch):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    connected = trials(3)
+    for number, trial in zip((5, 6, 5), connected, strict=True):
+        ask(trial, number)
+    worker.step()
+    assert [sorted(call) for call in supernet.calls] == [[5, 6]]
+    assert [answer(trial)["results"]["top1"] for trial in connected] == [5.0, 6.0, 5.0]
+
+
+def test_paths_that_differ_in_the_type_of_a_choice_are_two(trials, worker, supernet, monkeypatch):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    connected = trials(2)
+    for number, trial in zip((1, 1.0), connected, strict=True):
+        ask(trial, number)
+    worker.step()
+    assert [sorted(map(repr, call)) for call in supernet.calls] == [["1", "1.0"]]
+
+
+def test_only_the_bad_path_of_a_population_fails(trials, worker, supernet, monkeypatch):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    connected = trials(3)
+    for number, trial in zip((1, -1, 2), connected, strict=True):
+        ask(trial, number)
+    worker.step()
+    found = [answer(trial) for trial in connected]
+    assert found[1] == {"error": "PathError: there is no such path."}
+    assert [found[0]["results"]["top1"], found[2]["results"]["top1"]] == [1.0, 2.0]
+    assert sorted(map(sorted, supernet.calls)) == [[-1], [-1, 1, 2], [1], [2]]
+
+
+def test_what_does_not_fit_into_memory_together_is_evaluated_one_by_one(capsys):
+    def score_many(paths):
+        if len(paths) > 1:
+            raise RuntimeError("CUDA out of memory.")
+        return [{"top1": float(paths[0]["a"])}]
+
+    assert evaluate(score_many, [{"a": 1}, {"a": 2}]) == [
+        {"results": {"top1": 1.0}},
+        {"results": {"top1": 2.0}},
+    ]
+    assert "2 paths fail together" in capsys.readouterr().err
+
+
+def test_a_lost_gpu_ends_the_worker():
+    def score_many(paths):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="CUDA error"):
+        evaluate(score_many, [{"a": 1}, {"a": 2}])
+
+
+def test_the_question_of_a_trial_that_died_is_dropped(trials, reception, worker, supernet):
+    first, second = trials(2)
+    ask(first, 1)
+    first.close()
+    wait_for(lambda: reception.num_connected == 1)
+    ask(second, 2)
+    while not supernet.calls:
+        worker.step()
+    assert supernet.calls == [[2]]
+    assert answer(second)["results"]["top1"] == 2.0
+
+
+def test_a_trial_that_dies_during_the_evaluation_disturbs_nobody(
+    trials, reception, worker, supernet, monkeypatch
+):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    first, second = trials(2)
+
+    def score_many(paths):
+        first.close()
+        wait_for(lambda: reception.num_connected == 1)
+        return supernet.score_many(paths)
+
+    monkeypatch.setattr(worker, "_score_many", score_many)
+    ask(first, 1)
+    ask(second, 2)
+    worker.step()
+    assert answer(second)["results"]["top1"] == 2.0
+
+
+def test_a_wrong_key_is_refused_and_does_no_harm(place, endpoint, trials, worker, capfd):
+    with pytest.raises(AuthenticationError):
+        Client(endpoint.listener.address, authkey=b"guessed")
+    wait_for(lambda: "refused: AuthenticationError" in capfd.readouterr().err)
+    (trial,) = trials(1)
+    ask(trial, 1)
+    worker.step()
+    assert answer(trial)["results"]["top1"] == 1.0
+
+
+def test_a_trial_does_not_trust_one_that_does_not_know_the_key(place, endpoint):
+    content = json.loads(place.address.read_text())
+    with Listener(str(place.path / "another"), "AF_UNIX", authkey=b"guessed") as listener:
+
+        def serve():
+            with pytest.raises(AuthenticationError):
+                listener.accept()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        place.address.write_text(json.dumps({**content, "address": listener.address}))
+        assert connect(place) is None
+        thread.join(EVER)
+        assert not thread.is_alive()
+
+
+def test_one_that_connects_and_says_nothing_blocks_nobody(endpoint, trials, worker):
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(endpoint.listener.address)
+        (trial,) = trials(1)
+        ask(trial, 1)
+        worker.step()
+        assert answer(trial)["results"]["top1"] == 1.0
+
+
+@pytest.mark.parametrize("question", [b"{", b"[]", b"null", b'{"path": {"a": 1}}', b"\xff\xfe"])
+def test_a_question_that_cannot_be_understood_is_answered(trials, worker, question):
+    bad, good = trials(2)
+    bad.send_bytes(question)
+    assert "cannot be understood" in answer(bad)["error"]
+    ask(good, 1)
+    worker.step()
+    assert answer(good)["results"]["top1"] == 1.0
+
+
+def test_a_question_is_not_read_beyond_its_greatest_length(trials, worker, monkeypatch):
+    monkeypatch.setattr(worker_reception, "MAX_MESSAGE", 100)
+    long, good = trials(2)
+    long.send_bytes(b"x" * 101)
+    with pytest.raises((EOFError, ConnectionError)):
+        answer(long)
+    ask(good, 1)
+    worker.step()
+    assert answer(good)["results"]["top1"] == 1.0
+
+
+def test_only_this_user_can_reach_a_worker(place, endpoint):
+    assert stat.S_IMODE(place.address.stat().st_mode) == 0o600
+    assert json.loads(place.address.read_text())["key"] == endpoint.key.hex()
+    assert len(endpoint.key) == 32
+
+
+def test_a_socket_with_too_long_a_name_is_in_a_private_folder(tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    endpoint = Endpoint(WorkerFolder(folder))
+    address = Path(endpoint.listener.address)
+    assert address.parent.parent == Path(tempfile.gettempdir())
+    assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
+    reception = Reception(endpoint)
+    reception.open()
+    with connect(WorkerFolder(folder)) as connection:
+        assert connection is not None
+    endpoint.remove()
+    assert not address.parent.exists()
+
+
+def test_without_sockets_in_the_file_system_there_is_a_port_on_this_machine(place, monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX")
+    endpoint = Endpoint(place)
+    assert endpoint.listener.address[0] == "127.0.0.1"
+    reception = Reception(endpoint)
+    reception.open()
+    with connect(place) as connection:
+        ask(connection, 7)
+        Worker(reception, Supernet().score_many).step()
+        assert answer(connection)["results"]["top1"] == 7.0
+
+
+def test_a_worker_takes_the_place_of_another(place, endpoint):
+    left = Path(endpoint.listener.address)
+    assert endpoint.is_published()
+    place.address.write_text(json.dumps({"address": str(place.path / "kept"), "key": ""}))
+    (place.path / "kept").write_text("a file of somebody's, and no socket")
+    second = Endpoint(place)
+    assert not endpoint.is_published()
+    assert second.is_published()
+    endpoint.remove()
+    assert not left.exists()
+    assert (place.path / "kept").exists()
+    assert second.is_published()
+    second.remove()
+    assert not place.address.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"address": 1, "key": "00"}', '{"address": "nowhere", "key": "0"}'],
+)
+def test_a_damaged_address_is_no_worker(place, reception, content):
+    with connect(place) as connection:
+        assert connection is not None
+    place.address.write_text(content)
+    assert connect(place) is None
+
+
+@pytest.fixture
+def post(tmp_path, endpoint, reception):
+    recipe = write_untrained(tmp_path, evaluation={"worker_idle_s": 3600})
+    recipe.checkpoint.write_bytes(b"weights")
+    return Post(recipe, checkpoint_stamp(recipe), endpoint, reception)
+
+
+def test_a_worker_without_a_reason_goes_on(post):
+    assert post.reason_to_end() is None
+
+
+def test_a_worker_whose_place_is_taken_ends(post, place):
+    place.address.write_text("{}")
+    assert post.reason_to_end() == "another worker has its place"
+    place.address.unlink()
+    assert post.reason_to_end() == "another worker has its place"
+
+
+def test_a_worker_whose_checkpoint_is_replaced_or_gone_ends(post):
+    checkpoint = post.recipe.checkpoint
+    new = checkpoint.with_name("new")
+    new.write_bytes(b"weighed")  # of the same size
+    os.replace(new, checkpoint)
+    assert post.reason_to_end() == "the checkpoint was replaced"
+    checkpoint.unlink()
+    assert post.reason_to_end() == "the checkpoint was replaced"
+
+
+def test_a_worker_ends_when_no_trial_is_there_for_long(post, reception, trials):
+    reception._last_use -= 3590
+    assert post.reason_to_end() is None
+    reception._last_use -= 10
+    assert post.reason_to_end() == "there was no trial for 3600 seconds"
+    trials(1)
+    reception._last_use -= 3600
+    assert post.reason_to_end() is None
+
+
+def test_a_worker_ends_when_all_managers_are_gone(post, trials, worker):
+    me = psutil.Process()
+    alive, gone = [me.pid, me.create_time()], [me.pid, me.create_time() - 1000.0]
+    (trial,) = trials(1)
+    ask(trial, 1, manager=gone)
+    worker.step()
+    assert post.reason_to_end() == "the experiments are over"
+    ask(trial, 2, manager=alive)
+    worker.step()
+    assert post.reason_to_end() is None
+
+
+def test_the_identity_is_everything_that_scores_depend_on(post, tmp_path, monkeypatch):
+    recipe = post.recipe
+    found = {worker_folder(recipe, identify(recipe))}
+
+    def is_new(recipe):
+        place = worker_folder(recipe, identify(recipe))
+        before = place in found
+        found.add(place)
+        return not before
+
+    assert not is_new(load_recipe(recipe.file))
+    for section, changes in [
+        ("evaluation", {"seed": 1}),
+        ("evaluation", {"recalibrate": False}),
+        ("data", {"split_seed": 1}),
+        ("supernet", {"channels_last": False}),
+    ]:
+        settings = dataclasses.replace(getattr(recipe, section), **changes)
+        assert is_new(dataclasses.replace(recipe, **{section: settings})), changes
+    for changes in ({"evaluator": "worker"}, {"worker_idle_s": 5}):
+        settings = dataclasses.replace(recipe.evaluation, **changes)
+        assert not is_new(dataclasses.replace(recipe, evaluation=settings))
+    assert not is_new(recipe.with_search({"seed": 1}, "test"))
+
+    os.utime(recipe.checkpoint, ns=(1, 1))
+    assert is_new(recipe)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert is_new(recipe)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert is_new(recipe)
+
+
+def test_the_code_of_a_users_space_is_part_of_the_identity(post):
+    space = dataclasses.replace(post.recipe.space, name="mine:Mine")
+    recipe = dataclasses.replace(post.recipe, space=space)
+    before = identify(recipe)
+    assert identify(recipe) == before
+    (recipe.file.parent / "mine.py").write_text("Mine = None")
+    assert identify(recipe) != before
+
+
+def test_without_a_supernet_nothing_is_started(post):
+    post.recipe.checkpoint.unlink()
+    with pytest.raises(CheckpointError, match="nni-spos train RECIPE"):
+        score_with_worker(post.recipe, {"a": 1})
+    assert not (post.recipe.output / "workers").exists()
+
+
+def test_a_worker_that_does_not_start_is_an_error(post, monkeypatch):
+    monkeypatch.setattr("nni_spos.experiment.worker_client.WORKER_MODULE", "nni_spos.no_such")
+    with pytest.raises(ExperimentError, match=r"did not start, 2 times.*No module named"):
+        score_with_worker(post.recipe, {"a": 1})
