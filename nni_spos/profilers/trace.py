@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos.errors import CostError
 from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
+from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Choice
 
 Condition = tuple[tuple[str, Choice], ...]
@@ -89,10 +90,9 @@ class _Builder:
         key = (operation.plain, str(operation.part_at(sample).arguments), input_shape)
         if key not in self._built:
             layer = operation.build_plain(sample, "meta")
-            output_shape = input_shape
-            if not isinstance(layer, _BatchNorm):
-                output_shape = tuple(layer(torch.empty(input_shape, device="meta")).shape)
-            self._built[key] = layer, output_shape
+            _simplify(layer)
+            output = layer(torch.empty(input_shape, device="meta"))
+            self._built[key] = layer, tuple(output.shape)
         return self._built[key]
 
 
@@ -192,8 +192,7 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     for unit in units:
         unit.forward = functools.partial(tracer.run_choices, unit)
     for name, module in space.named_modules():
-        if isinstance(module, _BatchNorm):
-            module.forward = functools.partial(_keep, module)
+        _simplify(module)
         is_layer = isinstance(module, SlicedOperation) or not any(True for _ in module.children())
         if is_layer and module not in units:
             hook = functools.partial(tracer.record, name)
@@ -222,8 +221,16 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     return Trace(tuple(calls), tuple(counted), counter.get_total_flops() // 2, space)
 
 
+def _simplify(layer: Any) -> None:
+    """Leave out what changes no shape, and takes milliseconds without data."""
+    if isinstance(layer, _BatchNorm):
+        layer.forward = functools.partial(_keep, layer)
+    elif isinstance(layer, Quantized):
+        layer.quantize = lambda x, clip, bits: x  # type: ignore[method-assign]
+
+
 def _keep(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """Stands in for the forward of a BatchNorm, whose own takes milliseconds without data."""
+    """Stands in for the forward of a BatchNorm."""
     channels = norm.num_features
     if isinstance(norm, SlicedOperation):
         channels = norm.part.arguments["num_features"]

@@ -20,6 +20,7 @@ from nni_spos.mutables import (
     bits_choice,
     channel_choice,
 )
+from nni_spos.spaces.shufflenet import check_positive, check_rounding
 
 BIT_PAIRS = ((1, 2), (2, 2), (1, 4), (2, 4), (3, 4), (4, 4))
 """Bits of weights and of activations, one choice for all convolutions of a block."""
@@ -144,7 +145,8 @@ class ResNetSpace(ModelSpace):
     Raises
     ------
     ValueError
-        A number below 1, stages that do not fit each other, an unknown stem, or nothing to choose.
+        A number below 1, stages that do not fit each other, an unknown stem, nothing to choose, or
+        a setting of choices that there are not.
     SpaceError, QuantizationError
         A scale that leaves no channels, or bit widths that there are not.
 
@@ -170,9 +172,13 @@ class ResNetSpace(ModelSpace):
         affine: bool | None = None,
     ):
         super().__init__()
-        self._check(stem, stage_repeats, stage_channels, num_classes, in_channels)
+        self._check(stem, stage_repeats, stage_channels)
+        check_positive(num_classes=num_classes, input_size=input_size, in_channels=in_channels)
         if not bit_pairs and not channel_scales:
             raise ValueError("bit_pairs and channel_scales are both None: nothing to choose.")
+        if switchable_norm and not bit_pairs:
+            raise ValueError("switchable_norm needs bit_pairs to switch between.")
+        check_rounding(channels_multiple_of, channel_scales)
         if affine is None:
             affine = current_model() is not None
         self.num_classes = num_classes
@@ -227,13 +233,7 @@ class ResNetSpace(ModelSpace):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _check(
-        stem: str,
-        repeats: Sequence[int],
-        widths: Sequence[int],
-        num_classes: int,
-        in_channels: int,
-    ) -> None:
+    def _check(stem: str, repeats: Sequence[int], widths: Sequence[int]) -> None:
         if stem not in STEMS:
             raise ValueError(f"stem {stem!r} is unknown. Stems: {', '.join(STEMS)}.")
         if len(repeats) != len(widths) or not repeats or min(*repeats, *widths) < 1:
@@ -241,9 +241,6 @@ class ResNetSpace(ModelSpace):
                 f"stage_repeats {list(repeats)} and stage_channels {list(widths)} must have the "
                 "same length, and every stage at least one block and channel."
             )
-        for name, number in (("num_classes", num_classes), ("in_channels", in_channels)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}.")
 
 
 def _outer_conv(
@@ -263,7 +260,12 @@ def _outer_linear(in_features: int, out_features: int, bits: int) -> nn.Module:
 
 
 def _bits_choice(label: str, pairs: Sequence[Sequence[int]] | None) -> BitsChoice | None:
-    return bits_choice(label, [(int(w), int(a)) for w, a in pairs]) if pairs else None
+    if not pairs:
+        return None
+    for pair in pairs:
+        if not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"bit_pairs: {pair!r} is not a pair of bit widths such as [2, 4].")
+    return bits_choice(label, [(weight, activation) for weight, activation in pairs])
 
 
 SMALL: dict[str, Any] = {

@@ -181,7 +181,8 @@ class ShuffleNetV2Space(ModelSpace):
     ------
     ValueError
         A number below 1, stages that do not fit each other, odd channel numbers, images too
-        small for them, unknown blocks or nothing to choose.
+        small for them, unknown blocks, nothing to choose, or a setting of choices that there are
+        not.
     SpaceError
         A scale that leaves no channels.
 
@@ -207,7 +208,7 @@ class ShuffleNetV2Space(ModelSpace):
         affine: bool | None = None,
     ):
         super().__init__()
-        _check_positive(
+        check_positive(
             num_classes=num_classes,
             in_channels=in_channels,
             stem_channels=stem_channels,
@@ -218,6 +219,7 @@ class ShuffleNetV2Space(ModelSpace):
         fixed_blocks = _fixed_blocks(blocks, sum(stage_repeats))
         if fixed_blocks and not channel_scales:
             raise ValueError("blocks are given and channel_scales are not: nothing to choose.")
+        check_rounding(channels_multiple_of, channel_scales)
         if affine is None:
             affine = current_model() is not None
         self.num_classes = num_classes
@@ -314,10 +316,17 @@ def _fixed_blocks(blocks: str | Sequence[str] | None, num_units: int) -> list[st
     return given
 
 
-def _check_positive(**numbers: int) -> None:
+def check_positive(**numbers: int) -> None:
+    """Refuse numbers below 1, by name. Raises ValueError."""
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}.")
+
+
+def check_rounding(multiple_of: int, scales: Sequence[float] | None) -> None:
+    """Refuse the rounding of channels that are no choices. Raises ValueError."""
+    if multiple_of != 1 and not scales:
+        raise ValueError(f"channels_multiple_of {multiple_of} needs channel_scales to round.")
 
 
 SMALL: dict[str, Any] = {

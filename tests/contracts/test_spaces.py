@@ -1,151 +1,229 @@
 """What every search space promises."""
 
+import copy
 import json
+import re
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nni.nas.oneshot.pytorch.strategy import RandomOneShot
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.spaces import SPACES, ShuffleNetV2Space
-from nni_spos.spaces.shufflenet import SMALL
+from nni_spos.spaces import SPACES, Form, build_space
+from nni_spos.supernet import SinglePathOneShot, extract_subnet
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 
-
-def small(**arguments):
-    return {**SMALL, "num_classes": 10, **arguments}
-
-
-# Name to the class and its arguments, the shape of a batch, labels and their choices.
 BLOCKS = ("k3", "k5", "k7", "xcep")
-SPACES_TO_CHECK = {
-    "shufflenet": (ShuffleNetV2Space, {}, (1, 3, 224, 224), {20: BLOCKS}),
-    "small-16": (
-        ShuffleNetV2Space,
-        small(input_size=16, in_channels=1),
-        (4, 1, 16, 16),
-        {8: BLOCKS},
-    ),
-    "small-28": (
-        ShuffleNetV2Space,
-        small(input_size=28, in_channels=1),
-        (4, 1, 28, 28),
-        {8: BLOCKS},
-    ),
-    "small-32": (ShuffleNetV2Space, small(), (4, 3, 32, 32), {8: BLOCKS}),
+PAIRS = ("1w2a", "2w2a", "1w4a", "2w4a", "3w4a", "4w4a")
+SHUFFLENET = {64: 4, 160: 4, 320: 8, 640: 4}
+SHUFFLENET_SMALL = {32: 2, 64: 4, 128: 2}
+
+
+def blocks(num_units):
+    return {f"layer_{i}": BLOCKS for i in range(1, num_units + 1)}
+
+
+def widths(stages, fractions, denominator):
+    """Labels of channels: of each unit, its output channels times the fractions, rounded down."""
+    outputs = [width for width, repeats in stages.items() for _ in range(repeats)]
+    return {
+        f"channels_{i}": tuple(dict.fromkeys(width * n // denominator for n in fractions))
+        for i, width in enumerate(outputs, 1)
+    }
+
+
+def mid_channels(stages):
+    return widths(stages, range(1, 9), 10)  # half the outputs, times 0.2 to 1.6
+
+
+def residual(stages):
+    inner = widths(stages, (2, 3, 4, 5, 6), 4)
+    return inner | {f"bits_{i}": PAIRS for i in range(1, len(inner) + 1)}
+
+
+LABELS = {
+    "shufflenet": blocks(20),
+    "shufflenet_small": blocks(8),
+    "shufflenet_channels": mid_channels(SHUFFLENET),
+    "shufflenet_channels_small": mid_channels(SHUFFLENET_SMALL),
+    "shufflenet_joint": blocks(20) | mid_channels(SHUFFLENET),
+    "shufflenet_joint_small": blocks(8) | mid_channels(SHUFFLENET_SMALL),
+    "resnet18": residual({64: 2, 128: 2, 256: 2, 512: 2}),
+    "resnet34": residual({64: 3, 128: 4, 256: 6, 512: 3}),
+    "resnet_small": residual({8: 2, 16: 2, 32: 2}),
+}
+
+SMALLEST = {"input_size": 16, "in_channels": 1}
+EVERYTHING = {"switchable_norm": True, "outer_bits": 8, "affine": True}
+# Title to the arguments of the space, whose name is the title's first word, the size of a batch
+# and a number of random paths; few of large networks, whose copies take long.
+CASES = {
+    "shufflenet": ({"input_size": 32}, 2, 5),
+    "shufflenet_small": ({}, 4, 50),
+    "shufflenet_small of 16 pixels": (SMALLEST, 4, 5),
+    "shufflenet_small of 28 pixels": ({"input_size": 28, "in_channels": 1}, 4, 5),
+    "shufflenet_channels": ({"input_size": 32}, 2, 5),
+    "shufflenet_channels_small": ({**SMALLEST, "affine": True}, 4, 50),
+    "shufflenet_joint": ({"input_size": 32}, 2, 2),
+    "shufflenet_joint_small": (SMALLEST, 4, 50),
+    "resnet18": ({"input_size": 32}, 2, 5),
+    "resnet34": ({"input_size": 32}, 2, 3),
+    "resnet_small": (SMALLEST, 4, 50),
+    "resnet_small with everything": ({**SMALLEST, **EVERYTHING}, 4, 10),
 }
 
 
 class Case:
-    """A space whose weights and statistics look trained, so that outputs do not vanish."""
+    """A supernet whose weights and statistics look trained, so that outputs do not vanish."""
 
-    def __init__(self, name):
-        cls, self.arguments, shape, self.units = SPACES_TO_CHECK[name]
-        self.cls = cls
+    def __init__(self, title):
+        self.name = title.split()[0]
+        self.arguments, batch, num_paths = CASES[title]
+        self.arguments = {"num_classes": 10, **self.arguments}
         torch.manual_seed(0)
-        self.space = cls(**self.arguments).eval()
-        for module in self.space.modules():
+        self.space = build_space(self.name, self.arguments, Form.SUPERNET)
+        self.path_space = PathSpace.from_model_space(self.space)
+        self.supernet = SinglePathOneShot().mutate_model(copy.deepcopy(self.space)).eval()
+        self.randomize()
+        size = self.space.input_size
+        self.x = torch.randn(batch, self.space.in_channels, size, size)
+        draws = UniformPrior(self.path_space).draw(num_paths, np.random.default_rng(0))
+        self.paths = self.path_space.decode(draws)
+        self.subnets = [extract_subnet(self.supernet, path).eval() for path in self.paths]
+        with torch.no_grad():
+            self.outputs = [subnet(self.x) for subnet in self.subnets]
+
+    def randomize(self):
+        for module in self.supernet.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 fan_in = module.weight[0].numel()
                 nn.init.normal_(module.weight, 0.0, (2 / fan_in) ** 0.5)
-            elif isinstance(module, nn.BatchNorm2d):
+                if module.bias is not None:
+                    nn.init.normal_(module.bias, 0.0, 0.1)
+            elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
                 nn.init.normal_(module.running_mean, 0.0, 0.1)
                 nn.init.uniform_(module.running_var, 0.5, 1.5)
-        self.x = torch.randn(shape)
-        self.path_space = PathSpace.from_model_space(self.space)
-        draws = UniformPrior(self.path_space, seed=0).draw(3, np.random.default_rng(0))
-        self.paths = self.path_space.decode(draws)
-        with torch.no_grad():
-            self.subnet_outputs = [self.space.freeze(path)(self.x) for path in self.paths]
+                module.num_batches_tracked.fill_(7)
+                if module.affine:
+                    nn.init.uniform_(module.weight, 0.5, 1.2)
+                    nn.init.normal_(module.bias, 0.0, 0.1)
+            for parameter in module.parameters(recurse=False):
+                if parameter.dim() == 0:  # a clipping value
+                    nn.init.uniform_(parameter, 1.0, 4.0)
+
+    def build(self, path):
+        return build_space(self.name, self.arguments, Form.SUPERNET, path=path)
 
 
-@pytest.fixture(scope="module", params=SPACES_TO_CHECK)
+@pytest.fixture(scope="module", params=CASES)
 def case(request):
     return Case(request.param)
 
 
-@pytest.fixture(scope="module")
-def supernet(case):
-    supernet = case.cls(**case.arguments)
-    RandomOneShot().mutate_model(supernet)
-    supernet.load_state_dict(case.space.state_dict())
-    return supernet.eval()
-
-
 def choose(supernet, path):
-    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
-    assert units
-    for unit in units:
-        unit.resample(memo=path)
+    for module in supernet.modules():
+        if hasattr(module, "resample"):
+            module.resample(memo=path)
+    return supernet
 
 
 def largest_difference(a, b):
     return (a - b).abs().max().item()
 
 
-def test_labels_and_choices(case, supernet):
-    (number, choices), *rest = case.units.items()
-    assert not rest
-    expected = {f"layer_{i}": choices for i in range(1, number + 1)}
-    assert dict(case.path_space) == expected
-    assert case.path_space.labels == tuple(expected)
-    assert PathSpace.from_model_space(supernet) == case.path_space
+def tensors(network):
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def test_labels_and_choices(case):
+    assert dict(case.path_space) == LABELS[case.name]
+    assert PathSpace.from_model_space(case.supernet) == case.path_space
+
+
+def test_every_space_is_checked():
+    assert {title.split()[0] for title in CASES} == set(SPACES) == set(LABELS)
 
 
 def test_paths_differ_in_their_outputs(case):
     # Otherwise the comparisons below would show nothing.
-    first, second, third = case.subnet_outputs
+    first, *rest = case.outputs
+    assert first.shape == (len(case.x), 10)
     assert first.std() > 0.01
-    assert largest_difference(first, second) > 0.01
-    assert largest_difference(first, third) > 0.01
+    assert all(largest_difference(first, other) > 0.01 for other in rest)
 
 
-def test_supernet_at_a_path_equals_the_frozen_subnet(case, supernet):
-    for path, expected in zip(case.paths, case.subnet_outputs, strict=True):
-        choose(supernet, path)
+def test_supernet_at_a_path_equals_the_extracted_subnet(case):
+    first = case.paths[0], case.outputs[0]
+    # The first once more at the end: what ran in between leaves nothing behind.
+    for path, expected in [*zip(case.paths, case.outputs, strict=True), first]:
         with torch.no_grad():
-            assert largest_difference(supernet(case.x), expected) < 1e-5
-            assert largest_difference(supernet.freeze(path).eval()(case.x), expected) < 1e-5
+            assert largest_difference(choose(case.supernet, path)(case.x), expected) < 1e-5
 
 
-def test_the_order_of_paths_does_not_matter(case, supernet):
-    for path, expected in reversed(list(zip(case.paths, case.subnet_outputs, strict=True))):
-        choose(supernet, path)
+def test_a_network_built_for_its_path_takes_the_weights(case):
+    networks = list(zip(case.paths, case.subnets, case.outputs, strict=True))
+    for path, subnet, expected in networks[:3]:
+        network = case.build(path)
+        assert not network.simplify()
+        network.load_state_dict(subnet.state_dict(), strict=True)
         with torch.no_grad():
-            assert largest_difference(supernet(case.x), expected) < 1e-5
+            assert largest_difference(network.eval()(case.x), expected) < 1e-5
 
 
-def test_a_new_subnet_takes_the_weights_of_the_supernet(case, supernet):
-    path, expected = case.paths[0], case.subnet_outputs[0]
-    subnet = case.cls.frozen_factory(path)(**case.arguments, affine=False)
-    subnet.load_state_dict(supernet.freeze(path).state_dict(), strict=True)
-    with torch.no_grad():
-        assert largest_difference(subnet.eval()(case.x), expected) < 1e-5
+def test_a_space_that_is_no_supernet_yet_freezes_to_the_same_network(case):
+    names = list(case.subnets[0].state_dict())
+    shapes = [tensor.shape for tensor in case.subnets[0].state_dict().values()]
+    frozen = case.space.freeze(case.paths[0]).state_dict()
+    assert (list(frozen), [tensor.shape for tensor in frozen.values()]) == (names, shapes)
 
 
-def test_outputs_are_one_score_for_each_class(case):
-    classes = case.arguments.get("num_classes", 1000)
-    assert case.subnet_outputs[0].shape == (len(case.x), classes)
+def test_a_subnet_shares_no_storage_with_the_supernet(case):
+    shared = {tensor.untyped_storage().data_ptr() for tensor in tensors(case.supernet).values()}
+    for subnet in case.subnets:
+        own = {tensor.untyped_storage().data_ptr() for tensor in tensors(subnet).values()}
+        assert 0 not in own
+        assert not own & shared
 
 
-def test_only_the_path_gets_gradients(case, supernet):
-    path = case.paths[0]
-    choose(supernet, path)
-    supernet.zero_grad(set_to_none=True)
-    supernet(case.x).sum().backward()
-    used = {name for name, p in supernet.named_parameters() if p.grad is not None}
-    supernet.zero_grad(set_to_none=True)
-    chosen = {f"features.{i}.{choice}." for i, choice in enumerate(path.values())}
-    shared = ("first_conv.", "conv_last.", "classifier.")
-    names = [name for name, _ in supernet.named_parameters()]
-    assert used == {name for name in names if name.startswith((*shared, *chosen))}
+def plain_name(name, path):
+    """Return the name that a supernet's parameter has in the network of a path, if it has."""
+    if match := re.match(r"features\.(\d+)\.(k3|k5|k7|xcep)\.", name):
+        if path[f"layer_{int(match[1]) + 1}"] != match[2]:
+            return None
+        name = name.replace(f".{match[2]}.", ".", 1)
+    if match := re.search(r"\.(?:clips\.(\d+)|sets\.(\w+)\.(\w+))$", name):
+        block = re.match(r"blocks\.(\d+)\.", name)
+        pair = path[f"bits_{int(block[1]) + 1}"] if block else "8w8a"
+        if match[1] not in (None, re.search(r"w(\d+)a", pair)[1]) or match[2] not in (None, pair):
+            return None
+        name = f"{name[: match.start()]}.{match[3] or 'clip'}"
+    return name
+
+
+def test_only_the_path_gets_gradients(case):
+    # In double precision, where no rounding to levels falls the other way.
+    supernet = copy.deepcopy(case.supernet).double()
+    for path, subnet in list(zip(case.paths, case.subnets, strict=True))[:2]:
+        supernet.zero_grad(set_to_none=True)
+        subnet = copy.deepcopy(subnet).double()
+        for network in (choose(supernet, path), subnet):
+            network(case.x.double()).square().sum().backward()
+        expected = dict(subnet.named_parameters())
+        for name, parameter in supernet.named_parameters():
+            plain = plain_name(name, path)
+            if plain is None:
+                assert parameter.grad is None, name
+            else:
+                # What is no part of the path adds nothing.
+                total = expected.pop(plain).grad.abs().sum()
+                torch.testing.assert_close(parameter.grad.abs().sum(), total, rtol=1e-6, atol=0)
+                assert total > 0 or parameter.dim() == 0  # nothing reaches a clipping value
+        assert not expected
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +238,7 @@ def test_the_search_space_file_equals_the_space(name, regenerated):
     assert file.read_text(encoding="utf-8") == text, "run python search_spaces/generate.py"
     space = PathSpace.from_model_space(SPACES[name]())
     assert PathSpace.from_search_space(json.loads(text)) == space
+    assert dict(space) == LABELS[name]
 
 
 def test_no_search_space_file_without_a_space(regenerated):

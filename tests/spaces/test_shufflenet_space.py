@@ -59,15 +59,16 @@ def test_affine_can_be_given(affine):
 
 
 @pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("mid_channels", [1, 16, 25])
 @pytest.mark.parametrize(("stride", "in_channels"), [(1, 32), (2, 16), (2, 15)])
-def test_unit_shapes(choice, stride, in_channels):
-    unit = ShuffleUnit(in_channels, 32, choice, stride, affine=False)
+def test_unit_shapes(choice, mid_channels, stride, in_channels):
+    unit = ShuffleUnit(in_channels, 32, mid_channels, choice, stride, affine=False)
     x = torch.randn(2, in_channels, 8, 8)
     assert unit(x).shape == (2, 32, 8 // stride, 8 // stride)
 
 
 def test_stride_1_passes_even_channels_on():
-    unit = ShuffleUnit(8, 8, "k5", 1, affine=False).eval()
+    unit = ShuffleUnit(8, 8, 4, "k5", 1, affine=False).eval()
     x = torch.randn(2, 8, 6, 6)
     with torch.no_grad():
         assert torch.equal(unit(x)[:, :4], x[:, [0, 2, 4, 6]])
@@ -92,7 +93,7 @@ def test_channels_are_split_alike_in_both_layouts(channels, size):
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_a_unit_is_the_same_in_both_layouts(choice):
-    unit = ShuffleUnit(32, 32, choice, 1, affine=False).double()
+    unit = ShuffleUnit(32, 32, 16, choice, 1, affine=False).double()
     x = torch.randn(2, 32, 8, 8, dtype=torch.double)
     expected = torch.cat((x[:, 0::2], unit.branch_main(x[:, 1::2])), 1)
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -105,7 +106,7 @@ def test_a_unit_is_the_same_in_both_layouts(choice):
 def test_gradients_keep_the_layout(layout):
     # Otherwise each layer of the backward pass would convert them.
     x = torch.randn(2, 32, 8, 8).to(memory_format=layout).requires_grad_()
-    unit = ShuffleUnit(32, 32, "k3", 1, affine=False).to(memory_format=layout)
+    unit = ShuffleUnit(32, 32, 16, "k3", 1, affine=False).to(memory_format=layout)
     unit(x).mul(2).sum().backward()
     assert x.grad.is_contiguous(memory_format=layout)
 
@@ -124,7 +125,7 @@ def test_kernels_of_the_choices():
     kernels = {
         choice: [
             module.kernel_size[0]
-            for module in ShuffleUnit(8, 8, choice, 1, affine=False).modules()
+            for module in ShuffleUnit(8, 8, 4, choice, 1, affine=False).modules()
             if isinstance(module, nn.Conv2d)
         ]
         for choice in CHOICES
