@@ -25,6 +25,7 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/prior.py
+	$(BIN)/python -W ignore tests/benchmarks/population.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/latency.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml

@@ -16,14 +16,19 @@ FOLDER = Path(__file__).with_name("benchmarks")
 @pytest.mark.parametrize(
     ("script", "arguments"),
     [
-        ("step.py", ["--repeats", "1", "--paths", "1", "--batch-size", "2", "--threads", "1"]),
-        ("prior.py", ["--repeats", "1", "--paths", "1000"]),
-        ("latency.py", ["--quick", "--rounds", "1", "--repeats", "1", "--paths", "3"]),
+        ("step.py", "--repeats 1 --paths 1 --batch-size 2 --threads 1"),
+        ("prior.py", "--repeats 1 --paths 1000"),
+        (
+            "population.py",
+            "--data digits --epochs 1 --limit 1G --population 4 --generations 2 --images 250 "
+            "--repeats 1 --sample 2",
+        ),
+        ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
     ],
 )
 def test_it_runs(script, arguments):
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", FOLDER / script, *arguments, "--json"],
+        [sys.executable, "-W", "ignore", FOLDER / script, *arguments.split(), "--json"],
         capture_output=True,
         text=True,
     )

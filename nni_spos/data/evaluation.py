@@ -21,7 +21,7 @@ class EvaluationBatches:
     """Images prepared for evaluation, always the same ones in the same order.
 
     Held images are decoded by the first iteration; every further one only makes floats of the
-    bytes of a batch.
+    bytes of a batch. Images are the receiver's own; do not change labels in place.
 
     Parameters
     ----------

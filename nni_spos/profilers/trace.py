@@ -90,7 +90,7 @@ class _Builder:
         key = (operation.plain, str(operation.part_at(sample).arguments), input_shape)
         if key not in self._built:
             layer = operation.build_plain(sample, "meta")
-            _simplify(layer)
+            _use_stand_in(layer)
             output = layer(torch.empty(input_shape, device="meta"))
             self._built[key] = layer, tuple(output.shape)
         return self._built[key]
@@ -192,7 +192,7 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     for unit in units:
         unit.forward = functools.partial(tracer.run_choices, unit)
     for name, module in space.named_modules():
-        _simplify(module)
+        _use_stand_in(module)
         is_layer = isinstance(module, SlicedOperation) or not any(True for _ in module.children())
         if is_layer and module not in units:
             hook = functools.partial(tracer.record, name)
@@ -221,8 +221,8 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
     return Trace(tuple(calls), tuple(counted), counter.get_total_flops() // 2, space)
 
 
-def _simplify(layer: Any) -> None:
-    """Leave out what changes no shape, and takes milliseconds without data."""
+def _use_stand_in(layer: Any) -> None:
+    """Replace what changes no shape, and takes milliseconds without data."""
     if isinstance(layer, _BatchNorm):
         layer.forward = functools.partial(_keep, layer)
     elif isinstance(layer, Quantized):

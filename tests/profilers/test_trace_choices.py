@@ -161,11 +161,9 @@ def brute_force(network):
     return found
 
 
-# NNI's mutation visits a layer again where it occurs again, and makes another one of it.
 CASES = [
     pytest.param(layers, mutated, id=f"{layers.__name__}-{'supernet' if mutated else 'space'}")
     for layers, mutated in itertools.product(SPACES, [False, True])
-    if not (layers is used_twice and mutated)
 ]
 
 
