@@ -45,7 +45,7 @@ QUIET_S = 0.05, 2.0
 """Least and most seconds in which no trial comes after which those that are there are served."""
 
 QUIET_SHARE = 0.1
-"""Those seconds as a part of what the last evaluation took."""
+"""Those seconds as a part of what the longest evaluation took."""
 
 ScoreMany = Callable[[Sequence[Mapping[str, Choice]]], Sequence[Mapping[str, float]]]
 
@@ -94,11 +94,11 @@ class Worker:
         self._reception = reception
         self._score_many = score_many
         self._most = 1
-        self._last_s = 0.0
+        self._longest_s = 0.0
 
     def step(self) -> None:
         """Wait for requests, evaluate their paths together, each once, and answer them."""
-        quiet_s = min(max(QUIET_S[0], QUIET_SHARE * self._last_s), QUIET_S[1])
+        quiet_s = min(max(QUIET_S[0], QUIET_SHARE * self._longest_s), QUIET_S[1])
         requests = self._reception.gather(self._most, quiet_s)
         self._most = max(self._most, len(requests))
         paths = {_key(request.path): request.path for request in requests}
@@ -106,8 +106,9 @@ class Worker:
             return
         begin = time.monotonic()
         answers = dict(zip(paths, evaluate(self._score_many, list(paths.values())), strict=True))
-        self._last_s = time.monotonic() - begin
-        log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {self._last_s:.2f}")
+        seconds = time.monotonic() - begin
+        self._longest_s = max(self._longest_s, seconds)
+        log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {seconds:.2f}")
         for request in requests:
             request.trial.send(answers[_key(request.path)])
 

@@ -87,9 +87,11 @@ def _listen(folder: FilePath) -> Listener:
     name = f"{os.getpid()}_{secrets.token_hex(4)}{SUFFIX}"
     if not hasattr(socket, "AF_UNIX"):
         return Listener(("127.0.0.1", 0), "AF_INET", backlog=128)
-    if len(os.fsencode(folder / name)) > MAX_SOCKET_NAME:
-        folder = FilePath(tempfile.mkdtemp(prefix=PRIVATE))
-    return Listener(str(folder / name), "AF_UNIX", backlog=128)
+    if len(os.fsencode(folder / name)) <= MAX_SOCKET_NAME:
+        with contextlib.suppress(OSError):  # not all file systems have sockets
+            return Listener(str(folder / name), "AF_UNIX", backlog=128)
+    private = FilePath(tempfile.mkdtemp(prefix=PRIVATE))
+    return Listener(str(private / name), "AF_UNIX", backlog=128)
 
 
 def _remove_socket(address: Any) -> None:

@@ -147,15 +147,15 @@ def test_after_a_population_the_trials_that_replace_it_are_waited_for(
 
 
 @pytest.mark.parametrize(
-    ("last_s", "expected"), [(0.0, 0.05), (0.4, 0.05), (5.0, 0.5), (20.0, 2.0), (600.0, 2.0)]
+    ("longest_s", "expected"), [(0.0, 0.05), (0.4, 0.05), (5.0, 0.5), (20.0, 2.0), (600.0, 2.0)]
 )
 def test_it_is_a_tenth_of_an_evaluation_that_is_waited(
-    reception, supernet, monkeypatch, last_s, expected
+    reception, supernet, monkeypatch, longest_s, expected
 ):
     waited = []
     monkeypatch.setattr(reception, "gather", lambda most, quiet_s: waited.append(quiet_s) or [])
     worker = Worker(reception, supernet.score_many)
-    worker._last_s = last_s
+    worker._longest_s = longest_s
     worker.step()
     assert waited == [expected]
 
@@ -319,7 +319,23 @@ def test_a_socket_with_too_long_a_name_is_in_a_private_folder(tmp_path):
     assert not address.parent.exists()
 
 
-def test_without_sockets_in_the_file_system_there_is_a_port_on_this_machine(place, monkeypatch):
+def test_a_folder_that_cannot_have_sockets_is_no_obstacle(place, monkeypatch):
+    def listen(address, *arguments, **options):
+        if address.startswith(str(place.path)):
+            raise PermissionError("Operation not permitted")
+        return Listener(address, *arguments, **options)
+
+    monkeypatch.setattr(worker_reception, "Listener", listen)
+    endpoint = Endpoint(place)
+    assert Path(endpoint.listener.address).exists()
+    reception = Reception(endpoint)
+    reception.open()
+    with connect(place) as connection:
+        assert connection is not None
+    endpoint.remove()
+
+
+def test_on_a_system_without_sockets_in_files_there_is_a_port_on_this_machine(place, monkeypatch):
     monkeypatch.delattr(socket, "AF_UNIX")
     endpoint = Endpoint(place)
     assert endpoint.listener.address[0] == "127.0.0.1"
