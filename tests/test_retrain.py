@@ -15,7 +15,8 @@ from nni_spos.network import load_network
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
-from nni_spos.supernet import score
+from nni_spos.supernet import extract_subnet, save_supernet, score
+from nni_spos.supernet.building import build_recipe_supernet
 from nni_spos.training import Start
 
 PATH = {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"}
@@ -114,3 +115,43 @@ def test_another_path_does_not_go_on_with_a_checkpoint(recipe):
     checkpoint = max((recipe.output / "retrained").glob("*.ckpt"))
     with pytest.raises(CheckpointError, match="path: layer_1 was 'k5' and now is 'k3'"):
         retrain(recipe, {**PATH, "layer_1": "k3"}, start=checkpoint)
+
+
+@pytest.fixture
+def quantized(tmp_path):
+    content = {
+        "output": "runs",
+        "space": {"name": "resnet_small", "stage_channels": [4, 8], "stage_repeats": [1, 1]},
+        "data": {"name": "digits", "num_train": 100, "num_validation": 60},
+        "supernet": {"epochs": 1},
+        "retrain": {"epochs": 1, "batch_size": 50, "learning_rate": 1e-12,
+                    "initial_weights": "supernet"},
+    }  # fmt: skip
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(content))
+    return load_recipe(tmp_path / "recipe.yml")
+
+
+def test_a_quantized_path_can_begin_with_its_part_of_the_supernet(quantized):
+    path = {"channels_1": 3, "bits_1": "2w4a", "channels_2": 10, "bits_2": "4w4a"}
+    with pytest.raises(CheckpointError, match="Train the supernet first"):
+        retrain(quantized, path)
+    supernet = build_recipe_supernet(quantized, seed=5)
+    for name, parameter in supernet.named_parameters():
+        if name.endswith("clips.4"):
+            torch.nn.init.constant_(parameter, 3.5)
+    data = open_data(quantized.data)
+    save_supernet(quantized.checkpoint, supernet, data.preprocessing)
+    network = retrain(quantized, path).network
+    expected = extract_subnet(supernet, path).state_dict()
+    learnt = dict(network.named_parameters())
+    norms = {name for name in learnt if name not in expected}
+    assert norms
+    assert all(name.endswith((".weight", ".bias")) for name in norms)
+    for name in learnt.keys() - norms:
+        assert torch.allclose(learnt[name], expected[name], atol=1e-6), name
+    assert learnt["blocks.0.main.0.clip"].item() == 3.5
+
+    fresh = dataclasses.replace(quantized.retrain, initial_weights="random")
+    other = retrain(dataclasses.replace(quantized, retrain=fresh), path, start=Start.OVERWRITE)
+    weight = "blocks.0.main.0.weight"
+    assert not torch.allclose(other.network.state_dict()[weight], expected[weight], atol=1e-3)
