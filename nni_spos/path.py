@@ -267,9 +267,7 @@ def save_path(file: str | os.PathLike[str], path: Mapping[str, Choice]) -> None:
 def _conflict(model_space: Any) -> str:
     """Return which label has which different choices in an NNI ``ModelSpace``, or ``""``."""
     found: dict[str, Any] = {}
-    for mutable in model_space.leaf_mutables(
-        lambda x: hasattr(x, "label") and hasattr(x, "values")
-    ):
+    for mutable in model_space.leaf_mutables(_is_choice):
         other = found.setdefault(mutable.label, mutable)
         if not mutable.equals(other):
             here, there = (getattr(x, "values", type(x).__name__) for x in (mutable, other))

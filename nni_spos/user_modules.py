@@ -76,6 +76,20 @@ def digest_code(name: str, folder: FilePath) -> str:
     return digest.hexdigest()
 
 
+def digest_space_code(name: str, folder: FilePath) -> str | None:
+    """Return the digest of the code of a user's space ``module:Class``; None for one of ours.
+
+    Parameters
+    ----------
+    name
+        Of the space, as in a recipe.
+    folder
+        Where its module is looked for first.
+    """
+    module, colon, _ = name.partition(":")
+    return digest_code(module, folder) if colon else None
+
+
 def _top(name: str) -> str:
     return name.partition(".")[0]
 

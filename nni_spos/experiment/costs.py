@@ -16,7 +16,7 @@ from nni_spos.files import read_json, write_json
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.recipe_latency import load_latencies
-from nni_spos.user_modules import digest_code
+from nni_spos.user_modules import digest_space_code
 
 VERSION = 1
 
@@ -84,7 +84,7 @@ def _made_for(recipe: Recipe) -> dict[str, Any]:
         "data": [data.name, data.image_size, data.num_classes],
         "version": VERSION,
     }
-    module, colon, _ = recipe.space.name.partition(":")
-    if colon:  # a user changes the code, and expects the tables to follow
-        made_for["code"] = digest_code(module, recipe.file.parent)
+    code = digest_space_code(recipe.space.name, recipe.file.parent)
+    if code is not None:  # a user changes the code, and expects the tables to follow
+        made_for["code"] = code
     return made_for

@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
-from nni_spos.user_modules import digest_code
+from nni_spos.user_modules import digest_space_code
 
 VERSION = 1
 
@@ -88,12 +88,11 @@ def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:
     with open(recipe.checkpoint, "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    module, colon, _ = recipe.space.name.partition(":")
     content = {
         "version": VERSION,
         "checkpoint": digest.hexdigest(),
         "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code": digest_code(module, recipe.file.parent) if colon else None,
+        "code": digest_space_code(recipe.space.name, recipe.file.parent),
         "data": {**dataclasses.asdict(recipe.data), "workers": None},
         "evaluation": recipe.evaluation.deciding(),
         "channels_last": recipe.supernet.channels_last,

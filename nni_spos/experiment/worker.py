@@ -27,6 +27,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import ExperimentError, SposError
+from nni_spos.experiment.local_search import raise_if_cuda_is_lost
 from nni_spos.experiment.worker_client import (
     WorkerFolder,
     checkpoint_stamp,
@@ -65,8 +66,7 @@ def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any
     try:
         return [{"results": dict(results)} for results in score_many(paths)]
     except Exception as problem:
-        if str(problem).startswith("CUDA error"):
-            raise
+        raise_if_cuda_is_lost(problem)
         if not isinstance(problem, SposError):
             traceback.print_exc()
         if len(paths) == 1:

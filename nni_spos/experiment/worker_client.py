@@ -35,7 +35,7 @@ from nni_spos.files import write_json
 from nni_spos.locks import exclusive
 from nni_spos.path import Choice
 from nni_spos.recipe import Recipe
-from nni_spos.user_modules import digest_code
+from nni_spos.user_modules import digest_space_code
 
 MAX_MESSAGE = 1 << 20
 """Bytes that a question or an answer may have."""
@@ -95,12 +95,11 @@ def identify(recipe: Recipe) -> dict[str, Any]:
     CheckpointError
         There is no checkpoint.
     """
-    module, colon, _ = recipe.space.name.partition(":")
     content = {
         "checkpoint": checkpoint_stamp(recipe),
         "recipe": str(recipe.file),
         "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code": digest_code(module, recipe.file.parent) if colon else None,
+        "code": digest_space_code(recipe.space.name, recipe.file.parent),
         "data": dataclasses.asdict(recipe.data),
         "evaluation": recipe.evaluation.deciding(),
         "channels_last": recipe.supernet.channels_last,

@@ -141,7 +141,8 @@ class SlicedOperation(MixedOperation):
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
         """Follow the path in `memo`; labels that it does not have are drawn by NNI's generator."""
-        memo = {**memo, **self.export(memo)}
+        if missing := self.export(memo):  # never in our training: every layer does this every step
+            memo = {**memo, **missing}
         self._part = self.part_at(memo)
         return {label: memo[label] for label in self._choices}
 

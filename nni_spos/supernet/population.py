@@ -112,7 +112,6 @@ class SharedRun:
 
     def __init__(self, supernet: ModelSpace, parts: Sequence[Part], channels_last: bool):
         self._supernet = supernet
-        self._parts = parts
         self._channels_last = channels_last
         self._units = {part.name: _units(part.module) for part in parts}
         self._path: Path = {}
