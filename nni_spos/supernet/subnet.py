@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
-from nni.nas.nn.pytorch import ModelSpace
+from nni.mutable import Mutable
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from torch import nn
 
 from nni_spos.path import Choice, PathSpace
@@ -27,5 +29,31 @@ def extract_subnet(supernet: ModelSpace, path: Mapping[str, Choice]) -> nn.Modul
         The path is not one of the space.
     """
     path = PathSpace.from_model_space(supernet).validate(path)
-    # NNI's freeze shares storage with the supernet; recalibration would write into it.
-    return copy.deepcopy(supernet.freeze(path))
+    return _copy_at(supernet, path, {})
+
+
+def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[int, Any]) -> nn.Module:
+    """Return a copy of a module in which each mutable is the network of the path.
+
+    NNI's own freeze copies a module once for each module around it, all its choices included,
+    and shares storage with the supernet where nothing is a choice: recalibration would write
+    into it. Here what a path does not use is never copied, since `memo` says what stands for it.
+    """
+    if id(module) in memo:  # a layer that is used twice stays one layer
+        return memo[id(module)]
+    if isinstance(module, Mutable) and type(module).freeze is LayerChoice.freeze:
+        module.validate(path)
+        copied = _copy_at(module[module.choice.freeze(path)], path, memo)
+    elif isinstance(module, Mutable) and not _is_container(module):
+        copied = copy.deepcopy(module.freeze(path))
+    else:
+        for child in module.children():
+            _copy_at(child, path, memo)
+        copied = copy.deepcopy(module, memo)
+    memo[id(module)] = copied
+    return copied
+
+
+def _is_container(module: nn.Module) -> bool:
+    """Return whether a mutable module is no more than what the modules in it are."""
+    return type(module).freeze is MutableModule.freeze and not module.mutables
