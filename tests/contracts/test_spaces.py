@@ -150,7 +150,8 @@ def largest_difference(a, b):
 def storages(network):
     tensors = [*network.parameters(), *network.buffers()]
     found = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    assert len(found) > 1 and 0 not in found
+    assert len(found) > 1
+    assert 0 not in found
     return found
 
 
