@@ -148,8 +148,9 @@ class Quantized(nn.Module):
         return quantize(x, positive_clip(clip), bits)
 
     def _title(self) -> str:
-        shape = tuple(self.weight.shape)
-        return f"the {type(self).__name__} with weights of shape {shape}"
+        if name := getattr(self, "layer_name", ""):
+            return f"layer '{name}'"
+        return f"the {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
 
 
 def check_layer_bits(

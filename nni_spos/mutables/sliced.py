@@ -68,6 +68,8 @@ class SlicedOperation(MixedOperation):
     """Class of the layer on one path."""
     input_channels: ClassVar[tuple[int, str]]
     """Dimension of the input that has the channels, and the argument that is their number."""
+    layer_name: str = ""
+    """Dotted name in the supernet, for messages."""
 
     def __init__(self, module_kwargs: dict[str, Any]):
         expressions = {k: v for k, v in module_kwargs.items() if isinstance(v, MutableExpression)}
@@ -104,6 +106,7 @@ class SlicedOperation(MixedOperation):
             raise type(problem)(f"layer '{name}': {problem}") from None
         except ValueError as problem:  # what PyTorch finds out about its arguments
             raise SpaceError(f"layer '{name}': {problem}.") from None
+        operation.layer_name = name
         return operation.train(module.training)
 
     @property

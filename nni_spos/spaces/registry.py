@@ -7,6 +7,7 @@ import enum
 import inspect
 import logging
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -163,7 +164,12 @@ def _construction(path: Mapping[str, Choice] | None) -> Iterator[None]:
     logger = logging.getLogger("nni.nas.nn.pytorch.base")
     logger.addFilter(is_no_error)
     try:
-        with model_context(dict(path)) if path is not None else contextlib.nullcontext():
+        with (
+            warnings.catch_warnings(),
+            model_context(dict(path)) if path is not None else contextlib.nullcontext(),
+        ):
+            # Of a width of 0, which is refused in a line of its own.
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
             yield
     except ValueError as problem:
         if not isinstance(problem.__context__, SampleValidationError):
