@@ -42,6 +42,8 @@ def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
 
 
 QUANTILES: Rule = (schema.Schema([real(0, 1)[0]]), "a list such as [0, 0.25, 0.5]")
+PRECISION: Rule = one_of("auto", "32-true", "16-mixed", "bf16-mixed")
+DEVICES: Rule = (schema.Or("auto", POSITIVE_INT[0]), "auto, or a whole number > 0")
 CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
 
 
@@ -87,7 +89,7 @@ class TrainSettings:
     warmup_steps: int = setting(COUNT, 0)
     gradient_clip: float | None = setting(optional(real(0)), None)
     channels_last: bool = setting(BOOL, True)
-    precision: str = setting(one_of("auto", "32-true", "16-mixed", "bf16-mixed"), "auto")
+    precision: str = setting(PRECISION, "auto")
     seed: int = setting(COUNT, 0)
     keep_checkpoints: int | None = setting(optional(POSITIVE_INT), None)
     update_scope: str = setting(one_of("slice", "tensor"), "slice")
@@ -168,12 +170,18 @@ class EvaluationSettings:
 
     Images are decoded once and held in memory up to `held_mb` MB of 2^20 bytes; those that take
     more are held in files in the output folder, which all processes share.
+
+    `devices` is how many GPUs ``nni-spos search`` uses, each by a process of its own, or CPU
+    processes where there is none; ``auto`` is all GPUs that are visible, or this process. Under
+    NNI it is NNI that places the trials.
     """
 
     recalibrate: bool = setting(BOOL, True)
     recalibration_images: int = setting(POSITIVE_INT, 20_000)
     batch_size: int = setting(POSITIVE_INT, 256)
     seed: int = setting(COUNT, 0)
+    precision: str = setting(PRECISION, "auto")
+    devices: int | str = setting(DEVICES, "auto")
     evaluator: str = setting(one_of("auto", "worker", "inline"), "auto")
     worker_idle_s: int = setting(POSITIVE_INT, 300)
     cache: bool = setting(BOOL, True)
@@ -182,7 +190,7 @@ class EvaluationSettings:
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the scores."""
         values = dataclasses.asdict(self)
-        for name in ("evaluator", "worker_idle_s", "cache", "held_mb"):
+        for name in ("devices", "evaluator", "worker_idle_s", "cache", "held_mb"):
             del values[name]
         return values
 

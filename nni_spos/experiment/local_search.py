@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
@@ -13,8 +15,11 @@ from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.locks import exclusive
 from nni_spos.path import Path
-from nni_spos.progress import open_bar
+from nni_spos.progress import interval, open_bar
 from nni_spos.recipe import Recipe
+
+if TYPE_CHECKING:
+    from nni_spos.experiment.scoring import Scorer as ClosableScorer
 
 Scorer = Callable[[Path], Mapping[str, Any]]
 """From a path to its results by name, e.g. `nni_spos.experiment.scoring.PathScorer`."""
@@ -39,7 +44,8 @@ def run_search(
     scorer
         Returns the results of a path, the objective among them; by default the recipe's trained
         supernet, opened when the first path is to be scored. One with a method ``score_many``,
-        from paths to their results, is given a generation at a time. Out of memory, or another
+        from paths and a function that takes the share done to their results, is given a
+        generation at a time. Out of memory, or another
         RuntimeError that leaves CUDA usable, excludes the path; all other errors end the search.
     progress
         Whether to show a progress bar on standard error.
@@ -62,12 +68,20 @@ def run_search(
         The folder holds a search with other settings, every candidate of the first generation
         failed, or the results lack the objective.
     """
+    with contextlib.ExitStack() as stack:
+
+        def open_scorer() -> Scorer:
+            return scorer or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
+
+        return _run(recipe, open_scorer, progress)
+
+
+def _run(recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool) -> Results:
     space, costs = load_costs(recipe)
     search = build_search(recipe.search, space, costs)
     folder = recipe.output / FOLDER
-    if not (folder / JOURNAL_NAME).exists():
-        # What is wrong is said before anything is written.
-        scorer = scorer or _open_scorer(recipe, cached)
+    # What is wrong is said before anything is written.
+    scorer = None if (folder / JOURNAL_NAME).exists() else open_scorer()
     refusal = ExperimentError(
         f"{folder}: another process is searching here. Wait for its end, or give the recipe "
         "another output folder."
@@ -78,10 +92,10 @@ def run_search(
             search.remember(path, outcome)
         paths = ask_all(search)
         if paths:
-            scorer = scorer or _open_scorer(recipe, cached)
+            scorer = scorer or open_scorer()
             with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
                 while paths:
-                    for candidate in _evaluate_all(search, paths, scorer):
+                    for candidate in _evaluate_all(search, paths, scorer, bar.show_share):
                         journal.append(candidate)
                         bar.advance()
                     paths = ask_all(search)
@@ -96,11 +110,13 @@ def ask_all(search: Search) -> list[Path]:
     return paths
 
 
-def _evaluate_all(search: Search, paths: Sequence[Path], scorer: Scorer) -> Iterator[Candidate]:
+def _evaluate_all(
+    search: Search, paths: Sequence[Path], scorer: Scorer, progress: Callable[[float], None]
+) -> Iterator[Candidate]:
     """Evaluate paths, together if the scorer can, and tell the search the results."""
     if hasattr(scorer, "score_many"):
         try:
-            results = scorer.score_many(paths)
+            results = scorer.score_many(paths, progress)
         except (RuntimeError, MemoryError) as problem:
             raise_if_cuda_is_lost(problem)
         else:
@@ -111,11 +127,11 @@ def _evaluate_all(search: Search, paths: Sequence[Path], scorer: Scorer) -> Iter
         yield _evaluate(search, path, scorer)
 
 
-def _open_scorer(recipe: Recipe, cached: bool) -> Scorer:
+def _open_scorer(recipe: Recipe, cached: bool) -> ClosableScorer:
     # PyTorch is not imported to refuse a search, or to show the results of a finished one.
-    from nni_spos.experiment.scoring import open_scorer
+    from nni_spos.experiment.device_pool import open_device_scorer
 
-    return open_scorer(recipe, cached)
+    return open_device_scorer(recipe, cached)
 
 
 def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
@@ -163,6 +179,7 @@ class _Progress:
 
     def __init__(self, search: Search, shown: bool, initial: int):
         self._search = search
+        self._next_look = 0.0
         self._bar = open_bar(
             "search", search.num_candidates, "candidate", initial=initial, disable=not shown
         )
@@ -175,9 +192,18 @@ class _Progress:
 
     def advance(self) -> None:
         """Count one more candidate."""
+        self._bar.set_postfix(self._state(), refresh=False)
+        self._bar.update()
+
+    def show_share(self, share: float) -> None:
+        """Show how much of the candidates that are scored together is done."""
+        if time.monotonic() >= self._next_look:
+            self._bar.set_postfix({**self._state(), "scored": f"{share:.0%}"})
+            self._next_look = time.monotonic() + interval()
+
+    def _state(self) -> dict[str, str]:
         search = self._search
         shown = {"generation": str(search.generation)}
         for best in search.top(1):
             shown[search.objective] = f"{best.metrics[search.objective]:.4g}"
-        self._bar.set_postfix(shown, refresh=False)
-        self._bar.update()
+        return shown

@@ -10,15 +10,59 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni_spos.data import ImageData, check_preprocessing, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
+from nni_spos.experiment.worker_client import checkpoint_stamp
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
 from nni_spos.recipe import EvaluationSettings, Recipe
 from nni_spos.supernet import evaluate_paths, load_supernet, restore_supernet
 from nni_spos.supernet.building import build_recipe_supernet
+from nni_spos.supernet.evaluation import Progress
 
 
-class PathScorer:
+class Scorer:
+    """Score paths, those that are known already out of a cache.
+
+    Parameters
+    ----------
+    cache
+        Where results are looked for first, and kept.
+    """
+
+    def __init__(self, cache: ScoreCache | None = None):
+        self.cache = cache
+
+    def __call__(self, path: Mapping[str, Choice]) -> dict[str, float]:
+        """Return ``top1`` and ``top5`` in percent and ``loss``. Raises PathError."""
+        return self.score_many([path])[0]
+
+    def score_many(
+        self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
+    ) -> list[dict[str, float]]:
+        """Return the results of several paths, in their order.
+
+        `progress` is called with the share that is done. Raises PathError.
+        """
+        known = [self.cache.get(path) if self.cache else None for path in paths]
+        missing = [path for path, results in zip(paths, known, strict=True) if results is None]
+        new = self.evaluate(missing, progress) if missing else []
+        if self.cache:
+            for path, results in zip(missing, new, strict=True):
+                self.cache.put(path, results)
+        rest = iter(new)
+        return [next(rest) if results is None else results for results in known]
+
+    def evaluate(
+        self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
+    ) -> list[dict[str, float]]:
+        """Do what `score_many` does, without the cache."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of processes, if there are any."""
+
+
+class PathScorer(Scorer):
     """Score paths with one supernet and one data set, a generation at a time if there is one.
 
     Parameters
@@ -43,37 +87,24 @@ class PathScorer:
         channels_last: bool = True,
         cache: ScoreCache | None = None,
     ):
+        super().__init__(cache)
         self.supernet = supernet
         self.data = data
         self.settings = settings or EvaluationSettings()
         self.channels_last = channels_last
-        self.cache = cache
 
-    def __call__(self, path: Mapping[str, Choice]) -> dict[str, float]:
-        """Return ``top1`` and ``top5`` in percent and ``loss``. Raises PathError."""
-        return self.score_many([path])[0]
-
-    def score_many(self, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str, float]]:
-        """Return the results of several paths, in their order; see `evaluate_paths`.
-
-        Raises PathError.
-        """
-        known = [self.cache.get(path) if self.cache else None for path in paths]
-        missing = [path for path, results in zip(paths, known, strict=True) if results is None]
-        new = iter(self._evaluate(missing))
-        return [next(new) if results is None else results for results in known]
-
-    def _evaluate(self, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str, float]]:
-        found = evaluate_paths(self.supernet, paths, self.data, self.settings, self.channels_last)
-        results = [{"top1": x.top1, "top5": x.top5, "loss": x.loss} for x in found]
-        if self.cache:
-            for path, values in zip(paths, results, strict=True):
-                self.cache.put(path, values)
-        return results
+    def evaluate(
+        self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
+    ) -> list[dict[str, float]]:
+        """Return the results of several paths, see `evaluate_paths`. Raises PathError."""
+        found = evaluate_paths(
+            self.supernet, paths, self.data, self.settings, self.channels_last, progress
+        )
+        return [{"top1": x.top1, "top5": x.top5, "loss": x.loss} for x in found]
 
 
-def open_scorer(recipe: Recipe, cached: bool = True) -> PathScorer:
-    """Open the data and the trained supernet of a recipe, on the GPU if there is one.
+def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) -> PathScorer:
+    """Open the data and the trained supernet of a recipe.
 
     Parameters
     ----------
@@ -82,16 +113,19 @@ def open_scorer(recipe: Recipe, cached: bool = True) -> PathScorer:
     cached
         Whether results are shared with other searches of the supernet, see
         `nni_spos.experiment.score_cache`.
+    device
+        Of the supernet, such as ``cuda:1``; None: the GPU if there is one, else the CPU.
 
     Raises
     ------
     CheckpointError
         The supernet is not trained yet, or it was trained for another space, on other images or
-        with another split.
+        with another split, or another one took its place meanwhile.
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
     checkpoint = load_supernet(recipe.checkpoint)
+    stamp = checkpoint_stamp(recipe)
     data = open_data(recipe.data, recipe.evaluation.held_mb, recipe.output / "images")
     supernet = build_recipe_supernet(recipe)
     try:
@@ -101,11 +135,14 @@ def open_scorer(recipe: Recipe, cached: bool = True) -> PathScorer:
         raise CheckpointError(f"{recipe.checkpoint}: {problem}") from None
     channels_last = recipe.supernet.channels_last
     supernet.to(
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
         memory_format=torch.channels_last if channels_last else torch.contiguous_format,
     )
     cached = cached and recipe.evaluation.cache
     cache = open_score_cache(recipe, checkpoint.space) if cached else None
+    if checkpoint_stamp(recipe) != stamp:
+        # Its scores would be kept as those of the other one.
+        raise CheckpointError(f"{recipe.checkpoint}: was replaced while it was read. Try again.")
     return PathScorer(supernet, data, recipe.evaluation, channels_last, cache)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +15,13 @@ from nni_spos.data import EvaluationBatches, ImageData
 from nni_spos.errors import DataError
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
-from nni_spos.supernet.population import NotShareable, PrefixTree, sharing
+from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
+from nni_spos.supernet.precision import scoring_precision
 from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate
 from nni_spos.supernet.subnet import extract_subnet
+
+Progress = Callable[[float], None]
+"""Takes the share of some work that is done, above 0 and up to 1."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ def evaluate_path(
     data
         Training images for recalibration (prepared as for evaluation), validation images.
     settings
-        Number and seed of the recalibration images, batch size; ``recalibrate: false`` scores
-        with the statistics that supernet training left.
+        Number and seed of the recalibration images, batch size, precision; ``recalibrate: false``
+        scores with the statistics that supernet training left.
     channels_last
         Memory format of the images; fastest if the supernet's weights have the same.
 
@@ -118,11 +122,12 @@ def evaluate_path(
     """
     settings = settings or EvaluationSettings()
     subnet = extract_subnet(supernet, path)
-    if settings.recalibrate:
-        images = place_batches(_recalibration_batches(data, settings), subnet, channels_last)
-        recalibrate(subnet, images, channels_last)
     batches = place_batches(data.validation_batches(settings.batch_size), subnet, channels_last)
-    return score(subnet, batches, channels_last)
+    with scoring_precision(subnet, settings.precision):
+        if settings.recalibrate:
+            images = place_batches(_recalibration_batches(data, settings), subnet, channels_last)
+            recalibrate(subnet, images, channels_last)
+        return score(subnet, batches, channels_last)
 
 
 def evaluate_paths(
@@ -131,6 +136,7 @@ def evaluate_paths(
     data: ImageData,
     settings: EvaluationSettings | None = None,
     channels_last: bool = True,
+    progress: Progress | None = None,
 ) -> list[Evaluation]:
     """Score many paths like `evaluate_path`, in one pass over the images.
 
@@ -145,6 +151,8 @@ def evaluate_paths(
         arguments. It is afterwards as it was, but must not be used while this runs.
     paths, data, settings, channels_last
         As for `evaluate_path`.
+    progress
+        Called after every batch of every path.
 
     Returns
     -------
@@ -163,15 +171,25 @@ def evaluate_paths(
     space = PathSpace.from_model_space(supernet)
     settings = settings or EvaluationSettings()
     checked = [space.validate(path) for path in paths]
+    if not checked:
+        return []
     try:
-        return _evaluate_together(supernet, space, checked, data, settings, channels_last)
+        with scoring_precision(supernet, settings.precision):
+            return _evaluate_together(
+                supernet, space, checked, data, settings, channels_last, progress
+            )
     except NotShareable as reason:
         warnings.warn(
             f"the paths of this network are scored one by one: {reason}.",
             RuntimeWarning,
             stacklevel=2,
         )
-    return [evaluate_path(supernet, path, data, settings, channels_last) for path in checked]
+    results = []
+    for number, path in enumerate(checked, 1):
+        results.append(evaluate_path(supernet, path, data, settings, channels_last))
+        if progress is not None:
+            progress(number / len(checked))
+    return results
 
 
 def _evaluate_together(
@@ -181,23 +199,33 @@ def _evaluate_together(
     data: ImageData,
     settings: EvaluationSettings,
     channels_last: bool,
+    progress: Progress | None,
 ) -> list[Evaluation]:
-    if not paths:
-        return []
     batches = place_batches(data.validation_batches(settings.batch_size), supernet, channels_last)
+    images = None
+    if settings.recalibrate:
+        images = place_batches(_recalibration_batches(data, settings), supernet, channels_last)
+    totals = [torch.zeros(3, dtype=torch.float64) for _ in paths]
+    num_done, num_all = 0, len(paths) * (len(batches) + (len(images) if images else 0))
+
+    def count(*_: object) -> None:
+        nonlocal num_done
+        num_done += 1
+        if progress is not None:
+            progress(num_done / num_all)
+
+    def add(index: int, logits: Tensor, labels: Tensor) -> None:
+        totals[index] = totals[index].to(logits.device) + _tally(logits, labels)
+        count()
+
     with sharing(supernet, channels_last) as run:
         calls = run.trace(paths[0], next(iter(batches))[0][:2])
         tree = PrefixTree(space, paths, [part.labels for part in calls])
-        if settings.recalibrate:
-            images = place_batches(_recalibration_batches(data, settings), supernet, channels_last)
-            run.walk(tree, paths, images, recalibrate=True)
-        totals = [torch.zeros(3, dtype=torch.float64) for _ in paths]
-
-        def add(index: int, logits: Tensor, labels: Tensor) -> None:
-            totals[index] = totals[index].to(logits.device) + _tally(logits, labels)
-
-        own_statistics = not settings.recalibrate
-        num_images = run.walk(tree, paths, batches, add, own_statistics=own_statistics)
+        statistics = Statistics.OF_SUPERNET
+        if images is not None:
+            run.walk(tree, paths, images, Statistics.RECALIBRATED, count)
+            statistics = Statistics.OF_TREE
+        num_images = run.walk(tree, paths, batches, statistics, add)
     return [_evaluation(total, num_images) for total in totals]
 
 

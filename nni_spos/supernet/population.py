@@ -12,6 +12,7 @@ the same parts in the same order for all paths, and leaves their outputs as they
 
 from __future__ import annotations
 
+import enum
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,17 @@ from nni_spos.supernet.recalibration import place_images
 Batches = Iterable[tuple[Tensor, Tensor]]
 Visitor = Callable[[int, Tensor, Tensor], None]
 """Takes the number of a path, logits of shape (N, num_classes) and labels of shape (N,)."""
+
+
+class Statistics(enum.Enum):
+    """Which statistics BatchNorm runs on."""
+
+    RECALIBRATED = "recalibrated"
+    """Those of the batch, which are averaged in the tree."""
+    OF_TREE = "of the tree"
+    """Those that were averaged in the tree."""
+    OF_SUPERNET = "of the supernet"
+    """Those that the supernet's training left."""
 
 
 class NotShareable(Exception):
@@ -122,9 +134,9 @@ class SharedRun:
         self._nodes: list[Node] | None = None
         self._node: Node | None = None
         self._next_norm = 0
-        self._momentum: float | None = None  # of recalibration; None: scoring
+        self._momentum = 1.0  # of recalibration
         self._folded: set[int] = set()
-        self._own_statistics = False
+        self._statistics = Statistics.OF_SUPERNET
 
     def trace(self, path: Path, images: Tensor) -> list[Part]:
         """Run one path, and return the parts in the order of their calls."""
@@ -138,9 +150,8 @@ class SharedRun:
         tree: PrefixTree,
         paths: Sequence[Path],
         batches: Batches,
-        visit: Visitor | None = None,
-        recalibrate: bool = False,
-        own_statistics: bool = False,
+        statistics: Statistics,
+        visit: Visitor,
     ) -> int:
         """Run all paths on every batch, and return the number of images.
 
@@ -152,13 +163,10 @@ class SharedRun:
             Label to choice.
         batches
             Images of shape (N, C, H, W) and labels of shape (N,).
+        statistics
+            Which ones BatchNorm runs on.
         visit
             Called for every path and batch.
-        recalibrate
-            Whether BatchNorm runs on the statistics of the batch and averages them in the tree,
-            or runs on those in the tree.
-        own_statistics
-            Whether it runs on those of the supernet instead.
 
         Raises
         ------
@@ -166,9 +174,9 @@ class SharedRun:
             Parts are called in another order than for the first path, or outputs were changed.
         """
         num_images = 0
-        self._own_statistics = own_statistics
+        self._statistics = statistics
         for number, (images, labels) in enumerate(batches):
-            self._momentum = 1.0 / (number + 1) if recalibrate else None
+            self._momentum = 1.0 / (number + 1)
             placed = place_images(images, self._supernet, self._channels_last)
             labels = labels.to(placed.device)
             self._kept = []
@@ -180,8 +188,7 @@ class SharedRun:
                 output = self._supernet(placed)
                 if len(self._called) < len(self._expected):
                     raise NotShareable("its layers are called in another order on some paths")
-                if visit is not None:
-                    visit(index, output, labels)
+                visit(index, output, labels)
             num_images += len(images)
         return num_images
 
@@ -220,12 +227,12 @@ class SharedRun:
 
     def run_norm(self, norm: _BatchNorm, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Stands in for the forward of a BatchNorm that tracks statistics."""
-        if self._node is None or self._own_statistics:
+        if self._node is None or self._statistics is Statistics.OF_SUPERNET:
             return forward(x)
         weight, bias = _affine(norm)
         position = self._next_norm
         self._next_norm += 1
-        if self._momentum is None:
+        if self._statistics is Statistics.OF_TREE:
             if id(norm) in self._folded:
                 self._folded.remove(id(norm))
                 return x
@@ -246,7 +253,7 @@ class SharedRun:
 
         In scoring the two are one convolution, which saves a pass over the activations.
         """
-        if self._node is None or self._own_statistics or self._momentum is not None:
+        if self._node is None or self._statistics is not Statistics.OF_TREE:
             return forward(x)
         x, weight, bias, arguments = _operands(conv, x)
         mean, variance = self._node.statistics[self._next_norm]

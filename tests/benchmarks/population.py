@@ -118,7 +118,7 @@ class Bench:
         import torch
         from torch.utils.flop_counter import FlopCounterMode
 
-        from nni_spos.supernet.population import PrefixTree, sharing
+        from nni_spos.supernet.population import PrefixTree, Statistics, sharing
 
         shape = self.scorer.data.spec.input_shape
         images, labels = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64)
@@ -126,7 +126,7 @@ class Bench:
             calls = run.trace(paths[0], images)
             tree = PrefixTree(self.space, paths, [part.labels for part in calls])
             with FlopCounterMode(display=False) as counter:
-                run.walk(tree, paths, [(images, labels)], recalibrate=True)
+                run.walk(tree, paths, [(images, labels)], Statistics.RECALIBRATED, lambda *_: None)
         every = sum(self.costs["flops"].price(path) for path in paths)
         return every / (counter.get_total_flops() / 2 / len(images))
 

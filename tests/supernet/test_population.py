@@ -18,7 +18,7 @@ from nni_spos.recipe import DataSettings, EvaluationSettings
 from nni_spos.spaces import Form, build_space
 from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths
 from nni_spos.supernet.parts import find_parts
-from nni_spos.supernet.population import PrefixTree, sharing
+from nni_spos.supernet.population import PrefixTree, Statistics, sharing
 
 SETTINGS = EvaluationSettings(recalibration_images=128, batch_size=64)
 SHAPE = {"num_classes": 10, "in_channels": 1, "input_size": 16}
@@ -123,6 +123,44 @@ def test_the_order_of_paths_makes_no_difference(supernet, data):
     assert evaluate_paths(supernet, [], data, SETTINGS) == []
 
 
+def test_progress_is_told_after_every_batch_of_every_path(data):
+    supernet = make_supernet("blocks")
+    paths = related_paths(PathSpace.from_model_space(supernet), 5)
+    shares = []
+    evaluate_paths(supernet, paths, data, SETTINGS, progress=shares.append)
+    # 2 batches for recalibration and 4, of 200 images, for the scores.
+    assert shares == pytest.approx([n / 30 for n in range(1, 31)])
+    shares = []
+    settings = EvaluationSettings(recalibrate=False, batch_size=100)
+    evaluate_paths(supernet, paths, data, settings, progress=shares.append)
+    assert shares == pytest.approx([n / 10 for n in range(1, 11)])
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_scoring_in_lower_precision(data, together):
+    supernet = make_supernet("blocks")
+    paths = related_paths(PathSpace.from_model_space(supernet), 5)
+    types = set()
+
+    def evaluate(precision):
+        settings = EvaluationSettings(True, 128, 64, precision=precision)
+        if together:
+            return evaluate_paths(supernet, paths, data, settings)
+        return [evaluate_path(supernet, path, data, settings) for path in paths]
+
+    def note(module, _, output):
+        if isinstance(module, nn.Linear):
+            types.add(output.dtype)
+
+    losses = {name: [x.loss for x in evaluate(name)] for name in ("auto", "32-true")}
+    assert losses["auto"] == losses["32-true"]  # on the CPU
+    with torch.nn.modules.module.register_module_forward_hook(note):
+        lower = [x.loss for x in evaluate("bf16-mixed")]
+    assert types == {torch.bfloat16}
+    assert lower != losses["32-true"]
+    assert lower == pytest.approx(losses["32-true"], rel=0.02)
+
+
 def count_calls(supernet, paths, data):
     """How often each part's own layers run for all paths and one batch."""
     calls = {part.name: 0 for part in find_parts(supernet)}
@@ -148,7 +186,7 @@ def count_calls(supernet, paths, data):
         )
         for name in calls:
             calls[name] = 0
-        run.walk(tree, paths, [images], recalibrate=True)
+        run.walk(tree, paths, [images], Statistics.RECALIBRATED, lambda *_: None)
     return calls, tree
 
 
