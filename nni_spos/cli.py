@@ -17,14 +17,15 @@ from nni_spos.constraint import format_metric
 from nni_spos.errors import SposError
 from nni_spos.files import write_json
 from nni_spos.latency_table import LatencyWarning
-from nni_spos.path import PathSpace, load_path
-from nni_spos.recipe import load_recipe
+from nni_spos.path import PathSpace
+from nni_spos.recipe import SpaceSettings, load_recipe
 
 if TYPE_CHECKING:
     from nni_spos.experiment.results import Results
     from nni_spos.experiment.start import StartResult
     from nni_spos.training import Start
 
+PATH_HELP = "JSON file, label to choice, or a published network such as shufflenet-spos"
 NAMES = {"flops": "multiply-adds", "params": "parameters"}
 
 
@@ -72,12 +73,14 @@ def _warnings_in_a_line() -> Iterator[None]:
 def profile(options: argparse.Namespace) -> None:
     """Print the costs of a path and the extremes of its space."""
     from nni_spos.profilers import build_costs
-    from nni_spos.spaces import Form, build_space, default_input_shape
+    from nni_spos.spaces import Form, build_space, default_input_shape, find_published, read_path
 
-    model = build_space(options.space, {}, Form.SUBNET)
+    network = find_published(options.path) if options.path else None
+    settings = SpaceSettings(options.space, network.arguments if network else {})
+    model = build_space(settings.name, settings.arguments, Form.SUBNET)
     shape = default_input_shape(model)
     path_space = PathSpace.from_model_space(model)
-    path = load_path(options.path, path_space) if options.path else None
+    path = read_path(options.path, settings, path_space) if options.path else None
     costs = build_costs(model, shape)
     content: dict[str, object] = {"space": options.space, "input_shape": list(shape)}
     if path is not None:
@@ -227,13 +230,14 @@ def _print_results(found: Results, options: argparse.Namespace) -> None:
 def retrain(options: argparse.Namespace) -> None:
     """Train a path from scratch and score the test split."""
     from nni_spos.retrain import retrain as run
+    from nni_spos.spaces import read_path
 
     recipe = load_recipe(options.recipe)
     if options.seed is not None:
         settings = dataclasses.replace(recipe.retrain, seed=options.seed)
         recipe = dataclasses.replace(recipe, retrain=settings)
     file = FilePath(options.output or recipe.retrained)
-    trained = run(recipe, load_path(options.path), file, _start(options))
+    trained = run(recipe, read_path(options.path, recipe.space), file, _start(options))
     print(f"network: {file}")
     print(f"  path {' '.join(map(str, trained.path.values()))}")
     for name, cost in trained.costs.items():
@@ -256,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("profile", help="costs of a path, and extremes of a space")
     command.add_argument("space", help="e.g. shufflenet, shufflenet_small or module:Class")
-    command.add_argument("--path", help="JSON file, label to choice")
+    command.add_argument("--path", help=PATH_HELP)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=profile)
 
@@ -325,7 +329,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("retrain", help="train a path from scratch, score the test split")
     command.add_argument("recipe")
-    command.add_argument("--path", required=True, help="JSON file, label to choice")
+    command.add_argument("--path", required=True, help=PATH_HELP)
     command.add_argument("--output", help="file for the network (default OUTPUT/retrained.pt)")
     command.add_argument("--seed", type=int, help="instead of the recipe's")
     _add_start_options(command)

@@ -1,14 +1,33 @@
 """Search spaces, and how a recipe names them."""
 
+from nni_spos.spaces.fbnet import FBNetSpace
+from nni_spos.spaces.nasbench_macro import NASBenchMacroSpace, load_nas_bench_macro
+from nni_spos.spaces.proxylessnas import ProxylessNASSpace
+from nni_spos.spaces.published import (
+    PUBLISHED,
+    PublishedNetwork,
+    find_published,
+    published,
+    read_path,
+)
 from nni_spos.spaces.registry import SPACES, Form, build_space, default_input_shape
 from nni_spos.spaces.resnet import ResNetSpace
 from nni_spos.spaces.shufflenet import ShuffleNetV2Space
 
 __all__ = [
+    "PUBLISHED",
     "SPACES",
+    "FBNetSpace",
     "Form",
+    "NASBenchMacroSpace",
+    "ProxylessNASSpace",
+    "PublishedNetwork",
     "ResNetSpace",
     "ShuffleNetV2Space",
     "build_space",
     "default_input_shape",
+    "find_published",
+    "load_nas_bench_macro",
+    "published",
+    "read_path",
 ]

@@ -21,6 +21,9 @@ from nni.nas.space import model_context
 from nni_spos.errors import QuantizationError, RecipeError, SpaceError, SposError, nearest
 from nni_spos.mutables import SCALES
 from nni_spos.path import Choice
+from nni_spos.spaces.fbnet import FBNetSpace
+from nni_spos.spaces.nasbench_macro import NASBenchMacroSpace
+from nni_spos.spaces.proxylessnas import WIDTHS, ProxylessNASSpace
 from nni_spos.spaces.resnet import ResNetSpace
 from nni_spos.spaces.shufflenet import SMALL, ShuffleNetV2Space
 from nni_spos.user_modules import import_user_module
@@ -57,6 +60,13 @@ SPACES: dict[str, Callable[..., ModelSpace]] = {
     "resnet18": ResNetSpace,
     "resnet34": Preset(ResNetSpace, {"stage_repeats": (3, 4, 6, 3)}),
     "resnet_small": ResNetSpace.small,
+    "proxylessnas_cpu": Preset(ProxylessNASSpace, WIDTHS["cpu"]),
+    "proxylessnas_gpu": Preset(ProxylessNASSpace, WIDTHS["gpu"]),
+    "proxylessnas_mobile": Preset(ProxylessNASSpace, WIDTHS["mobile"]),
+    "proxylessnas_small": ProxylessNASSpace.small,
+    "fbnet": FBNetSpace,
+    "fbnet_small": FBNetSpace.small,
+    "nasbench_macro": NASBenchMacroSpace,
 }
 """Spaces by the name that recipes and the command line use."""
 

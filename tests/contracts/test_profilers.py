@@ -33,6 +33,15 @@ CASES = {
     "resnet_small with everything": ({"switchable_norm": True, "outer_bits": 8}, 8),
     "resnet_small of full precision": ({"bit_pairs": None}, 8),
     "resnet_small of bits alone": ({"channel_scales": None}, 8),
+    "proxylessnas_cpu": ({}, 2),
+    "proxylessnas_gpu": ({"input_size": 64}, 2),
+    "proxylessnas_mobile": ({"input_size": 64}, 2),
+    "proxylessnas_small": ({}, 8),
+    "proxylessnas_small of 28 pixels": ({"input_size": 28, "in_channels": 1}, 8),
+    "fbnet": ({}, 2),
+    "fbnet_small": ({}, 8),
+    "fbnet_small of 28 pixels": ({"input_size": 28, "in_channels": 1}, 8),
+    "nasbench_macro": ({}, 8),
 }
 
 

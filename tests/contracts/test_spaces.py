@@ -1,6 +1,7 @@
 """What every search space promises."""
 
 import copy
+import itertools
 import json
 import re
 import runpy
@@ -46,6 +47,18 @@ def residual(stages):
     return inner | {f"bits_{i}": PAIRS for i in range(1, len(inner) + 1)}
 
 
+def inverted(repeats, kinds, kept_shapes=()):
+    """Labels of inverted residuals: the first unit of a stage, unless given, cannot be skipped."""
+    firsts = set(itertools.accumulate((1, *repeats))) - set(kept_shapes)
+    return {
+        f"layer_{i}": kinds if i in firsts else (*kinds, "skip") for i in range(1, sum(repeats) + 1)
+    }
+
+
+PROXYLESS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6")
+PROXYLESSNAS = inverted((4, 4, 4, 4, 4, 1), PROXYLESS)
+FBNET = ("k3e1", "k3e1g2", "k3e3", "k3e6", "k5e1", "k5e1g2", "k5e3", "k5e6")
+
 LABELS = {
     "shufflenet": blocks(20),
     "shufflenet_small": blocks(8),
@@ -56,6 +69,13 @@ LABELS = {
     "resnet18": residual({64: 2, 128: 2, 256: 2, 512: 2}),
     "resnet34": residual({64: 3, 128: 4, 256: 6, 512: 3}),
     "resnet_small": residual({8: 2, 16: 2, 32: 2}),
+    "proxylessnas_cpu": PROXYLESSNAS,
+    "proxylessnas_gpu": PROXYLESSNAS,
+    "proxylessnas_mobile": PROXYLESSNAS,
+    "proxylessnas_small": inverted((2, 3, 2), PROXYLESS),
+    "fbnet": inverted((1, 4, 4, 4, 4, 4, 1), FBNET, [1]),
+    "fbnet_small": inverted((1, 2, 3, 2), FBNET, [1]),
+    "nasbench_macro": {f"layer_{i}": ("identity", "k3e3", "k5e6") for i in range(1, 9)},
 }
 
 SMALLEST = {"input_size": 16, "in_channels": 1}
@@ -77,6 +97,15 @@ CASES = {
     "resnet34": ({"input_size": 32}, 2),
     "resnet_small": (SMALLEST, 4),
     "resnet_small with everything": ({**SMALLEST, **EVERYTHING}, 4),
+    "proxylessnas_cpu": ({"input_size": 32}, 2),
+    "proxylessnas_gpu": ({"input_size": 32, "affine": True}, 2),
+    "proxylessnas_mobile": ({"input_size": 32}, 2),
+    "proxylessnas_small": (SMALLEST, 4),
+    "proxylessnas_small of 28 pixels": ({"input_size": 28, "in_channels": 1}, 4),
+    "fbnet": ({"input_size": 32}, 2),
+    "fbnet_small": (SMALLEST, 4),
+    "fbnet_small of 28 pixels": ({"input_size": 28, "in_channels": 1, "affine": True}, 4),
+    "nasbench_macro": (SMALLEST, 4),
 }
 
 
@@ -202,7 +231,7 @@ def test_a_subnet_shares_no_storage_with_the_supernet(case):
 
 def plain_name(name, path):
     """Return the name that a supernet's parameter has in the network of a path, if it has."""
-    if match := re.match(r"features\.(\d+)\.(k3|k5|k7|xcep)\.", name):
+    if match := re.match(r"features\.(\d+)\.(k\w+|xcep|identity)\.", name):
         if path[f"layer_{int(match[1]) + 1}"] != match[2]:
             return None
         name = name.replace(f".{match[2]}.", ".", 1)

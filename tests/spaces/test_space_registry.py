@@ -4,7 +4,24 @@ import pytest
 from torch import nn
 
 from nni_spos.errors import RecipeError
-from nni_spos.spaces import SPACES, Form, ResNetSpace, ShuffleNetV2Space, build_space
+from nni_spos.spaces import (
+    SPACES,
+    FBNetSpace,
+    Form,
+    NASBenchMacroSpace,
+    ProxylessNASSpace,
+    ResNetSpace,
+    ShuffleNetV2Space,
+    build_space,
+)
+
+FAMILIES = {
+    "shufflenet": ShuffleNetV2Space,
+    "resnet": ResNetSpace,
+    "proxylessnas": ProxylessNASSpace,
+    "fbnet": FBNetSpace,
+    "nasbench": NASBenchMacroSpace,
+}
 
 OWN = """
 from torch import nn
@@ -60,7 +77,7 @@ def affine(space):
 @pytest.mark.parametrize("name", SPACES)
 def test_our_spaces_by_name(name):
     supernet = build_space(name, {}, Form.SUPERNET, num_classes=7, input_size=64, in_channels=1)
-    assert isinstance(supernet, ResNetSpace if "resnet" in name else ShuffleNetV2Space)
+    assert type(supernet) is FAMILIES[name.split("_")[0].rstrip("0123456789")]
     assert (supernet.num_classes, supernet.input_size, supernet.in_channels) == (7, 64, 1)
     assert affine(supernet) == {False}
     assert affine(build_space(name, {}, Form.SUBNET)) == {True}

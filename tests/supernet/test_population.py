@@ -63,6 +63,9 @@ SPACES = {
     "norm per bits": lambda: build_space(
         "resnet_small", {"switchable_norm": True, "affine": True}, Form.SUPERNET, **SHAPE
     ),
+    "proxylessnas": lambda: build_space("proxylessnas_small", {}, Form.SUPERNET, **SHAPE),
+    "fbnet": lambda: build_space("fbnet_small", {"affine": True}, Form.SUPERNET, **SHAPE),
+    "nasbench_macro": lambda: build_space("nasbench_macro", {}, Form.SUPERNET, **SHAPE),
 }
 
 
@@ -220,6 +223,11 @@ def test_the_parts_of_spaces():
         "dropout",
         "classifier",
     ]
+    for name, num_units in (("proxylessnas", 7), ("fbnet", 8), ("nasbench_macro", 8)):
+        labels = {part.name: part.labels for part in find_parts(make_supernet(name))}
+        assert labels == dict.fromkeys(
+            ("stem", "conv_last", "globalpool", "dropout", "classifier"), frozenset()
+        ) | {f"features.{i}": {f"layer_{i + 1}"} for i in range(num_units)}
     parts = {part.name: part.labels for part in find_parts(make_supernet("bits"))}
     assert list(parts) == ["stem", *(f"blocks.{i}" for i in range(6)), "globalpool", "classifier"]
     assert parts["blocks.2"] == {"bits_3", "channels_3"}

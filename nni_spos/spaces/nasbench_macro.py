@@ -1,0 +1,219 @@
+"""The search space of NAS-Bench-Macro, and its table of 6561 networks trained from scratch.
+
+Blocks 0, 1 and 2 of the published codes are the choices ``identity``, ``k3e3`` and ``k5e6``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nni.nas.space import current_model
+from torch import nn
+
+from nni_spos.errors import DataError, PathError
+from nni_spos.files import read_json
+from nni_spos.path import Choice, Path, PathSpace
+from nni_spos.spaces.inverted_residual import (
+    Style,
+    UnitChain,
+    block_choices,
+    check_stages,
+    conv_norm,
+    keeps_shape,
+)
+from nni_spos.spaces.shufflenet import check_positive
+
+BLOCKS = {"k3e3": (3, 3, 1), "k5e6": (5, 6, 1)}
+"""Choice to kernel size, expansion and groups; besides these there is the identity."""
+
+CHOICES = ("identity", *BLOCKS)
+"""Choices in the order of the digits that stand for them in a code."""
+
+STEM_CHANNELS = 32
+STAGE_REPEATS = (2, 3, 3)
+STAGE_CHANNELS = (64, 128, 256)
+STAGE_STRIDES = (2, 2, 2)
+LAST_CHANNELS = 1280
+
+NUM_TRAININGS = 3
+"""How often every network of the table was trained."""
+
+SPACE = PathSpace({f"layer_{i}": CHOICES for i in range(1, sum(STAGE_REPEATS) + 1)})
+"""Labels and choices."""
+
+
+class NASBenchMacroSpace(UnitChain):
+    """Choose an identity or one of two inverted residuals in each of 8 units.
+
+    Units are labelled ``layer_1`` to ``layer_8``; their choices are ``identity`` (a 1x1
+    convolution where stride or channels change), ``k3e3`` (kernel size 3, expansion 3) and
+    ``k5e6``.
+
+    Parameters
+    ----------
+    num_classes
+        Outputs of the classifier.
+    input_size
+        Height and width of the images in pixels.
+    in_channels
+        Channels of the images.
+    affine
+        Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
+        the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
+
+    Raises
+    ------
+    ValueError
+        A number below 1, or images below 8 pixels.
+
+    References
+    ----------
+    Su et al., Prioritized Architecture Sampling with Monto-Carlo Tree Search, CVPR 2021.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 10,
+        input_size: int = 32,
+        in_channels: int = 3,
+        affine: bool | None = None,
+    ):
+        super().__init__()
+        check_positive(num_classes=num_classes, in_channels=in_channels)
+        stages = check_stages(input_size, 1, STAGE_REPEATS, STAGE_CHANNELS, STAGE_STRIDES)
+        if affine is None:
+            affine = current_model() is not None
+        self.num_classes = num_classes
+        self.input_size = input_size
+        self.in_channels = in_channels
+        style = Style(affine)
+        residuals = block_choices(BLOCKS, style)
+
+        def choices(inputs: int, outputs: int, stride: int) -> dict[str, nn.Module]:
+            identity: nn.Module = nn.Identity()
+            if not keeps_shape(inputs, outputs, stride):
+                identity = nn.Sequential(*conv_norm(inputs, outputs, 1, stride, style=style))
+            return {"identity": identity, **residuals(inputs, outputs, stride)}
+
+        stem = nn.Sequential(
+            *conv_norm(in_channels, STEM_CHANNELS, 3, style=style), style.activation(inplace=True)
+        )
+        self.build(stem, STEM_CHANNELS, stages, choices, LAST_CHANNELS, 0.0, style)
+
+
+def path_from_code(code: str) -> Path:
+    """Return the path of a published code.
+
+    Raises
+    ------
+    PathError
+        The code is not 8 digits 0, 1 or 2.
+
+    Examples
+    --------
+    >>> path_from_code("02012100")["layer_2"]
+    'k5e6'
+    """
+    digits = [str(digit) for digit in range(len(CHOICES))]
+    if not isinstance(code, str) or len(code) != len(SPACE) or not set(code) <= set(digits):
+        raise PathError(
+            f"{code!r:.80} is no code of NAS-Bench-Macro: {len(SPACE)} digits, each one of "
+            f"{', '.join(digits)}."
+        )
+    return {label: CHOICES[int(digit)] for label, digit in zip(SPACE, code, strict=True)}
+
+
+def code_from_path(path: Mapping[str, Choice]) -> str:
+    """Return the published code of a path. Raises PathError.
+
+    Examples
+    --------
+    >>> code_from_path(path_from_code("02012100"))
+    '02012100'
+    """
+    return "".join(map(str, SPACE.key(path)))
+
+
+@dataclass(frozen=True)
+class NASBenchMacro:
+    """The published figures of all paths, in the order of ``SPACE.enumerate()``.
+
+    Parameters
+    ----------
+    accuracies
+        Test accuracy in percent of each training from scratch, shape (6561, 3).
+    params
+        Parameters, shape (6561,).
+    flops
+        Multiply-adds, shape (6561,).
+    """
+
+    accuracies: npt.NDArray[np.float64]
+    params: npt.NDArray[np.int64]
+    flops: npt.NDArray[np.int64]
+
+    def index(self, path: Mapping[str, Choice]) -> int:
+        """Return the position of a path in the arrays. Raises PathError."""
+        return int(np.ravel_multi_index(SPACE.key(path), SPACE.num_choices))
+
+    def accuracy(self, path: Mapping[str, Choice]) -> float:
+        """Return a path's mean test accuracy in percent. Raises PathError."""
+        return float(self.accuracies[self.index(path)].mean())
+
+
+def load_nas_bench_macro(file: str | os.PathLike[str]) -> NASBenchMacro:
+    """Read the published table, ``nas-bench-macro_cifar10.json``.
+
+    Parameters
+    ----------
+    file
+        Its JSON object: code to ``test_acc`` (a list), ``params`` and ``flops``, and more.
+
+    Raises
+    ------
+    DataError
+        There is no such file, or it is not the whole table; the first code that is wrong is named.
+    """
+    content = read_json(file, DataError)
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: must be one JSON object, code to figures.")
+    codes = ["".join(map(str, key)) for key in SPACE.enumerate().tolist()]
+    known = set(codes)
+    unknown = [code for code in content if code not in known]
+    if unknown:
+        raise DataError(f"{file}: {unknown[0]!r:.80} is no code of NAS-Bench-Macro.")
+    missing = [code for code in codes if code not in content]
+    if missing:
+        raise DataError(
+            f"{file}: {len(missing)} of {len(codes)} networks are missing, '{missing[0]}' first."
+        )
+    for code in codes:
+        if problem := _problem(content[code]):
+            raise DataError(f"{file}: network '{code}': {problem}.")
+    entries = [content[code] for code in codes]
+    return NASBenchMacro(
+        np.array([entry["test_acc"] for entry in entries], dtype=np.float64),
+        np.array([entry["params"] for entry in entries], dtype=np.int64),
+        np.array([entry["flops"] for entry in entries], dtype=np.int64),
+    )
+
+
+def _problem(entry: Any) -> str:
+    """Return what is wrong with the figures of a network, or ``""``."""
+    if not isinstance(entry, dict):
+        return f"must be a JSON object, got {entry!r:.80}"
+    accuracies = entry.get("test_acc")
+    if not isinstance(accuracies, list) or len(accuracies) != NUM_TRAININGS:
+        return f"test_acc must be a list of {NUM_TRAININGS} numbers, got {accuracies!r:.80}"
+    for number in accuracies:
+        if type(number) not in (int, float) or not 0 <= number <= 100:
+            return f"test_acc must be percentages, got {number!r:.80}"
+    for name in ("params", "flops"):
+        if type(entry.get(name)) is not int or entry[name] < 1:
+            return f"{name} must be a whole number above 0, got {entry.get(name)!r:.80}"
+    return ""
