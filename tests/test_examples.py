@@ -18,6 +18,7 @@ from nni_spos.network import load_network
 from nni_spos.priors import SPOS_BINS
 from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
+from nni_spos.spaces import read_path
 from nni_spos.supernet.building import build_recipe_costs
 from nni_spos.supernet.training import train_supernet
 
@@ -33,7 +34,15 @@ def examples(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "num_candidates"),
-    [("spos", 32), ("fashion_mnist", 120), ("imagenet", 1000), ("own_model/spos", 24)],
+    [
+        ("spos", 32),
+        ("fashion_mnist", 120),
+        ("imagenet", 1000),
+        ("proxylessnas", 1000),
+        ("fbnet", 1000),
+        ("nasbench_macro", 400),
+        ("own_model/spos", 24),
+    ],
 )
 def test_the_configurations_are_valid(examples, name, num_candidates):
     checked = check_config(examples / f"{name}.yml")
@@ -58,6 +67,29 @@ def test_imagenet_has_the_papers_settings():
     assert [str(limit) for limit in search.constraints] == ["flops <= 330M"]
     assert recipe.evaluation.recalibration_images == 20_000
     assert recipe.data.num_validation == 50_000
+
+
+@pytest.mark.parametrize("name", ["proxylessnas", "fbnet"])
+def test_other_spaces_on_imagenet_are_trained_and_searched_alike(name):
+    papers = load_recipe(EXAMPLES / "recipes" / "imagenet.yml")
+    recipe = load_recipe(EXAMPLES / "recipes" / f"{name}.yml")
+    bins = {"prior_bins": papers.supernet.prior_bins}
+    assert dataclasses.replace(recipe.supernet, **bins) == papers.supernet
+    limits = {"constraints": papers.search.constraints}
+    assert dataclasses.replace(recipe.search, **limits) == papers.search
+    assert (recipe.data, recipe.evaluation) == (papers.data, papers.evaluation)
+    assert recipe.retrain == papers.retrain
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"), [("imagenet", "shufflenet-spos"), ("proxylessnas", "proxylessnas-gpu")]
+)
+def test_the_published_network_meets_the_limit(recipe, name):
+    recipe = load_recipe(EXAMPLES / "recipes" / f"{recipe}.yml")
+    path = read_path(name, recipe.space)
+    costs = build_recipe_costs(recipe)[1]
+    (limit,) = recipe.search.constraints
+    assert limit.high * 0.97 < costs["flops"].price(path) <= limit.high
 
 
 def test_the_own_models_search_space_is_what_nni_spos_prints(examples, capsys):
