@@ -25,6 +25,7 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/prior.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/complete.py
 	$(BIN)/python -W ignore tests/benchmarks/population.py
 	$(BIN)/python -W ignore tests/benchmarks/population.py --space shufflenet --data generated --limit 330M --epochs 1 --population 16 --generations 5 --images 64 --repeats 3 --sample 4
 	$(BIN)/python -W ignore tests/benchmarks/experiment.py

@@ -23,6 +23,7 @@ FOLDER = Path(__file__).with_name("benchmarks")
             "--data digits --epochs 1 --limit 1G --population 4 --generations 2 --images 250 "
             "--repeats 1 --sample 2",
         ),
+        ("complete.py", "--prefix 7 --alone 1 --images 20"),
         (
             "experiment.py",
             "--data digits --population 2 --generations 1 --images 250 --concurrency 2",

@@ -26,6 +26,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from saving import arithmetic_saving
 
 if TYPE_CHECKING:
     from nni_spos.path import Path
@@ -86,7 +87,7 @@ class Bench:
 
         self.recipe = recipe
         train_supernet(recipe)
-        self.space, self.costs = load_costs(recipe)
+        self.costs = load_costs(recipe)[1]
         self.scorer = open_scorer(recipe, cached=False)
         results = run_search(recipe, self.scorer)
         self.generations: dict[int, list[Path]] = {}
@@ -131,23 +132,6 @@ class Bench:
             recalibrate(subnet, images, channels_last=False)
             score(subnet, data.validation_batches(settings.batch_size), channels_last=False)
 
-    def saving(self, paths: Sequence[Path]) -> float:
-        """Return the multiply-adds of all paths over those of the shared pass."""
-        import torch
-        from torch.utils.flop_counter import FlopCounterMode
-
-        from nni_spos.supernet.population import PrefixTree, Statistics, sharing
-
-        shape = self.scorer.data.spec.input_shape
-        images, labels = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64)
-        with sharing(self.scorer.supernet) as run:
-            calls = run.trace(paths[0], images)
-            tree = PrefixTree(self.space, paths, [part.labels for part in calls])
-            with FlopCounterMode(display=False) as counter:
-                run.walk(tree, paths, [(images, labels)], Statistics.RECALIBRATED, lambda *_: None)
-        every = sum(self.costs["flops"].price(path) for path in paths)
-        return every / (counter.get_total_flops() / 2 / len(images))
-
 
 def measure(bench: Bench, paths: Sequence[Path], repeats: int, sample: int) -> dict[str, Any]:
     """Return seconds per candidate of each way, in every round, and ratios of the medians."""
@@ -170,7 +154,9 @@ def measure(bench: Bench, paths: Sequence[Path], repeats: int, sample: int) -> d
             worst = max(worst, abs(one["loss"] - other["loss"]))
         print(f"round {number + 1}/{repeats}", file=sys.stderr, flush=True)
     medians = {name: float(np.median(values)) for name, values in seconds.items()}
-    saving = bench.saving(paths)
+    scorer = bench.scorer
+    shape = scorer.data.spec.input_shape
+    saving = arithmetic_saving(scorer.supernet, bench.costs["flops"], paths, shape)
     return {
         "seconds_per_candidate": medians,
         "candidates_per_second": {name: 1 / value for name, value in medians.items()},
