@@ -227,6 +227,22 @@ def _print_results(found: Results, options: argparse.Namespace) -> None:
         print(f"best path: {options.output}")
 
 
+def report(options: argparse.Namespace) -> None:
+    """Write a report of a search."""
+    from nni_spos.report import gather_report, write_report
+
+    found = gather_report(
+        options.experiment,
+        against=options.against,
+        recipe=options.recipe,
+        retrained=options.retrained,
+        count=options.top,
+    )
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"report: {write_report(found, options.output, options.format)}")
+
+
 def retrain(options: argparse.Namespace) -> None:
     """Train a path from scratch and score the test split."""
     from nni_spos.retrain import retrain as run
@@ -326,6 +342,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("experiment", help="NNI's id of the experiment, or a folder")
     _add_result_options(command)
     command.set_defaults(run=results)
+
+    command = commands.add_parser("report", help="one page about a search, with its charts")
+    command.add_argument("experiment", help="NNI's id of the experiment, or a folder")
+    command.add_argument("--against", metavar="ID_OR_FOLDER", help="a random search to compare")
+    command.add_argument("--format", choices=["html", "md"], default="html")
+    command.add_argument("--output", help="file (default report.html beside the journal)")
+    command.add_argument("--top", type=int, default=10, help="how many (default 10)")
+    command.add_argument("--recipe", help="the search's recipe, if it is not where it was")
+    command.add_argument("--retrained", help="retrained network (default: the recipe's)")
+    command.set_defaults(run=report)
 
     command = commands.add_parser("retrain", help="train a path from scratch, score the test split")
     command.add_argument("recipe")

@@ -74,6 +74,8 @@ class TrainedNetwork:
     test
         Top-1 and top-5 in percent, loss and number of images on the test split; None until they
         were measured.
+    cost
+        Of the training, as `nni_spos.stage_cost.StageCost`'s JSON; None if it was not recorded.
     """
 
     network: nn.Module
@@ -83,6 +85,7 @@ class TrainedNetwork:
     preprocessing: Mapping[str, Any]
     space: SpaceArguments
     test: Mapping[str, float] | None = None
+    cost: Mapping[str, Any] | None = None
 
 
 def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
@@ -127,7 +130,7 @@ def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) 
             )
         arguments = SpaceArguments(**content["space"])
         weights = content["weights"]
-        rest = {key: content[key] for key in _PLAIN}
+        rest = {key: content[key] for key in _PLAIN} | {"cost": content.get("cost")}
         if not all(isinstance(x, Mapping) for x in (weights, *rest.values()) if x is not None):
             raise TypeError("a part of it has another type")
     except (KeyError, TypeError, IndexError) as problem:

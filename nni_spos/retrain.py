@@ -23,7 +23,14 @@ from nni_spos.supernet.building import (
 from nni_spos.supernet.checkpoint import load_supernet, restore_supernet
 from nni_spos.supernet.evaluation import score
 from nni_spos.supernet.subnet import extract_subnet
-from nni_spos.training import Start, build_evaluator, exclusive, prepare_start, training_session
+from nni_spos.training import (
+    Start,
+    TrainingCost,
+    build_evaluator,
+    exclusive,
+    prepare_start,
+    training_session,
+)
 
 
 def retrain(
@@ -101,6 +108,7 @@ def _train(
     if recipe.retrain.initial_weights == "supernet":
         _inherit_weights(network, recipe, path)
     folder = file.with_suffix("")
+    meter = TrainingCost()
     evaluator = build_evaluator(
         recipe.retrain,
         data,
@@ -112,9 +120,11 @@ def _train(
             "preprocessing": data.preprocessing,
         },
         resume=prepare_start(start, folder, file),
+        callbacks=[meter],
     )
     with training_session():
         evaluator.evaluate(network)
+    cost = meter.cost
     spec = data.spec
     return TrainedNetwork(
         network=network.eval(),
@@ -129,6 +139,7 @@ def _train(
             spec.channels,
             spec.image_size,
         ),
+        cost=None if cost is None else cost.to_json(),
     )
 
 

@@ -24,7 +24,7 @@ ROWS = [
     ["settings"],
     ["recipe"],
     ["recipe_latency"],
-    ["tensors", "progress", "plots", "locks"],
+    ["tensors", "progress", "plots", "locks", "stage_cost"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
     ["network"],

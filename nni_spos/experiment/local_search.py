@@ -12,6 +12,7 @@ from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
+from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.locks import exclusive
 from nni_spos.path import Path
@@ -93,11 +94,13 @@ def _run(recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool) -> R
         paths = ask_all(search)
         if paths:
             scorer = scorer or open_scorer()
+            record = RunRecorder(folder, recipe, len(journal.outcomes))
             with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
                 while paths:
-                    for candidate in _evaluate_all(search, paths, scorer, bar.show_share):
-                        journal.append(candidate)
-                        bar.advance()
+                    with record.measuring():
+                        for candidate in _evaluate_all(search, paths, scorer, bar.show_share):
+                            journal.append(candidate)
+                            bar.advance()
                     paths = ask_all(search)
     return load_results(folder)
 

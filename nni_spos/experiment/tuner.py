@@ -49,10 +49,12 @@ from nni_spos.experiment.exchange import restore_numbers
 from nni_spos.experiment.manager import Manager, TrialJob
 from nni_spos.experiment.processes import is_alive, manager_process
 from nni_spos.experiment.results import JOURNAL_NAME
+from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.stage_cost import StageCost
 
 _logger = logging.getLogger(__name__)
 
@@ -128,10 +130,10 @@ class EvolutionTuner(Tuner):
         space, costs = load_costs(self.recipe)
         check_space(search_space, space, self.recipe)
         folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
-        self._scheduler = Scheduler(
-            build_search(self.recipe.search, space, costs),
-            Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs)),
-        )
+        journal = Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs))
+        self._scheduler = Scheduler(build_search(self.recipe.search, space, costs), journal)
+        self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
+        self._recorded_at = time.monotonic()
         for job in jobs:
             self._recall(job)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -161,6 +163,7 @@ class EvolutionTuner(Tuner):
     ) -> None:
         """Take the result of a trial of this run."""
         self._started.take(value, parameter_id=parameter_id, path=parameters or None)
+        self._record_time()
         self._proceed()
 
     @_guarded
@@ -174,6 +177,7 @@ class EvolutionTuner(Tuner):
         """Take results of an earlier run, and those of its trials that are run again."""
         for entry in data:
             self._started.take(entry["value"], path=entry.get("parameter"))
+        self._record_time()
         self._proceed()
 
     def _on_exit(self) -> None:
@@ -198,6 +202,12 @@ class EvolutionTuner(Tuner):
             self._started.recall(job.parameters, job.metrics)
         else:
             self._started.recall(job.parameters, "the trial ended without a result")
+
+    def _record_time(self) -> None:
+        """Add the time since the last result; which process took what memory is not known here."""
+        now = time.monotonic()
+        self._recorder.add(StageCost(now - self._recorded_at, None, ""))
+        self._recorded_at = now
 
     def _proceed(self) -> None:
         """Send paths to the requests that wait for one."""

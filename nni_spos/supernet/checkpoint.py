@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nni_spos.errors import CheckpointError, PathError
 from nni_spos.path import PathSpace
+from nni_spos.stage_cost import StageCost
 from nni_spos.tensors import load_tensors, save_tensors
 
 VERSION = 1
@@ -37,7 +38,10 @@ class SupernetCheckpoint:
 
 
 def save_supernet(
-    file: str | os.PathLike[str], supernet: ModelSpace, preprocessing: Mapping[str, Any]
+    file: str | os.PathLike[str],
+    supernet: ModelSpace,
+    preprocessing: Mapping[str, Any],
+    cost: StageCost | None = None,
 ) -> None:
     """Write a supernet, atomically: a crash leaves the file that was there before.
 
@@ -49,12 +53,15 @@ def save_supernet(
         A model space with weights, mutated by a one-shot strategy or not.
     preprocessing
         `ImageData.preprocessing` of the training images.
+    cost
+        Of the training, if it is known; `nni_spos.report` shows it.
     """
     content = {
         "supernet_version": VERSION,
         "space": PathSpace.from_model_space(supernet).to_search_space(),
         "weights": supernet.state_dict(),
         "preprocessing": dict(preprocessing),
+        "cost": None if cost is None else cost.to_json(),
     }
     save_tensors(file, content)
 

@@ -20,6 +20,7 @@ from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
 from nni_spos.training import (
     Start,
+    TrainingCost,
     build_evaluator,
     exclusive,
     last_checkpoint,
@@ -100,6 +101,7 @@ def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath
     prior: Prior = build_prior(settings, space, costs)
     if settings.channel_warmup_steps:
         prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
+    meter = TrainingCost()
     evaluator = build_evaluator(
         settings,
         data,
@@ -111,12 +113,12 @@ def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath
             "preprocessing": data.preprocessing,
         },
         resume=prepare_start(start, _folder(recipe), recipe.checkpoint),
-        callbacks=[SampledCosts(prior, costs)],
+        callbacks=[SampledCosts(prior, costs), meter],
     )
     strategy = SinglePathOneShot(prior)
     with training_session():
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
-    save_supernet(recipe.checkpoint, supernet, data.preprocessing)
+    save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost)
     return recipe.checkpoint
 
 

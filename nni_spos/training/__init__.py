@@ -1,5 +1,6 @@
 """Training of weights, the same for a supernet and for a single network."""
 
+from nni_spos.training.callbacks import TrainingCost
 from nni_spos.training.checkpoints import (
     Identity,
     Start,
@@ -14,6 +15,7 @@ __all__ = [
     "Identity",
     "ImageClassification",
     "Start",
+    "TrainingCost",
     "build_evaluator",
     "exclusive",
     "last_checkpoint",

@@ -1,4 +1,4 @@
-"""Seeding of every step, and the progress bar."""
+"""Seeding of every step, the cost of a training, and the progress bar."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from nni_spos.progress import interval, open_bar
+from nni_spos.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
 
 
 class SeededSteps(Callback):
@@ -27,6 +28,39 @@ class SeededSteps(Callback):
     ) -> None:
         words = [self._seed, trainer.global_step, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+
+
+class TrainingCost(Callback):
+    """Measure time and peak memory of a training, also over the parts of one that was resumed.
+
+    Attributes
+    ----------
+    cost : StageCost or None
+        Of the training so far; None before it begins, and for one that goes on from a checkpoint
+        without it.
+    """
+
+    def __init__(self) -> None:
+        self._earlier: StageCost | None = None
+        self._begin: float | None = None
+
+    @property
+    def cost(self) -> StageCost | None:
+        if self._begin is None or self._earlier is None:
+            return None
+        return self._earlier + measure_since(self._begin)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            self._earlier = StageCost(0.0, None, "")
+        self._begin = time.monotonic()
+        reset_peak_memory()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"cost": self.cost and self.cost.to_json()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._earlier = read_stage_cost(state_dict.get("cost"))
 
 
 class TrainingProgress(Callback):

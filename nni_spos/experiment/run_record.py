@@ -1,0 +1,94 @@
+"""What is known about a search besides its outcomes: which recipe it is of, what it cost so far.
+
+It is in a file beside the journal. A search goes on without it, and is the same one without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from nni_spos.errors import ExperimentError
+from nni_spos.files import read_json, write_json
+from nni_spos.recipe import Recipe
+from nni_spos.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
+
+RECORD_NAME = "run.json"
+"""Name of the file, in the folder of the journal."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What the file says.
+
+    Parameters
+    ----------
+    recipe
+        Where the recipe was; None if it is not known.
+    cost
+        Of the evaluation of all candidates so far; None if it is not known.
+    """
+
+    recipe: FilePath | None = None
+    cost: StageCost | None = None
+
+
+def read_run_record(folder: FilePath) -> RunRecord:
+    """Read the record of a search; what is missing or damaged in it is not known."""
+    try:
+        content = read_json(folder / RECORD_NAME, ExperimentError)
+    except ExperimentError:
+        return RunRecord()
+    if not isinstance(content, dict):
+        return RunRecord()
+    recipe = content.get("recipe")
+    return RunRecord(
+        FilePath(recipe) if isinstance(recipe, str) else None,
+        read_stage_cost(content.get("cost")),
+    )
+
+
+class RunRecorder:
+    """Keep the record of a search up to date while it runs.
+
+    A search whose first part was not recorded has no cost: half of it would pass for all.
+
+    Parameters
+    ----------
+    folder
+        Of the journal.
+    recipe
+        Of the search.
+    num_recorded
+        Outcomes that the journal has already.
+    """
+
+    def __init__(self, folder: FilePath, recipe: Recipe, num_recorded: int):
+        self._file = folder / RECORD_NAME
+        self._recipe = recipe
+        none_yet = None if num_recorded else StageCost(0.0, None, "")
+        self._cost = read_run_record(folder).cost or none_yet
+        self._write()
+
+    def add(self, cost: StageCost) -> None:
+        """Add the cost of some candidates."""
+        if self._cost is not None:
+            self._cost += cost
+            self._write()
+
+    @contextlib.contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Add what the block costs this process, also if it is interrupted."""
+        begin = time.monotonic()
+        reset_peak_memory()
+        try:
+            yield
+        finally:
+            self.add(measure_since(begin))
+
+    def _write(self) -> None:
+        cost = None if self._cost is None else self._cost.to_json()
+        write_json(self._file, {"recipe": str(self._recipe.file), "cost": cost})

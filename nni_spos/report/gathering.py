@@ -1,0 +1,286 @@
+"""Everything that a report says, from the journal, the recipe and the files of the stages."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.constraint import Constraint
+from nni_spos.cost_table import Costs
+from nni_spos.errors import ExperimentError, SposError
+from nni_spos.evolution import Candidate
+from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.results import Results, load_results
+from nni_spos.experiment.run_record import read_run_record
+from nni_spos.path import PathSpace
+from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.report.figures import (
+    Frequencies,
+    Generation,
+    count_choices,
+    finished,
+    summarise_generations,
+)
+from nni_spos.report.stages import Stage, read_stages
+from nni_spos.report.units import Unit, divide
+
+ALGORITHMS = {"evolution": "evolution", "random": "random search"}
+"""Names of the algorithms for people."""
+
+FIRST_METRIC = "flops"
+"""Cost that is shown first if the search has no constraint."""
+
+IdOrFolder = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Another search of the same supernet.
+
+    Parameters
+    ----------
+    name
+        For people.
+    generations
+        Its results.
+    """
+
+    name: str
+    generations: Sequence[Generation]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says.
+
+    Parameters
+    ----------
+    title, algorithm
+        Names of the search and of its algorithm.
+    results
+        All candidates.
+    space
+        Labels and their choices.
+    top
+        The best candidates, best first.
+    constraints
+        Limits of the search.
+    generations
+        Results of each generation.
+    frequencies
+        How often each choice was proposed.
+    units, fixed_costs
+        The parts that the units of the best path, and all layers without a choice, have in its
+        costs; empty where the cost tables are not known.
+    comparison
+        Another search, if one was asked for.
+    stages
+        What the stages cost.
+    notes
+        What is missing, and how to add it.
+    """
+
+    title: str
+    algorithm: str
+    results: Results
+    space: PathSpace
+    top: Sequence[Candidate]
+    constraints: Sequence[Constraint]
+    generations: Sequence[Generation]
+    frequencies: Sequence[Frequencies]
+    units: Sequence[Unit]
+    fixed_costs: Mapping[str, float]
+    comparison: Comparison | None
+    stages: Sequence[Stage]
+    notes: Sequence[str]
+
+    @property
+    def objective(self) -> str:
+        """Name of the result that the search maximised."""
+        return self.results.objective
+
+    @property
+    def best(self) -> Candidate:
+        """The best candidate."""
+        return self.top[0]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Costs of the candidates, the first constrained one first."""
+        first = [limit.metric for limit in self.constraints] or [FIRST_METRIC]
+        return [x for x in dict.fromkeys([*first, *self.best.costs]) if x in self.best.costs]
+
+    @property
+    def drawn_metrics(self) -> list[str]:
+        """Costs that results are drawn against: all constrained ones, and multiply-adds."""
+        drawn = {*(limit.metric for limit in self.constraints), FIRST_METRIC}
+        return [metric for metric in self.metrics if metric in drawn] or self.metrics[:1]
+
+
+def gather_report(
+    search: IdOrFolder,
+    *,
+    against: IdOrFolder | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    retrained: str | os.PathLike[str] | None = None,
+    count: int = 10,
+) -> Report:
+    """Collect what a report says.
+
+    Parameters
+    ----------
+    search
+        Id of an NNI experiment of this user, or a folder, see `load_results`.
+    against
+        Another search of the same supernet, best a random one.
+    recipe
+        File of the search's recipe, by default where it was when the search ran.
+    retrained
+        File of the retrained network, by default the recipe's.
+    count
+        How many of the best candidates are listed.
+
+    Raises
+    ------
+    ExperimentError
+        There is no such search, it has no result yet, its journal is damaged, `against` is of
+        another supernet, or `recipe` of another space.
+    RecipeError, ConstraintError, PathError, CostError
+        The recipe that was given, or the journal, cannot be used.
+    """
+    results = load_results(search)
+    space = _checked_space(results)
+    best = results.best
+    record = read_run_record(results.file.parent)
+    notes: list[str] = []
+    found = _find_recipe(recipe, record.recipe, space, notes)
+    units, fixed = _divide(found[1], space, best, notes) if found else ([], {})
+    comparison = None if against is None else _compare(results, against, notes)
+    if comparison is None:
+        notes.append(
+            "To compare with a random search, run one of the same supernet (search: {algorithm: "
+            "random}) into another folder, and add --against ID_OR_DIR."
+        )
+    search_settings = results.settings.get("search", {})
+    return Report(
+        title=str(results.settings.get("checkpoint", results.file.parent.name)).split("/")[0],
+        algorithm=_name(results),
+        results=results,
+        space=space,
+        top=results.top(count),
+        constraints=[Constraint.parse(text) for text in search_settings.get("constraints", [])],
+        generations=summarise_generations(results.candidates, results.objective),
+        frequencies=count_choices(results.candidates, space),
+        units=units,
+        fixed_costs=fixed,
+        comparison=comparison,
+        stages=read_stages(
+            found[0] if found else None,
+            record.cost,
+            best.path,
+            None if retrained is None else FilePath(retrained),
+        ),
+        notes=notes,
+    )
+
+
+def _checked_space(results: Results) -> PathSpace:
+    """Return the space of a journal whose candidates can be shown. Raises ExperimentError."""
+    try:
+        space = PathSpace.from_search_space(results.settings.get("space"))
+        space.encode(candidate.path for candidate in results.candidates)
+    except SposError as problem:
+        raise ExperimentError(f"{results.file}: {problem}") from None
+    metrics = set(results.candidates[0].costs) if results.candidates else set()
+    for candidate in results.candidates:
+        values: list[Any] = list(candidate.costs.values())
+        if candidate in finished([candidate]):
+            values.append(candidate.metrics.get(results.objective))
+        if set(candidate.costs) != metrics or not all(map(_is_number, values)):
+            raise ExperimentError(
+                f"{results.file}: candidate {candidate.number} has a result or a cost that is "
+                "missing or not a number."
+            )
+    return space
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _find_recipe(
+    given: str | os.PathLike[str] | None,
+    recorded: FilePath | None,
+    space: PathSpace,
+    notes: list[str],
+) -> tuple[Recipe, Costs] | None:
+    """Return recipe and cost tables; without them there is a report, unless they were given."""
+    if given is not None:
+        return _load_recipe(given, space)
+    if recorded is None:
+        notes.append("Which recipe the search is of was not recorded; --recipe FILE names it.")
+        return None
+    try:
+        return _load_recipe(recorded, space)
+    except SposError as problem:
+        notes.append(f"The recipe cannot be used: {problem} --recipe FILE names another.")
+        return None
+
+
+def _load_recipe(file: str | os.PathLike[str], space: PathSpace) -> tuple[Recipe, Costs]:
+    recipe = load_recipe(file)
+    own_space, costs = load_costs(recipe)
+    if own_space != space:
+        raise ExperimentError(f"{recipe.file.name}: is of another space than the search.")
+    return recipe, costs
+
+
+def _divide(
+    costs: Costs, space: PathSpace, best: Candidate, notes: list[str]
+) -> tuple[list[Unit], dict[str, float]]:
+    """Return the costs of the best path's units and of the fixed layers."""
+    known = {metric: costs[metric] for metric in best.costs if metric in costs}
+    changed = [x for x, table in known.items() if table.price(best.path) != best.costs[x]]
+    if changed:
+        notes.append(
+            f"The recipe's tables of {', '.join(changed)} are not those of the search any more, "
+            "so the costs of units are left out."
+        )
+    known = {metric: table for metric, table in known.items() if metric not in changed}
+    if not known:
+        return [], {}
+    return divide(best.path, space, known), {x: table.constant for x, table in known.items()}
+
+
+def _compare(results: Results, against: IdOrFolder, notes: list[str]) -> Comparison:
+    """Read another search of the same supernet. Raises ExperimentError."""
+    other = load_results(against)
+    _checked_space(other)
+    keys = {*results.settings, *other.settings} - {"search", "latency"}
+    differing = [x for x in sorted(keys) if results.settings.get(x) != other.settings.get(x)]
+    if results.objective != other.objective:
+        differing.append("objective")
+    if differing:
+        raise ExperimentError(
+            f"{other.file}: cannot be compared, it is a search of another supernet or objective "
+            f"({', '.join(differing)} differ)."
+        )
+    generations = summarise_generations(other.candidates, other.objective)
+    if not generations:
+        raise ExperimentError(f"{other.file}: no candidate is finished yet.")
+    limits = [x.settings.get("search", {}).get("constraints", []) for x in (results, other)]
+    if limits[0] != limits[1]:
+        notes.append(
+            f"The search that is compared with had other limits: {', '.join(limits[1]) or 'none'}."
+        )
+    name = _name(other)
+    return Comparison(f"other {name}" if name == _name(results) else name, generations)
+
+
+def _name(results: Results) -> str:
+    algorithm = str(results.settings.get("search", {}).get("algorithm", "search"))
+    return ALGORITHMS.get(algorithm, algorithm)

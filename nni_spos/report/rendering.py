@@ -1,0 +1,178 @@
+"""Reports as one HTML page, or as Markdown with its charts beside it."""
+
+from __future__ import annotations
+
+import functools
+import html
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path as FilePath
+from typing import Any, BinaryIO
+
+import jinja2
+
+from nni_spos._version import __version__
+from nni_spos.errors import ExperimentError
+from nni_spos.files import write_atomically
+from nni_spos.report.charts import draw_charts, draw_choices
+from nni_spos.report.diagram import draw_path
+from nni_spos.report.drawing import Chart, as_file
+from nni_spos.report.gathering import Report
+from nni_spos.report.tables import (
+    Table,
+    list_facts,
+    list_reasons,
+    setting_tables,
+    stage_table,
+    top_table,
+    unit_table,
+)
+from nni_spos.report.units import RULE
+
+STAGES_NOTE = (
+    "Time is that of the wall clock. Peak memory is what tensors took on a GPU, and the resident "
+    "size of the process on a CPU. Scores that an earlier search of the same supernet left cost "
+    "nothing here. Under NNI the search's time runs from the start of the experiment to the last "
+    "result, with a supernet that a trial trained first; the memory of trials is not recorded."
+)
+
+
+def render_html(report: Report) -> str:
+    """Return the page: one file, without anything from elsewhere."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("nni_spos.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        summary=_summary(report),
+        facts=list_facts(report),
+        path=draw_path(report),
+        charts=draw_charts(report),
+        choices=draw_choices(report.frequencies),
+        units=unit_table(report),
+        rule=RULE,
+        top=top_table(report),
+        stages=stage_table(report),
+        stages_note=STAGES_NOTE,
+        notes=_notes(report),
+        settings=setting_tables(report),
+        version=__version__,
+    )
+
+
+def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str]]:
+    """Return the text, and by name the SVG files that it shows.
+
+    Parameters
+    ----------
+    report
+        What to say.
+    folder
+        Of the files, relative to the text.
+    """
+    path, charts = draw_path(report), draw_charts(report)
+    choices = draw_choices(report.frequencies)
+    units = unit_table(report)
+    facts = Table(["figure", "value"], list_facts(report))
+    parts = [
+        f"# {escape_markdown(report.title)}: search report",
+        escape_markdown(_summary(report)),
+        _as_markdown(facts),
+        "## The best path",
+        _figure(path, folder),
+        *([_as_markdown(units), RULE] if units.rows else []),
+        "## Results",
+        *(_figure(chart, folder) for chart in charts),
+        f"## The best {len(report.top)}",
+        _as_markdown(top_table(report)),
+        "## Choices by generation",
+        "How often each choice was proposed: white is never, dark blue all candidates.",
+        "\n".join(_image(chart, folder) for chart in choices),
+        "## Costs of the stages",
+        _as_markdown(stage_table(report)),
+        STAGES_NOTE,
+        "## Settings",
+    ]
+    for name, table in setting_tables(report):
+        parts += [f"### {escape_markdown(name)}", _as_markdown(table)]
+    if notes := _notes(report):
+        parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in notes)]
+    parts.append(f"nni_spos {__version__}")
+    files = {f"{chart.name}.svg": as_file(chart) for chart in [path, *charts, *choices]}
+    return "\n\n".join(parts) + "\n", files
+
+
+def write_html(report: Report, file: FilePath) -> None:
+    """Write the page. Raises ExperimentError if that is not possible."""
+    _write({file: render_html(report)})
+
+
+def write_markdown(report: Report, file: FilePath) -> None:
+    """Write the text, and its charts into the folder ``STEM_files`` beside it.
+
+    Raises ExperimentError if that is not possible.
+    """
+    folder = file.with_name(f"{file.stem}_files")
+    text, charts = render_markdown(report, folder.name)
+    _write({**{folder / name: svg for name, svg in charts.items()}, file: text})
+
+
+FORMATS: Mapping[str, Callable[[Report, FilePath], None]] = {
+    "html": write_html,
+    "md": write_markdown,
+}
+"""How to write a report, by the suffix of its file."""
+
+
+def escape_markdown(value: Any) -> str:
+    r"""Return text that is only text in Markdown, also in the cell of a table.
+
+    >>> print(escape_markdown("a|b <i>*c*"))
+    a\|b &lt;i&gt;\*c\*
+    """
+    text = html.escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", text)
+
+
+def _summary(report: Report) -> str:
+    limits = f" under {', '.join(map(str, report.constraints))}" if report.constraints else ""
+    failed = f", {report.results.num_failed} failed" if report.results.num_failed else ""
+    return (
+        f"{report.algorithm.capitalize()}{limits}: {report.results.num_done} candidates with a "
+        f"result in {len(report.generations)} generations{failed}."
+    )
+
+
+def _notes(report: Report) -> list[str]:
+    return [*report.notes, *(f"A candidate failed: {x}" for x in list_reasons(report))]
+
+
+def _as_markdown(table: Table) -> str:
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    escaped = [[cell if cell == "---" else escape_markdown(cell) for cell in x] for x in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def _image(chart: Chart, folder: str) -> str:
+    return f"![{escape_markdown(chart.alt)}](<{folder}/{chart.name}.svg>)"
+
+
+def _figure(chart: Chart, folder: str) -> str:
+    return f"{_image(chart, folder)}\n\n{escape_markdown(chart.caption)}"
+
+
+def _write(files: Mapping[FilePath, str]) -> None:
+    for file, text in files.items():
+        content = text.encode()
+        try:
+            write_atomically(file, functools.partial(_put, content))
+        except OSError as problem:
+            raise ExperimentError(f"{file}: cannot be written ({problem.strerror}).") from None
+
+
+def _put(content: bytes, stream: BinaryIO) -> None:
+    stream.write(content)

@@ -1,0 +1,103 @@
+"""What the stages of a search cost, read from the files that they left (paper: Table 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.errors import CheckpointError
+from nni_spos.path import Path
+from nni_spos.recipe import Recipe
+from nni_spos.stage_cost import StageCost, read_stage_cost
+
+UNKNOWN_RECIPE = "the recipe is not known"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Parameters
+    ----------
+    name
+        For people.
+    cost
+        None where it was not recorded.
+    remark
+        What else there is to say, or ``""``.
+    """
+
+    name: str
+    cost: StageCost | None
+    remark: str = ""
+
+
+def read_stages(
+    recipe: Recipe | None, search: StageCost | None, best: Path, retrained: FilePath | None
+) -> list[Stage]:
+    """Return training of the supernet, search and retraining.
+
+    Parameters
+    ----------
+    recipe
+        Names the files; None if it is not known.
+    search
+        Cost of the search.
+    best
+        The path that was to be retrained.
+    retrained
+        File of the retrained network, instead of the recipe's.
+    """
+    network = retrained or (recipe.retrained if recipe else None)
+    return [
+        _supernet(recipe),
+        Stage("search: evaluation of all candidates", search),
+        Stage("retraining of the best path", None, UNKNOWN_RECIPE)
+        if network is None
+        else _retraining(network, best),
+    ]
+
+
+def add_up(stages: Sequence[Stage]) -> StageCost | None:
+    """Return the cost of all stages together; None if one is missing."""
+    costs = [stage.cost for stage in stages]
+    total = StageCost(0.0, None, "")
+    for cost in costs:
+        if cost is None:
+            return None
+        total += cost
+    return total
+
+
+def _supernet(recipe: Recipe | None) -> Stage:
+    name = "training of the supernet"
+    if recipe is None:
+        return Stage(name, None, UNKNOWN_RECIPE)
+    content, problem = _read(recipe.checkpoint)
+    return Stage(name, read_stage_cost(content.get("cost")), problem)
+
+
+def _retraining(file: FilePath, best: Path) -> Stage:
+    content, problem = _read(file)
+    test, remark = content.get("test"), problem
+    if isinstance(test, Mapping) and isinstance(test.get("top1"), int | float):
+        remark = f"test: top-1 {test['top1']:.2f} %"
+    is_best = not content or content.get("path") == best
+    name = "retraining of the best path" if is_best else "retraining of another path"
+    return Stage(name, read_stage_cost(content.get("cost")), remark)
+
+
+def _read(file: FilePath) -> tuple[Mapping[str, Any], str]:
+    """Return what is in a file with tensors, or nothing and why."""
+    # PyTorch is needed for nothing else here.
+    from nni_spos.tensors import load_tensors
+
+    if not file.exists():
+        return {}, f"there is no {file.name} yet"
+    try:
+        content = load_tensors(file)
+    except CheckpointError:
+        return {}, f"{file.name} cannot be read"
+    return (content, "") if isinstance(content, Mapping) else ({}, f"{file.name} is damaged")
