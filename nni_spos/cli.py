@@ -238,9 +238,10 @@ def report(options: argparse.Namespace) -> None:
         retrained=options.retrained,
         count=options.top,
     )
+    file = write_report(found, options.output, options.format)
     for note in found.notes:
         print(f"note: {note}")
-    print(f"report: {write_report(found, options.output, options.format)}")
+    print(f"report: {file}")
 
 
 def retrain(options: argparse.Namespace) -> None:

@@ -148,7 +148,7 @@ def _draw_series(
     best, mean = [row.best_so_far for row in generations], [row.mean for row in generations]
     axes.plot(number, best, label=f"{name}: best so far", **style)
     hollow = {**style, "linestyle": "--", "markerfacecolor": "white"}
-    axes.plot(number, mean, label=f"{name}: mean of a generation", **hollow)
+    axes.plot(number, mean, label=f"{name}: mean", **hollow)
 
 
 def _draw_label(entry: Frequencies, name: str) -> Chart:

@@ -106,7 +106,7 @@ class Report:
     @property
     def best(self) -> Candidate:
         """The best candidate."""
-        return self.top[0]
+        return self.results.best
 
     @property
     def metrics(self) -> list[str]:

@@ -8,7 +8,7 @@ UNITS = {
     "flops": "multiply-adds",
     "params": "parameters",
     "bitops": "BitOps",
-    "size_bytes": "size of the weights (bytes)",
+    "size_bytes": "weights (bytes)",
 }
 RESULT_UNITS = {"top1": "top-1 accuracy (%)", "top5": "top-5 accuracy (%)"}
 

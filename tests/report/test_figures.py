@@ -1,0 +1,50 @@
+"""The numbers behind the charts, by hand and by brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from small_report import OUTCOMES, SPACE
+
+from nni_spos.experiment.results import load_results
+from nni_spos.report.figures import (
+    Generation,
+    count_choices,
+    pareto_front,
+    summarise_generations,
+)
+
+POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20)
+
+
+@given(POINTS)
+def test_the_front_is_what_no_point_beats(points):
+    def beaten(a):
+        return any(b != a and b[0] <= a[0] and b[1] >= a[1] for b in points)
+
+    assert pareto_front(points) == sorted({point for point in points if not beaten(point)})
+
+
+def test_generations_by_hand(run):
+    rows = summarise_generations(load_results(run.folder).candidates, "top1")
+    # The failed candidate of the first generation has no result; the second's mean is 168 / 3.
+    assert rows == [
+        Generation(number=0, num_so_far=2, best=60.0, mean=55.0, best_so_far=60.0),
+        Generation(number=1, num_so_far=5, best=70.0, mean=56.0, best_so_far=70.0),
+    ]
+
+
+def test_the_best_so_far_survives_a_worse_generation(run):
+    candidates = load_results(run.folder).candidates
+    candidates[4].metrics["top1"] = 41.0
+    assert [row.best_so_far for row in summarise_generations(candidates, "top1")] == [60.0, 60.0]
+
+
+def test_choices_are_counted_with_those_that_failed(run):
+    layer_1, bits_1, layer_2 = count_choices(load_results(run.folder).candidates, SPACE)
+    np.testing.assert_allclose(layer_1.shares, [[2 / 3, 2 / 3], [1 / 3, 1 / 3]])
+    np.testing.assert_allclose(bits_1.shares, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+    np.testing.assert_allclose(layer_2.shares, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
+    assert (layer_1.label, bits_1.choices, layer_2.generations) == ("layer_1", (2, 4), [0, 1])
+    assert len(OUTCOMES) == 6
