@@ -163,8 +163,8 @@ class EvolutionTuner(Tuner):
     ) -> None:
         """Take the result of a trial of this run."""
         self._started.take(value, parameter_id=parameter_id, path=parameters or None)
-        self._record_time()
         self._proceed()
+        self._record_time()
 
     @_guarded
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
@@ -177,8 +177,8 @@ class EvolutionTuner(Tuner):
         """Take results of an earlier run, and those of its trials that are run again."""
         for entry in data:
             self._started.take(entry["value"], path=entry.get("parameter"))
-        self._record_time()
         self._proceed()
+        self._record_time()
 
     def _on_exit(self) -> None:
         self._stopping.set()

@@ -14,6 +14,7 @@ from small import SPACE, reference, score, write_recipe
 
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.results import load_results
+from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.tuner import (
     EvolutionTuner,
     check_space,
@@ -147,6 +148,20 @@ def test_order_and_failures_do_not_change_the_search(nni, manager, recipe_file, 
     assert profile["params"]["maxTrialNumber"] == len(expected) == 18
     time.sleep(0.2)
     assert len(manager.puts) == 1
+
+
+def test_recipe_and_time_are_recorded_beside_the_journal(nni, manager, recipe_file, tmp_path):
+    tuner = nni(num_generations=1)
+    begin = time.monotonic()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    elapsed = time.monotonic() - begin
+    record = read_run_record(tmp_path / "checkpoint")
+    assert record.recipe == recipe_file
+    assert 0 < record.cost.seconds <= elapsed
+    assert record.cost.peak_memory_bytes is None
 
 
 def test_the_end_is_announced_although_the_manager_was_busy(nni, manager, recipe_file):
