@@ -125,9 +125,9 @@ def test_a_limit_on_another_cost_has_a_drawing_of_its_own(tmp_path):
 
 
 def test_hostile_names_are_only_text(tmp_path):
-    space = PathSpace({HOSTILE: ["$\\bad", "b&<i>"]})
+    space = PathSpace({HOSTILE: ["$\\bad$", "b&<i>"]})
     costs = {"flops": CostTable("flops", space, 5)}
-    outcomes = [(("$\\bad",), 0, 1.0), (("b&<i>",), 1, 2.0)]
+    outcomes = [(("$\\bad$",), 0, 1.0), (("b&<i>",), 1, 2.0)]
     run = write_run(tmp_path / "w", outcomes, space=space, costs=costs)
     page, text = page_of(run)
     assert not {"script", "i"} & set(page.tags)
