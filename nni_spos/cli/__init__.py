@@ -1,0 +1,69 @@
+"""The command line: ``nni-spos COMMAND``. What a user can mend is one line and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nni_spos._version import __version__
+from nni_spos.cli import networks, searches, spaces
+from nni_spos.errors import SposError
+from nni_spos.latency_table import LatencyWarning
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code.
+
+    That is 0, 2 for an error that the user can mend, or 130 if the user pressed Ctrl-C.
+    """
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    # NNI warns of every name in torch.nn that is younger than NNI.
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="nni")
+    options = _parser().parse_args(arguments)
+    try:
+        with _warnings_in_a_line():
+            options.run(options)
+    except SposError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Print warnings about latency tables like other messages, without Python's line of code."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=LatencyWarning)
+        show = warnings.showwarning
+
+        def show_in_a_line(
+            message: Warning | str, category: type[Warning], *where: Any, **more: Any
+        ) -> None:
+            if issubclass(category, LatencyWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = show_in_a_line
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nni-spos",
+        description="Single Path One-Shot architecture search on Microsoft NNI 3. "
+        "'nni-spos COMMAND --help' says more. Wrong input is one line and exit code 2.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (spaces, networks, searches):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,74 @@
+"""Commands that train: supernets, and the paths that were found."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.cli.options import (
+    NAMES,
+    PATH_HELP,
+    add_start_options,
+    start_of,
+)
+from nni_spos.constraint import format_metric
+from nni_spos.recipe import load_recipe
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parsers of an ``argparse`` command line."""
+    command = commands.add_parser("train", help="train the supernet of a recipe")
+    command.add_argument("recipe")
+    command.add_argument(
+        "--paths", type=int, default=5, help="random paths to score at the end (default 5)"
+    )
+    add_start_options(command)
+    command.set_defaults(run=train)
+
+    command = commands.add_parser("retrain", help="train a path from scratch, score the test split")
+    command.add_argument("recipe")
+    command.add_argument("--path", required=True, help=PATH_HELP)
+    command.add_argument("--output", help="file for the network (default OUTPUT/retrained.pt)")
+    command.add_argument("--seed", type=int, help="instead of the recipe's")
+    add_start_options(command)
+    command.set_defaults(run=retrain)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train the supernet of a recipe."""
+    from nni_spos.experiment.scoring import score_random_paths
+    from nni_spos.supernet.training import train_supernet
+
+    recipe = load_recipe(options.recipe)
+    print(f"supernet: {train_supernet(recipe, start_of(options))}")
+    scores = score_random_paths(recipe, options.paths)
+    if scores:
+        mean = sum(scores) / len(scores)
+        print(
+            f"  {len(scores)} random paths with its weights: validation top-1 {mean:.2f} % on "
+            f"average, from {min(scores):.2f} to {max(scores):.2f} %"
+        )
+
+
+def retrain(options: argparse.Namespace) -> None:
+    """Train a path from scratch and score the test split."""
+    from nni_spos.retrain import retrain as run
+    from nni_spos.spaces import read_path
+
+    recipe = load_recipe(options.recipe)
+    if options.seed is not None:
+        settings = dataclasses.replace(recipe.retrain, seed=options.seed)
+        recipe = dataclasses.replace(recipe, retrain=settings)
+    file = FilePath(options.output or recipe.retrained)
+    trained = run(recipe, read_path(options.path, recipe.space), file, start_of(options))
+    print(f"network: {file}")
+    print(f"  path {' '.join(map(str, trained.path.values()))}")
+    for name, cost in trained.costs.items():
+        print(f"  {NAMES.get(name, name)} {cost:,} ({format_metric(name, cost)})")
+    assert trained.test is not None
+    print(
+        f"  test: top-1 {trained.test['top1']:.2f} %, top-5 {trained.test['top5']:.2f} %, "
+        f"loss {trained.test['loss']:.4f}, {trained.test['num_images']} images"
+    )

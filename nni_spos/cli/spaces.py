@@ -1,0 +1,130 @@
+"""Commands about search spaces: their costs, priors and latencies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from nni_spos.cli.options import (
+    NAMES,
+    PATH_HELP,
+)
+from nni_spos.constraint import format_metric
+from nni_spos.files import write_json
+from nni_spos.path import PathSpace
+from nni_spos.recipe import SpaceSettings, load_recipe
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the parsers of an ``argparse`` command line."""
+    command = commands.add_parser("profile", help="costs of a path, and extremes of a space")
+    command.add_argument("space", help="e.g. shufflenet, shufflenet_small or module:Class")
+    command.add_argument("--path", help=PATH_HELP)
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=profile)
+
+    command = commands.add_parser("costs", help="build the cost tables of a recipe")
+    command.add_argument("recipe")
+    command.set_defaults(run=costs)
+
+    command = commands.add_parser("space", help="NNI's search-space JSON of a recipe")
+    command.add_argument("recipe")
+    command.add_argument("--output", help="write it to this file")
+    command.set_defaults(run=space)
+
+    command = commands.add_parser("prior", help="which paths the prior of a recipe draws")
+    command.add_argument("recipe")
+    command.add_argument("--plot", help="draw costs of the space and of the prior to this PNG file")
+    command.set_defaults(run=prior)
+
+    command = commands.add_parser("latency", help="measure every choice of every unit")
+    command.add_argument("space", help="a recipe (.yml), or a name as for profile")
+    command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    command.add_argument("--batch", type=int, default=1, help="images at a time (default 1)")
+    command.add_argument("--threads", type=int, help="of PyTorch (default: as it is)")
+    command.add_argument("--output", required=True, help="write the table to this JSON file")
+    command.add_argument("--paths", type=int, default=30, help="to validate with (default 30)")
+    command.add_argument("--plot", help="draw predicted against measured to this PNG file")
+    command.set_defaults(run=latency)
+
+
+def profile(options: argparse.Namespace) -> None:
+    """Print the costs of a path and the extremes of its space."""
+    from nni_spos.profilers import build_costs
+    from nni_spos.spaces import Form, build_space, default_input_shape, find_published, read_path
+
+    network = find_published(options.path) if options.path else None
+    settings = SpaceSettings(options.space, network.arguments if network else {})
+    model = build_space(settings.name, settings.arguments, Form.SUBNET)
+    shape = default_input_shape(model)
+    path_space = PathSpace.from_model_space(model)
+    path = read_path(options.path, settings, path_space) if options.path else None
+    costs = build_costs(model, shape)
+    content: dict[str, object] = {"space": options.space, "input_shape": list(shape)}
+    if path is not None:
+        content["path"] = {name: table.price(path) for name, table in costs.items()}
+    for extreme in ("cheapest", "dearest"):
+        content[extreme] = {name: getattr(table, extreme)()[0] for name, table in costs.items()}
+    if options.json:
+        print(json.dumps(content, indent=2))
+        return
+    size = "x".join(map(str, shape))
+    print(f"{options.space}, {path_space.size} paths, images of {size}; 1 multiply-add = 1 FLOP")
+    for row in ("path", "cheapest", "dearest"):
+        for name, cost in content.get(row, {}).items():  # type: ignore[attr-defined]
+            shown = format_metric(name, cost)
+            print(f"  {row:<9}{NAMES.get(name, name):<14}{cost:>13,}  ({shown})")
+
+
+def costs(options: argparse.Namespace) -> None:
+    """Build the cost tables of a recipe and keep them in its output folder."""
+    from nni_spos.experiment.costs import save_costs
+    from nni_spos.supernet.building import build_analytic_costs
+
+    recipe = load_recipe(options.recipe)
+    save_costs(recipe, *build_analytic_costs(recipe))
+    print(recipe.output / "costs.json")
+
+
+def space(options: argparse.Namespace) -> None:
+    """Write NNI's search-space JSON of a recipe."""
+    from nni_spos.experiment.costs import load_costs
+
+    search_space = load_costs(load_recipe(options.recipe))[0].to_search_space()
+    if options.output:
+        write_json(options.output, search_space)
+    else:
+        print(json.dumps(search_space, indent=2))
+
+
+def prior(options: argparse.Namespace) -> None:
+    """Show which paths a recipe's prior draws."""
+    from nni_spos.experiment.costs import load_costs
+    from nni_spos.experiment.prior_report import describe_prior, plot_prior_of
+    from nni_spos.supernet.training import build_prior
+
+    recipe = load_recipe(options.recipe)
+    space, costs = load_costs(recipe)
+    drawn = build_prior(recipe.supernet, space, costs)
+    print(describe_prior(drawn))
+    if options.plot:
+        plot_prior_of(drawn, costs[recipe.supernet.metric_of_prior], options.plot)
+        print(f"plot: {options.plot}")
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Measure the latencies of a space."""
+    from nni_spos.experiment.latency import run_latency
+
+    table = run_latency(
+        options.space,
+        options.output,
+        device=options.device,
+        batch_size=options.batch,
+        threads=options.threads,
+        num_paths=options.paths,
+        plot=options.plot,
+    )
+    print(table.describe())
+    print(f"table: {options.output}")
