@@ -74,7 +74,7 @@ LABELS = {
     "proxylessnas_mobile": PROXYLESSNAS,
     "proxylessnas_small": inverted((2, 3, 2), PROXYLESS),
     "fbnet": inverted((1, 4, 4, 4, 4, 4, 1), FBNET, [1]),
-    "fbnet_small": inverted((1, 2, 3, 2), FBNET, [1]),
+    "fbnet_small": inverted((1, 3, 4), FBNET, [1]),
     "nasbench_macro": {f"layer_{i}": ("identity", "k3e3", "k5e6") for i in range(1, 9)},
 }
 

@@ -31,11 +31,11 @@ def test_the_blocks_of_a_unit():
         *expand, depth_wise, project = convs(unit[choice])
         assert len(expand) == (expansion > 1)
         assert depth_wise.kernel_size == (kernel_size, kernel_size)
-        assert depth_wise.in_channels == depth_wise.groups == 16 * expansion
+        assert depth_wise.in_channels == depth_wise.groups == 32 * expansion
         assert project.groups == groups
         shuffles = [m for m in unit[choice].modules() if isinstance(m, nn.ChannelShuffle)]
         assert len(shuffles) == (groups > 1)
-    x = torch.randn(2, 16, 4, 4)
+    x = torch.randn(2, 32, 4, 4)
     assert unit["skip"](x) is x
 
 
@@ -80,14 +80,14 @@ def test_units_and_widths():
         ({"last_channels": 0}, {"last_channels": 3}, "last_channels must be at least 1, got 0"),
         ({"stem_channels": 7}, {"stem_channels": 6}, "must be even, for two groups, got 7"),
         (
-            {"stage_channels": (8, 16, 25, 40)},
-            {"stage_channels": (8, 16, 26, 40)},
+            {"stage_channels": (16, 25, 64)},
+            {"stage_channels": (16, 26, 64)},
             "must be even, for two groups, got 25",
         ),
         ({"input_size": 7}, {"input_size": 8}, "input_size must be at least 8 pixels, got 7"),
         (
-            {"stage_strides": (1, 2, 2)},
-            {"stage_strides": (1, 2, 2, 1)},
+            {"stage_strides": (1, 2)},
+            {"stage_strides": (2, 2, 1)},
             "must have the same length",
         ),
     ],
