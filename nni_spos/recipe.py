@@ -45,6 +45,7 @@ QUANTILES: Rule = (schema.Schema([real(0, 1)[0]]), "a list such as [0, 0.25, 0.5
 PRECISION: Rule = one_of("auto", "32-true", "16-mixed", "bf16-mixed")
 DEVICES: Rule = (schema.Or("auto", POSITIVE_INT[0]), "auto, or a whole number > 0")
 CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
+METRICS: Rule = (schema.Schema([TEXT[0]]), "a list such as [flops, params]")
 
 
 @dataclass(frozen=True)
@@ -197,9 +198,13 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The search; the defaults are those of the paper's Algorithm 1."""
+    """The search; the defaults are those of the paper's Algorithm 1.
 
-    algorithm: str = setting(one_of("evolution", "random"), "evolution")
+    ``nsga2`` minimises the costs `cost_objectives` beside the maximised `objective`; by default
+    the cost of the first constraint, without constraints ``flops``.
+    """
+
+    algorithm: str = setting(one_of("evolution", "nsga2", "random"), "evolution")
     constraints: tuple[Constraint, ...] = setting(CONSTRAINTS, (), parse_constraints)
     population_size: int = setting(POSITIVE_INT, 50)
     num_generations: int = setting(POSITIVE_INT, 20)
@@ -208,6 +213,7 @@ class SearchSettings:
     num_crossovers: int | None = setting(optional(COUNT), None)
     mutation_prob: float = setting(real(0, 1), 0.1)
     objective: str = setting(TEXT, "top1")
+    cost_objectives: tuple[str, ...] = setting(METRICS, (), tuple)
     seed: int = setting(COUNT, 0)
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ RANKS = {part: rank for rank, row in enumerate(ROWS) for part in row}
 PURE = RANKS["recipe"]
 
 LIBRARIES = {part: {"numpy"} for row in ROWS[: RANKS["settings"]] for part in row}
+LIBRARIES["evolution"] |= {"pymoo"}
 LIBRARIES |= {"settings": {"numpy", "schema"}, "recipe": {"numpy", "schema", "yaml"}}
 
 LIGHT = (".trial", ".worker_client", ".worker", ".worker_reception")

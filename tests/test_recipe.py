@@ -146,6 +146,10 @@ def test_a_recipe_is_frozen(load):
          "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
          "where a number may end in k, M or G (thousand, million, billion) or in Ki, Mi or Gi "
          "(2^10, 2^20, 2^30), e.g. 'flops <= 330M'."),
+        ({"search": {"cost_objectives": "flops"}}, "search.cost_objectives: got 'flops'; must be "
+         "a list such as [flops, params]."),
+        ({"search": {"cost_objectives": [""]}}, "search.cost_objectives: got ['']; must be a list "
+         "such as [flops, params]."),
         ({"latency": "cpu.json"}, "latency: must be a list of files such as [latency_cpu.json], "
          "got 'cpu.json'."),
         ({"latency": [5]}, "latency: must be a list of files such as [latency_cpu.json], got [5]."),
@@ -168,6 +172,7 @@ def test_refuses(load, changes, message):
         {"search": {"constraints": []}},
         {"search": {"num_mutations": 6, "num_crossovers": 4}},
         {"search": {"num_mutations": 10}},
+        {"search": {"cost_objectives": ["flops"]}},
         {"space": {"name": "anything at all"}},
         {"latency": ["cpu.json"]},
         {"latency": []},

@@ -10,7 +10,7 @@ from nni_spos.cli.options import (
     add_manager_options,
     add_result_options,
 )
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe import load_recipe, parse_constraints
 
 if TYPE_CHECKING:
     from nni_spos.experiment.results import Results
@@ -47,6 +47,12 @@ def add_commands(commands: Any) -> None:
 
     command = commands.add_parser("results", help="the best candidates of a search so far")
     command.add_argument("experiment", help="NNI's id of the experiment, or a folder")
+    command.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        help="leave out candidates that break it, e.g. 'flops <= 300M'; may be repeated",
+    )
     add_result_options(command)
     command.set_defaults(run=results)
 
@@ -111,11 +117,14 @@ def results(options: argparse.Namespace) -> None:
     """List the best candidates and, if asked, write the best path."""
     from nni_spos.experiment.results import load_results
 
-    _print_results(load_results(options.experiment), options)
+    found = load_results(options.experiment).within(parse_constraints(options.limit))
+    _print_results(found, options)
 
 
 def _print_results(found: Results, options: argparse.Namespace) -> None:
     print(found.format_table(options.top))
+    if front := found.format_front():
+        print(f"\n{front}")
     if options.output:
         found.save_best(options.output)
         print(f"best path: {options.output}")

@@ -3,7 +3,9 @@
 from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.evolution import EvolutionSearch
 from nni_spos.evolution.feasible import FeasibleSampler
+from nni_spos.evolution.front import choose_cost_objectives, pareto_front
 from nni_spos.evolution.journal import Journal, read_journal
+from nni_spos.evolution.nsga2 import Nsga2Search
 from nni_spos.evolution.random_search import RandomSearch
 from nni_spos.evolution.search import Search, Signal
 
@@ -12,9 +14,12 @@ __all__ = [
     "EvolutionSearch",
     "FeasibleSampler",
     "Journal",
+    "Nsga2Search",
     "RandomSearch",
     "Search",
     "Signal",
     "State",
+    "choose_cost_objectives",
+    "pareto_front",
     "read_journal",
 ]

@@ -108,7 +108,7 @@ class SupernetEvaluator(Evaluator):
 
 
 class EvolutionStrategy(Strategy):
-    """Explore a space by evolution (or at random) under hard constraints.
+    """Explore a space by evolution (or NSGA-II, or at random) under hard constraints.
 
     The same search as that of the tuner and of ``nni-spos search``, for NNI's ``NasExperiment``
     with the execution engine ``sequential``, which runs everything in this process. NNI saves the

@@ -6,6 +6,7 @@ the search runs, after it was stopped and after the manager was killed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -13,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.constraint import format_metric
-from nni_spos.errors import ExperimentError, SearchError
-from nni_spos.evolution import Candidate, State, read_journal
+from nni_spos.constraint import Constraint, format_metric
+from nni_spos.errors import ConstraintError, ExperimentError, SearchError, nearest
+from nni_spos.evolution import Candidate, State, pareto_front, read_journal
 from nni_spos.path import save_path
 
 JOURNAL_NAME = "search.jsonl"
@@ -49,6 +50,11 @@ class Results:
         return self.settings.get("search", {}).get("objective", "top1")
 
     @property
+    def cost_objectives(self) -> tuple[str, ...]:
+        """Names of the costs that the search minimises; most searches minimise none."""
+        return tuple(self.settings.get("search", {}).get("cost_objectives", ()))
+
+    @property
     def num_done(self) -> int:
         """Number of candidates with a result."""
         return sum(candidate.state is State.DONE for candidate in self.candidates)
@@ -71,11 +77,53 @@ class Results:
         done = [candidate for candidate in self.candidates if candidate.state is State.DONE]
         return sorted(done, key=lambda c: (-c.metrics[self.objective], c.number))[:count]
 
+    def front(self) -> list[Candidate]:
+        """Return what no other candidate improves on in every objective, by rising cost.
+
+        Empty for a search without costs to minimise.
+        """
+        costs = self.cost_objectives
+        return pareto_front(self.candidates, self.objective, costs) if costs else []
+
+    def within(self, limits: Sequence[Constraint]) -> Results:
+        """Return the candidates that keep limits on their costs, as of a search of their own.
+
+        Raises
+        ------
+        ConstraintError
+            A limit is on a cost that the candidates do not have.
+        ExperimentError
+            No finished candidate keeps them.
+        """
+        known = dict.fromkeys(metric for c in self.candidates for metric in c.costs)
+        for limit in limits:
+            if limit.metric not in known:
+                raise ConstraintError(
+                    f"'{limit}': unknown metric '{limit.metric}'"
+                    f"{nearest(limit.metric, known) or '.'} Metrics: {', '.join(known)}."
+                )
+        kept = [c for c in self.candidates if all(x.allows(c.costs[x.metric]) for x in limits)]
+        found = dataclasses.replace(self, candidates=kept)
+        if limits and not found.num_done:
+            texts = " and ".join(f"'{limit}'" for limit in limits)
+            raise ExperimentError(f"{self.file}: no finished candidate meets {texts}.")
+        return found
+
     def format_table(self, count: int = 10) -> str:
         """Return a table of the best candidates: results, costs, generation and path."""
-        top = self.top(count)
+        return self._format(self.top(count)) or "no candidate is finished yet"
+
+    def format_front(self) -> str:
+        """Return a heading and a table of the whole front, or nothing if there is none."""
+        table = self._format(self.front())
+        if not table:
+            return ""
+        names = " against ".join([self.objective, *self.cost_objectives])
+        return f"front of {names}, {len(self.front())} candidates:\n{table}"
+
+    def _format(self, top: Sequence[Candidate]) -> str:
         if not top:
-            return "no candidate is finished yet"
+            return ""
         shown = dict.fromkeys([self.objective, *RESULTS])
         results = [name for name in shown if any(name in c.metrics for c in top)]
         costs = list(top[0].costs)

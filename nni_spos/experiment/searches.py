@@ -9,15 +9,29 @@ from typing import Any
 
 from nni_spos.cost_table import Costs
 from nni_spos.errors import ConstraintError
-from nni_spos.evolution import EvolutionSearch, RandomSearch, Search
+from nni_spos.evolution import (
+    EvolutionSearch,
+    Nsga2Search,
+    RandomSearch,
+    Search,
+    choose_cost_objectives,
+)
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, SearchSettings
 
-SEARCHES: dict[str, type[Search]] = {"evolution": EvolutionSearch, "random": RandomSearch}
+SEARCHES: dict[str, type[Search]] = {
+    "evolution": EvolutionSearch,
+    "nsga2": Nsga2Search,
+    "random": RandomSearch,
+}
 
 COMMON_KEYS = ("constraints", "population_size", "num_generations", "objective", "seed")
-BREEDING_KEYS = ("top_k", "num_mutations", "num_crossovers", "mutation_prob")
-SEARCH_KEYS = {"evolution": (*COMMON_KEYS, *BREEDING_KEYS), "random": COMMON_KEYS}
+BREEDING_KEYS = (*COMMON_KEYS, "num_mutations", "num_crossovers", "mutation_prob")
+SEARCH_KEYS = {
+    "evolution": (*BREEDING_KEYS, "top_k"),
+    "nsga2": (*BREEDING_KEYS, "cost_objectives"),
+    "random": COMMON_KEYS,
+}
 """Settings that each algorithm's constructor takes."""
 
 
@@ -28,6 +42,8 @@ def build_search(settings: SearchSettings, space: PathSpace, costs: Costs) -> Se
     ------
     ConstraintError, InfeasibleError
         The constraints cannot be met, or name an unknown metric.
+    SearchError
+        The search nsga2 lacks a cost to minimise, or pymoo.
     """
     _check_latencies(settings, costs)
     keys = SEARCH_KEYS[settings.algorithm]
@@ -36,16 +52,26 @@ def build_search(settings: SearchSettings, space: PathSpace, costs: Costs) -> Se
 
 
 def _check_latencies(settings: SearchSettings, costs: Costs) -> None:
-    """Say how to get a latency table that a constraint needs. Raises ConstraintError."""
-    for limit in settings.constraints:
-        if _is_latency(limit.metric) and limit.metric not in costs:
-            device = "cuda" if "cuda" in limit.metric or "gpu" in limit.metric else "cpu"
+    """Say how to get a latency table that the search needs. Raises ConstraintError."""
+    wanted = {limit.metric: f"constraint '{limit}'" for limit in settings.constraints}
+    for metric in _cost_objectives(settings):
+        wanted.setdefault(metric, "cost_objectives")
+    for metric, where in wanted.items():
+        if _is_latency(metric) and metric not in costs:
+            device = "cuda" if "cuda" in metric or "gpu" in metric else "cpu"
             raise ConstraintError(
-                f"constraint '{limit}': there is no table of '{limit.metric}'. Measure "
+                f"{where}: there is no table of '{metric}'. Measure "
                 f"latency_ms({device}) with 'nni-spos latency RECIPE --device {device} --output "
                 f"latency_{device}.json', and name the file in the recipe: 'latency: "
                 f"[latency_{device}.json]'."
             )
+
+
+def _cost_objectives(settings: SearchSettings) -> tuple[str, ...]:
+    """Return the costs that the search minimises."""
+    if "cost_objectives" not in SEARCH_KEYS[settings.algorithm]:
+        return ()
+    return choose_cost_objectives(settings.cost_objectives, settings.constraints)
 
 
 def _is_latency(metric: str) -> bool:
@@ -56,16 +82,19 @@ def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any
     """Return, as JSON values, everything that a search's candidates and their scores depend on.
 
     Folders are left out, apart from the name of the output folder, so that a finished search can
-    be moved. Of the cost tables, only measured ones that a constraint is on count: the others
-    follow from the space.
+    be moved. Of the cost tables, only measured ones that a constraint or an objective is on
+    count: the others follow from the space.
     """
+    cost_objectives = _cost_objectives(recipe.search)
     search = dataclasses.asdict(recipe.search)
     search["constraints"] = [str(limit) for limit in recipe.search.constraints]
+    search["cost_objectives"] = list(cost_objectives)
     unused = set(search) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
     data = dataclasses.asdict(recipe.data)
     place = {"root", "download", "workers"}
-    limited = {limit.metric for limit in recipe.search.constraints if _is_latency(limit.metric)}
-    latencies = {metric: _digest(costs[metric].to_json()) for metric in sorted(limited)}
+    deciding = {*cost_objectives, *(limit.metric for limit in recipe.search.constraints)}
+    measured = sorted(filter(_is_latency, deciding))
+    latencies = {metric: _digest(costs[metric].to_json()) for metric in measured}
     settings = {
         "space": space.to_search_space(),
         "search": {key: value for key, value in search.items() if key not in unused},

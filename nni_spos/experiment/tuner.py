@@ -81,7 +81,7 @@ def _guarded(method: Method) -> Method:
 
 
 class EvolutionTuner(Tuner):
-    """Run a recipe's search, evolution or random, in an NNI experiment.
+    """Run a recipe's search, whatever its algorithm, in an NNI experiment.
 
     Parameters
     ----------

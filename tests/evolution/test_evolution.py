@@ -10,7 +10,7 @@ from nni_spos.evolution import EvolutionSearch, FeasibleSampler, RandomSearch
 from nni_spos.path import PathSpace
 
 SPACE = PathSpace({f"layer_{i}": ["k3", "k5", "k7", "xcep"] for i in range(20)})
-MODULE = importlib.import_module("nni_spos.evolution.evolution")
+MODULE = importlib.import_module("nni_spos.evolution.breeding")
 
 
 @pytest.fixture

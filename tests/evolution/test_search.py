@@ -1,4 +1,4 @@
-"""What evolution and random search have in common."""
+"""What all searches have in common."""
 
 import itertools
 import math
@@ -10,13 +10,22 @@ from hypothesis import strategies as st
 
 from nni_spos.constraint import Constraint
 from nni_spos.errors import InfeasibleError, PathError, SearchError
-from nni_spos.evolution import EvolutionSearch, FeasibleSampler, RandomSearch, Signal, State
+from nni_spos.evolution import (
+    EvolutionSearch,
+    FeasibleSampler,
+    Nsga2Search,
+    RandomSearch,
+    Signal,
+    State,
+)
 from nni_spos.path import PathSpace
+
+SEARCHES = [EvolutionSearch, RandomSearch, Nsga2Search]
 
 LIMIT = Constraint.parse("4 <= flops <= 8")
 
 
-@pytest.fixture(params=[EvolutionSearch, RandomSearch])
+@pytest.fixture(params=SEARCHES)
 def make(request, space, costs):
     def make(**changes):
         arguments = {"population_size": 6, "num_generations": 4, "constraints": [LIMIT]}
@@ -280,7 +289,7 @@ def test_a_small_space_is_exhausted(make, run, score, space, text):
 def test_a_large_space_with_few_feasible_paths_ends_too(make_costs, run, monkeypatch):
     monkeypatch.setattr(FeasibleSampler, "MAX_DRAWS", 3 * 4096)
     space = PathSpace({str(i): [0, 1, 2, 3] for i in range(9)})  # 262,144 paths
-    for algorithm in (EvolutionSearch, RandomSearch):
+    for algorithm in SEARCHES:
         limits = [Constraint.parse("flops <= 5")]
         search = algorithm(space, make_costs(space), constraints=limits, num_generations=10**9)
         asked = run(search, lambda path: {"top1": 1.0})
@@ -296,7 +305,7 @@ def test_a_large_space_with_few_feasible_paths_ends_too(make_costs, run, monkeyp
     seed=st.integers(0, 2**40),
     workers=st.integers(1, 8),
     failing=st.sampled_from([0, 1, 4]),
-    algorithm=st.sampled_from([EvolutionSearch, RandomSearch]),
+    algorithm=st.sampled_from(SEARCHES),
 )
 @settings(max_examples=60)
 def test_any_search_asks_for_feasible_paths_once_and_ends(

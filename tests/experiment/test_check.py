@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import yaml
@@ -76,6 +77,11 @@ def test_keys_are_written_as_nni_allows(check, tmp_path, monkeypatch):
         ({"class_args": {"top_k": 0}}, "top_k: got 0; must be a whole number > 0"),
         ({"class_args": {"constraints": ["flops <= 0"]}}, r"no path meets.*1 \(cheapest.*8"),
         ({"class_args": {"constraints": ["flop <= 5"]}}, "did you mean 'flops'"),
+        ({"class_args": {"algorithm": "nsga"}}, "must be one of evolution, nsga2, random"),
+        (
+            {"class_args": {"algorithm": "nsga2", "cost_objectives": ["flop"]}},
+            "there is no cost 'flop'; did you mean 'flops'",
+        ),
         ({"trialGpuNumber": 1, "service": {"useActiveGpu": True}}, "makes NNI 3.0 hang"),
         ({"service": {"platform": "remote"}}, "must be 'local', got 'remote'"),
         ({"service": {"reuseMode": True}}, "reuseMode is not supported"),
@@ -92,6 +98,16 @@ def test_faults_are_one_clear_line(check, changes, message):
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("spos.yml: ")
     check()  # and nothing of it lasts
+
+
+def test_a_missing_pymoo_is_found(check, monkeypatch):
+    checked = check(class_args={"algorithm": "nsga2", "cost_objectives": ["flops"]})
+    assert checked.num_candidates == 18
+    monkeypatch.setitem(sys.modules, "pymoo.algorithms.moo.nsga2", None)
+    with pytest.raises(RecipeError, match=r"pip install 'nni_spos\[nsga2\]'\.$") as caught:
+        check(class_args={"algorithm": "nsga2"})
+    assert "\n" not in str(caught.value)
+    check()
 
 
 def test_accepted_neighbours(check):

@@ -60,7 +60,7 @@ def test_a_recipe_has_its_tables(tmp_path, write):
     assert costs["latency_ms(cuda)"].price(path) == 1 + 1.0 * (1 + 2 + 3)
 
 
-@pytest.mark.parametrize("algorithm", ["evolution", "random"])
+@pytest.mark.parametrize("algorithm", ["evolution", "nsga2", "random"])
 def test_a_search_keeps_a_limit_on_latency(tmp_path, write, algorithm):
     save_table(tmp_path / "cpu.json")
     recipe = write("cpu.json", constraints=[LIMIT, "flops >= 3"], algorithm=algorithm)
@@ -94,6 +94,22 @@ def test_a_search_goes_on_only_with_the_same_table(tmp_path, write):
         free == made("moved.json", constraints=["flops <= 5"]) == made(constraints=["flops <= 5"])
     )
     assert "latency" not in free
+    minimised = made("moved.json", algorithm="nsga2", cost_objectives=["latency_ms(cpu)"])
+    save_table(tmp_path / "moved.json", scale=2.0)
+    again = made("moved.json", algorithm="nsga2", cost_objectives=["latency_ms(cpu)"])
+    assert minimised.pop("latency") != again.pop("latency")
+    assert minimised == again
+
+
+def test_a_latency_to_minimise_without_a_table(tmp_path, write):
+    search = {"algorithm": "nsga2", "cost_objectives": ["flops", "latency_ms(cuda)"]}
+    recipe = write(**search)
+    with pytest.raises(ConstraintError, match=r"^cost_objectives: there is no table of 'latency_"):
+        build_search(recipe.search, *load_costs(recipe))
+    save_table(tmp_path / "cuda.json", "cuda")
+    recipe = write("cuda.json", **search)
+    found = build_search(recipe.search, *load_costs(recipe))
+    assert found.cost_objectives == ("flops", "latency_ms(cuda)")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_an_experiment_of_nnis_scores_paths_with_the_supernet(scorer, evaluator,
         assert torch.equal(tensor, before[name]), name
 
 
-@pytest.mark.parametrize("algorithm", ["evolution", "random"])
+@pytest.mark.parametrize("algorithm", ["evolution", "nsga2", "random"])
 def test_it_is_the_recipes_search(scorer, costs, algorithm):
     settings = SearchSettings(algorithm=algorithm, seed=5, **SMALL)
     strategy = EvolutionStrategy(costs, settings)

@@ -1,10 +1,13 @@
 import json
 
 import pytest
-from small import SPACE, reference, score
+from small import SPACE, reference, score, write_recipe
 
+from nni_spos.cli import main
+from nni_spos.constraint import Constraint
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Journal, State
+from nni_spos.experiment.local_search import run_search
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.searches import fingerprint
 from nni_spos.path import load_path
@@ -59,6 +62,59 @@ def test_the_table_has_results_costs_and_path(tmp_path, write):
     assert int(flops) == sum(SPACE.key(best.path)) + 1
     assert int(generation) == best.generation
     assert path == [str(choice) for choice in best.path.values()]
+
+
+def test_the_front_is_shown(tmp_path, capsys):
+    recipe = load_recipe(write_recipe(tmp_path, algorithm="nsga2"))
+    results = run_search(recipe, lambda path: {"top1": score(path)}, progress=False)
+    costs = {c.number: (c.costs["flops"], c.metrics["top1"]) for c in results.candidates}
+    expected = [
+        number
+        for number, (flops, top1) in sorted(costs.items(), key=lambda item: item[1])
+        if not any(
+            (cost, -other) != (flops, -top1) and cost <= flops and other >= top1
+            for cost, other in costs.values()
+        )
+    ]
+    assert [c.number for c in results.front()] == expected
+    assert 1 < len(expected) < 18
+    heading, header, *rows = results.format_front().splitlines()
+    assert heading == f"front of top1 against flops, {len(expected)} candidates:"
+    assert header.split()[:3] == ["rank", "top1", "flops"]
+    assert [int(row.split()[2]) for row in rows] == [costs[n][0] for n in expected]
+    assert main(["results", str(results.file.parent)]) == 0
+    output = capsys.readouterr().out
+    assert output == f"{results.format_table()}\n\n{results.format_front()}\n"
+
+
+def test_other_searches_have_no_front(tmp_path, write, capsys):
+    write(tmp_path)
+    results = load_results(tmp_path)
+    assert (results.front(), results.format_front()) == ([], "")
+    assert main(["results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{results.format_table()}\n"
+
+
+def test_the_best_within_a_limit(tmp_path, write, search, capsys):
+    folder = str(write(tmp_path / "run").parent)
+    best = max(
+        (c for c in search.candidates if c.state is State.DONE and 3 <= c.costs["flops"] <= 4),
+        key=lambda c: c.metrics["top1"],
+    )
+    assert best.path != search.top(1)[0].path
+    file = tmp_path / "best.json"
+    limits = ["--limit", "flops <= 4", "--limit", "flops >= 3"]
+    assert main(["results", folder, *limits, "--output", str(file)]) == 0
+    assert load_path(file, SPACE) == best.path
+    results = load_results(folder).within([Constraint.parse("flops <= 6")])
+    cheap = [c for c in search.candidates if c.costs["flops"] <= 6]
+    assert [c.number for c in results.candidates] == [c.number for c in cheap]
+    assert 0 < results.num_failed == sum(c.state is State.FAILED for c in cheap)
+    capsys.readouterr()
+    assert main(["results", folder, "--limit", "flop <= 4"]) == 2
+    assert "unknown metric 'flop'; did you mean 'flops'? Metrics: flops." in capsys.readouterr().err
+    assert main(["results", folder, "--limit", "flops <= 0"]) == 2
+    assert "no finished candidate meets 'flops <= 0'." in capsys.readouterr().err
 
 
 def test_an_experiment_is_found_by_its_id(tmp_path, home, write):

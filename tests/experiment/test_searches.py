@@ -4,7 +4,7 @@ import pytest
 from small import SPACE, write_recipe
 
 from nni_spos.errors import InfeasibleError
-from nni_spos.evolution import EvolutionSearch, RandomSearch
+from nni_spos.evolution import EvolutionSearch, Nsga2Search, RandomSearch
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.recipe import load_recipe
@@ -38,6 +38,14 @@ def test_random_search(tmp_path):
     assert sum(SPACE.key(search.ask())) + 1 <= 4
 
 
+def test_nsga2(tmp_path):
+    settings = {"num_mutations": 2, "num_crossovers": 3, "mutation_prob": 0.3, "seed": 3}
+    search = build(tmp_path, algorithm="nsga2", cost_objectives=["flops"], **settings)
+    assert isinstance(search, Nsga2Search)
+    assert search.cost_objectives == ("flops",)
+    assert {key: getattr(search, key) for key in settings} == settings
+
+
 def test_an_infeasible_search_is_refused(tmp_path):
     with pytest.raises(InfeasibleError, match="no path meets"):
         build(tmp_path, constraints=["flops >= 100"])
@@ -53,6 +61,10 @@ def test_the_fingerprint_depends_on_what_matters(tmp_path):
     assert made() != made(constraints=["flops <= 5"])
     assert made(algorithm="random") == made(algorithm="random", mutation_prob=0.5)
     assert made(mutation_prob=0.5) != made()
+    assert made(cost_objectives=["params"]) == made(), "only nsga2 minimises costs"
+    assert made(algorithm="nsga2", top_k=9) == made(algorithm="nsga2") != made()
+    assert made(algorithm="nsga2", cost_objectives=["params"]) != made(algorithm="nsga2")
+    assert made(algorithm="nsga2", cost_objectives=["flops"]) == made(algorithm="nsga2")
     moved = tmp_path / "moved"
     moved.mkdir()
     recipe = load_recipe(write_recipe(moved))
