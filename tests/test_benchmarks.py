@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).with_name("benchmarks")
+MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10.json"
 
 
 @pytest.mark.slow
@@ -39,3 +40,35 @@ def test_it_runs(script, arguments):
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MACRO.is_file(), reason=f"needs {MACRO.name}")
+def test_the_search_benchmark(tmp_path):
+    command = [sys.executable, "-W", "ignore", FOLDER / "search.py", "--seeds", "2"]
+    command += ["--evaluations", "60", "--json", "--plot", tmp_path / "plots" / "search.png"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "plots" / "search.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads(done.stdout)
+    # Published: no network is better than 93.13 %, and 7.7 to 105.7 MFLOPs are all there are.
+    assert [round(problem["optimum"], 2) for problem in content.values()] == [93.13, 92.31, 91.94]
+    for problem in content.values():
+        curves = problem["contenders"]
+        for curve in curves.values():
+            assert len(curve["mean"]) == 60
+            assert curve["mean"] == sorted(curve["mean"], reverse=True)
+            assert curve["mean"][-1] >= 0
+            for low, mean, high in zip(curve["low"], curve["mean"], curve["high"], strict=True):
+                assert low - 1e-9 <= mean <= high + 1e-9
+        # Until the second generation they are the same.
+        assert curves["evolution"]["mean"][:50] == curves["random"]["mean"][:50]
+
+
+def test_the_search_benchmark_needs_a_table(tmp_path):
+    command = [sys.executable, "-W", "ignore", FOLDER / "search.py", "--table", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "none: no such file; it is published with NAS-Bench-Macro."
+    )

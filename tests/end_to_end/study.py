@@ -39,44 +39,44 @@ class Study:
         self.config = folder / "spos.yml"
 
     def write(self, *, seconds=0.0, failures=True, concurrency=4, class_args=None, **search):
+        """Write a small search whose trials are those of `fake_trial`."""
+        tables = {"flops": (10, [5, 10, 15, 8]), "params": (7, [1, 2, 3, 4])}
+        costs = {
+            metric: CostTable(
+                metric, SPACE, constant, [Factor((label,), np.array(table)) for label in SPACE]
+            )
+            for metric, (constant, table) in tables.items()
+        }
+        command = f"{sys.executable} {FAKE_TRIAL} {self.log} {seconds}"
+        command += "" if failures else " --no-failures"
+        search = {"constraints": ["flops <= 60"], "population_size": 8, "num_generations": 3,
+                  "top_k": 4, "seed": 1, **search}  # fmt: skip
+        self.write_files(SPACE, costs, command, search, concurrency, class_args or {})
+
+    def write_files(self, space, costs, command, search, concurrency, class_args):
+        """Write recipe, cost tables, search space and configuration."""
         recipe = {
             "output": "output",
             "space": {"name": "shufflenet"},
             "data": {"name": "digits"},
             "supernet": {"epochs": 1},
             "retrain": {"epochs": 1},
-            "search": {
-                "constraints": ["flops <= 60"],
-                "population_size": 8,
-                "num_generations": 3,
-                "top_k": 4,
-                "seed": 1,
-                **search,
-            },
+            "search": search,
         }
         (self.folder / "recipe.yml").write_text(yaml.safe_dump(recipe))
-        flops = CostTable(
-            "flops", SPACE, 10, [Factor((label,), np.array([5, 10, 15, 8])) for label in SPACE]
-        )
-        params = CostTable(
-            "params", SPACE, 7, [Factor((label,), np.array([1, 2, 3, 4])) for label in SPACE]
-        )
-        save_costs(
-            load_recipe(self.folder / "recipe.yml"), SPACE, {"flops": flops, "params": params}
-        )
-        (self.folder / "space.json").write_text(json.dumps(SPACE.to_search_space()))
-        command = f"{sys.executable} {FAKE_TRIAL} {self.log} {seconds}"
+        save_costs(load_recipe(self.folder / "recipe.yml"), space, costs)
+        (self.folder / "space.json").write_text(json.dumps(space.to_search_space()))
         config = {
             "experimentName": "small",
             "searchSpaceFile": "space.json",
-            "trialCommand": command + ("" if failures else " --no-failures"),
+            "trialCommand": command,
             "trialCodeDirectory": ".",
             "trialConcurrency": concurrency,
             "experimentWorkingDirectory": "experiments",
             "tuner": {
                 "codeDirectory": ".",
                 "className": "nni_spos.experiment.tuner.EvolutionTuner",
-                "classArgs": {"recipe": "recipe.yml", **(class_args or {})},
+                "classArgs": {"recipe": "recipe.yml", **class_args},
             },
             "trainingService": {"platform": "local"},
         }
