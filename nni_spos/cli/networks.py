@@ -7,12 +7,7 @@ import dataclasses
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.cli.options import (
-    NAMES,
-    PATH_HELP,
-    add_start_options,
-    start_of,
-)
+from nni_spos.cli.options import NAMES, PATH_HELP, add_start_options, start_of
 from nni_spos.constraint import format_metric
 from nni_spos.recipe import load_recipe
 

@@ -6,10 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nni_spos.cli.options import (
-    add_manager_options,
-    add_result_options,
-)
+from nni_spos.cli.options import add_manager_options, add_result_options
 from nni_spos.recipe import load_recipe, parse_constraints
 
 if TYPE_CHECKING:

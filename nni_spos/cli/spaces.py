@@ -6,10 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from nni_spos.cli.options import (
-    NAMES,
-    PATH_HELP,
-)
+from nni_spos.cli.options import NAMES, PATH_HELP
 from nni_spos.constraint import format_metric
 from nni_spos.files import write_json
 from nni_spos.path import PathSpace
