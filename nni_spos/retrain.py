@@ -29,6 +29,7 @@ from nni_spos.training import (
     build_evaluator,
     exclusive,
     prepare_start,
+    tensor_shapes,
     training_session,
 )
 
@@ -118,6 +119,7 @@ def _train(
             "space": {"name": recipe.space.name, **recipe.space.arguments},
             "path": path,
             "preprocessing": data.preprocessing,
+            "tensors": tensor_shapes(network),
         },
         resume=prepare_start(start, folder, file),
         callbacks=[meter],

@@ -25,6 +25,7 @@ from nni_spos.training import (
     exclusive,
     last_checkpoint,
     prepare_start,
+    tensor_shapes,
     training_session,
 )
 
@@ -111,6 +112,7 @@ def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath
             "space": {"name": recipe.space.name, **recipe.space.arguments},
             "choices": space.to_search_space(),
             "preprocessing": data.preprocessing,
+            "tensors": tensor_shapes(supernet),
         },
         resume=prepare_start(start, _folder(recipe), recipe.checkpoint),
         callbacks=[SampledCosts(prior, costs), meter],

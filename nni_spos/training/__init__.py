@@ -7,6 +7,7 @@ from nni_spos.training.checkpoints import (
     exclusive,
     last_checkpoint,
     prepare_start,
+    tensor_shapes,
 )
 from nni_spos.training.evaluator import build_evaluator, training_session
 from nni_spos.training.module import ImageClassification
@@ -20,5 +21,6 @@ __all__ = [
     "exclusive",
     "last_checkpoint",
     "prepare_start",
+    "tensor_shapes",
     "training_session",
 ]

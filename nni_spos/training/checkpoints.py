@@ -13,6 +13,7 @@ from typing import Any
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import nn
 
 from nni_spos import locks
 from nni_spos.errors import CheckpointError
@@ -94,6 +95,11 @@ def read_identity(file: FilePath) -> Identity:
     if not isinstance(identity, dict) or "loops" not in content:
         raise CheckpointError(f"{file}: is not a checkpoint of a training that can be resumed.")
     return identity
+
+
+def tensor_shapes(network: nn.Module) -> dict[str, list[int]]:
+    """Return the shapes of all weights and statistics, a part of the identity of a training."""
+    return {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def check_identity(file: FilePath, current: Identity) -> None:

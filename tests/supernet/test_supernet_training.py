@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -130,6 +132,41 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(recipe_in, folder_of):
         train_supernet(recipe, checkpoint)
     with pytest.raises(CheckpointError, match="not a checkpoint of a training"):
         train_supernet(recipe, recipe.checkpoint)
+
+
+OWN = """
+import nni
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from torch import nn
+
+class Net(ModelSpace):
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv = LayerChoice([nn.Conv2d(1, WIDTH, 3), nn.Conv2d(1, WIDTH, 3)], label="conv")
+        self.head = nn.Linear(WIDTH, num_classes)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+"""
+
+
+def test_a_checkpoint_of_other_layers_is_not_resumed(recipe_in, folder_of, tmp_path, monkeypatch):
+    module_file = tmp_path / "own_net_of_two_widths.py"
+    module_file.write_text(OWN.replace("WIDTH", "4"))
+    recipe = recipe_in()
+    space = dataclasses.replace(recipe.space, name="own_net_of_two_widths:Net", arguments={})
+    recipe = dataclasses.replace(recipe, space=space)
+    train_supernet(recipe)
+    recipe.checkpoint.unlink()
+    module_file.write_text(OWN.replace("WIDTH", "6"))
+    monkeypatch.delitem(sys.modules, "own_net_of_two_widths")
+    with pytest.raises(
+        CheckpointError, match=r"tensors: conv\.0\.weight was \[4, 1, 3, 3\] and now"
+    ):
+        train_supernet(recipe, Start.RESUME)
+    module_file.write_text(OWN.replace("WIDTH", "4"))
+    monkeypatch.delitem(sys.modules, "own_net_of_two_widths")
+    train_supernet(recipe, Start.RESUME)
 
 
 def test_only_the_last_checkpoints_stay(recipe_in, folder_of):
