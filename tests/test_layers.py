@@ -20,7 +20,7 @@ ROWS = [
     ["path", "constraint"],
     ["cost_table"],
     ["counting"],
-    ["priors", "evolution", "latency_table"],
+    ["priors", "evolution", "latency_table", "correlation"],
     ["settings"],
     ["recipe"],
     ["recipe_latency"],
@@ -36,6 +36,7 @@ PURE = RANKS["recipe"]
 
 LIBRARIES = {part: {"numpy"} for row in ROWS[: RANKS["settings"]] for part in row}
 LIBRARIES["evolution"] |= {"pymoo"}
+LIBRARIES |= {"correlation": {"numpy", "scipy"}}
 LIBRARIES |= {"settings": {"numpy", "schema"}, "recipe": {"numpy", "schema", "yaml"}}
 
 LIGHT = (".trial", ".worker_client", ".worker", ".worker_reception")
