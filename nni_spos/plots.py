@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,15 +86,68 @@ def plot_cost_distribution(
     _save(figure, file)
 
 
+@dataclass(frozen=True)
+class RankingPanel:
+    """A panel of `plot_rankings`.
+
+    Parameters
+    ----------
+    title
+        Above it.
+    scores
+        Accuracy in percent of each path with the supernet's weights.
+    """
+
+    title: str
+    scores: Sequence[float]
+
+
+def plot_rankings(
+    panels: Sequence[RankingPanel],
+    accuracies: Sequence[float],
+    flops: Sequence[float],
+    file: str | os.PathLike[str],
+) -> None:
+    """Draw stand-alone accuracy over the score of each path, one panel a score, as PNG.
+
+    Parameters
+    ----------
+    panels
+        What is on the horizontal axes.
+    accuracies
+        Stand-alone accuracy of each path in percent.
+    flops
+        Multiply-adds of each path, which colour it.
+    file
+        Where the figure goes; missing folders are made.
+    """
+    from matplotlib.ticker import FuncFormatter
+
+    figure, all_axes = _open_panels(4.5 * len(panels) + 1, 4.2, len(panels))
+    for axes, panel in zip(all_axes, panels, strict=True):
+        points = axes.scatter(panel.scores, accuracies, c=flops, s=14, cmap="viridis")
+        axes.set(title=panel.title, xlabel="accuracy with the supernet's weights (%)")
+    all_axes[0].set_ylabel("stand-alone accuracy (%)")
+    shown = FuncFormatter(lambda cost, _: format_metric("flops", cost))
+    figure.colorbar(points, ax=all_axes, label="multiply-adds", format=shown)
+    _save(figure, file)
+
+
 def _open_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return an empty figure of a size in inches, and its axes."""
+    figure, (axes,) = _open_panels(width, height, 1)
+    return figure, axes
+
+
+def _open_panels(width: float, height: float, number: int) -> tuple[Figure, list[Axes]]:
+    """Return an empty figure of a size in inches with panels beside each other, and their axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # No pyplot: it would choose a window system, and keep every figure.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.add_subplot()
+    return figure, list(figure.subplots(1, number, sharey=True, squeeze=False)[0])
 
 
 def _save(figure: Figure, file: str | os.PathLike[str]) -> None:

@@ -89,7 +89,7 @@ def retrain(
         if start is Start.RESUME and file.exists():
             trained = load_network(file, build_recipe_space(recipe, Form.SUBNET))
         else:
-            trained = _train(recipe, path, data, costs, file, start)
+            trained = train_path(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing
         if trained.test is None:
             trained = _score_test_split(trained, data, recipe.evaluation.batch_size)
@@ -97,14 +97,36 @@ def retrain(
     return trained
 
 
-def _train(
+def train_path(
     recipe: Recipe,
     path: Path,
     data: ImageData,
     costs: Costs,
     file: FilePath,
     start: Start | FilePath,
+    title: str = "retrain",
 ) -> TrainedNetwork:
+    """Train a path as `retrain` does, without a look at the test images.
+
+    Parameters
+    ----------
+    recipe, path, start
+        As for `retrain`; the path is not checked.
+    data
+        Its training split is used.
+    costs
+        Tables that price the path.
+    file
+        Checkpoints and logs go to the folder of this name without the suffix; the file itself is
+        not written.
+    title
+        Shown beside the progress bar.
+
+    Raises
+    ------
+    CheckpointError
+        See `retrain`.
+    """
     network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
     if recipe.retrain.initial_weights == "supernet":
         _inherit_weights(network, recipe, path)
@@ -114,7 +136,7 @@ def _train(
         recipe.retrain,
         data,
         folder,
-        title="retrain",
+        title=title,
         identity={
             "space": {"name": recipe.space.name, **recipe.space.arguments},
             "path": path,

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
+from typing import Any
 
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
@@ -35,7 +36,7 @@ class ScoreCache:
     """
 
     def __init__(self, file: FilePath, space: PathSpace):
-        self._file = file
+        self.file = file
         self._space = space
         self._results: dict[tuple[int, ...], dict[str, float]] = {}
         self._read_bytes = 0
@@ -49,10 +50,10 @@ class ScoreCache:
     def put(self, path: Mapping[str, Choice], results: Mapping[str, float]) -> None:
         """Keep the results of a path."""
         line = json.dumps({"path": dict(path), "results": dict(results)})
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         # One write to the end of the file: lines of other processes are not mixed into it. It
         # begins with a line break, in case that a killed process left half a line.
-        handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(handle, f"\n{line}\n".encode())
         finally:
@@ -61,7 +62,7 @@ class ScoreCache:
     def _read(self) -> None:
         """Read what this and other processes have added."""
         try:
-            with open(self._file, "rb") as stream:
+            with open(self.file, "rb") as stream:
                 stream.seek(self._read_bytes)
                 content = stream.read()
         except FileNotFoundError:
@@ -84,19 +85,28 @@ def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:
     space with the code of a user's own, the data and how they are split, and the settings of the
     evaluation.
     """
-    digest = hashlib.sha256()
-    with open(recipe.checkpoint, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
     content = {
         "version": VERSION,
-        "checkpoint": digest.hexdigest(),
+        "checkpoint": digest_file(recipe.checkpoint),
         "space": {"name": recipe.space.name, **recipe.space.arguments},
         "code": digest_space_code(recipe.space.name, recipe.file.parent),
         "data": {**dataclasses.asdict(recipe.data), "workers": None},
         "evaluation": recipe.evaluation.deciding(),
         "channels_last": recipe.supernet.channels_last,
     }
+    return ScoreCache(recipe.output / "scores" / f"{digest_content(content)}.jsonl", space)
+
+
+def digest_file(file: FilePath) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_content(content: Any) -> str:
+    """Return 16 hexadecimal digits that stand for JSON values; others count as their text."""
     text = json.dumps(content, sort_keys=True, default=str)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return ScoreCache(recipe.output / "scores" / f"{key}.jsonl", space)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -74,7 +74,7 @@ def test_a_path_of_another_space_is_refused(file):
 
 
 def name_of(recipe, space):
-    return open_score_cache(recipe, space)._file.name
+    return open_score_cache(recipe, space).file.name
 
 
 def test_the_key_is_all_that_decides_a_score(tmp_path):

@@ -1,0 +1,272 @@
+"""``nni-spos correlate``: scores beside stand-alone accuracies, from a table or by training."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from trained import change_recipe
+
+from nni_spos.cli import main
+from nni_spos.data import ImageData, open_data
+from nni_spos.errors import RecipeError
+from nni_spos.experiment import correlate, scoring, standalone
+from nni_spos.experiment.correlate import draw_paths
+from nni_spos.experiment.costs import load_costs, save_costs
+from nni_spos.network import load_network
+from nni_spos.path import PathSpace
+from nni_spos.profilers import build_costs
+from nni_spos.recipe import load_recipe
+from nni_spos.retrain import retrain
+from nni_spos.spaces import Form
+from nni_spos.spaces.nasbench_macro import SPACE, code_from_path
+from nni_spos.supernet import evaluate_path, load_supernet, restore_supernet, save_supernet, score
+from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
+
+SMALL = PathSpace({"a": ["k3", "k5"], "b": [1, 2, 3]})
+LARGE = PathSpace({f"layer_{i}": ["k3", "k5", "k7", "xcep"] for i in range(40)})
+
+
+@pytest.mark.parametrize("listed", [0, 2**20])
+def test_drawn_paths(monkeypatch, listed):
+    monkeypatch.setattr(correlate, "LISTED", listed)
+    paths = draw_paths(SMALL, 6, seed=1)
+    assert len({SMALL.key(path) for path in paths}) == 6
+    assert draw_paths(SMALL, 4, seed=1) == paths[:4]
+    firsts = [SMALL.key(draw_paths(SMALL, 2, seed)[0]) for seed in range(600)]
+    counts = [firsts.count(key) for key in itertools.product(range(2), range(3))]
+    assert sum((n - 100) ** 2 / 100 for n in counts) < 20.5  # chi-square, 5 degrees, p = 0.001
+
+
+def test_paths_of_a_space_that_cannot_be_listed():
+    paths = draw_paths(LARGE, 50, seed=0)
+    assert len({LARGE.key(path) for path in paths}) == 50
+
+
+@pytest.mark.parametrize(("count", "fits"), [(1, False), (2, True), (6, True), (7, False)])
+def test_numbers_of_paths(count, fits):
+    if fits:
+        assert len(draw_paths(SMALL, count, seed=0)) == count
+    else:
+        with pytest.raises(RecipeError, match=f"got {count} paths; .* the space has 6"):
+            draw_paths(SMALL, count, seed=0)
+
+
+def kendall(x, y) -> float:
+    """Tau-b, pair by pair."""
+    signs = [
+        (np.sign(x[i] - x[j]), np.sign(y[i] - y[j]))
+        for i, j in itertools.combinations(range(len(x)), 2)
+    ]
+    untied = [sum(bool(pair[side]) for pair in signs) for side in (0, 1)]
+    return float(sum(a * b for a, b in signs) / np.sqrt(untied[0] * untied[1]))
+
+
+def stored(folder: Path) -> list[dict]:
+    (file,) = (folder / "output" / "standalone").glob("*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines() if line]
+
+
+def run(*arguments: str) -> dict:
+    assert main(["correlate", "recipe.yml", *arguments, "--json", "study.json"]) == 0
+    return json.loads(Path("study.json").read_text())
+
+
+def test_trained_paths(folder, capsys, monkeypatch):
+    def refuse(self, batch_size):
+        raise AssertionError("the test split is read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ImageData, "test_batches", refuse)
+        study = run("--retrain", "3", "--plot", "study.png")
+    output = capsys.readouterr().out
+    assert "shufflenet: 3 of 64 paths; stand-alone accuracy on validation images" in output
+    assert [line.split()[0] for line in output.splitlines()[2:5]] == [
+        "recalibrated",
+        "inherited",
+        "flops",
+    ]
+    assert Image.open("study.png").size == (1500, 630)
+
+    recipe = load_recipe("recipe.yml")
+    _, costs = load_costs(recipe)
+    data = open_data(recipe.data)
+    supernet = build_recipe_supernet(recipe)
+    restore_supernet(supernet, load_supernet(recipe.checkpoint))
+    for point in study["points"]:
+        path = point["path"]
+        assert point["flops"] == costs["flops"].price(path)
+        for name, recalibrate in (("recalibrated", True), ("inherited", False)):
+            settings = dataclasses.replace(recipe.evaluation, recalibrate=recalibrate)
+            assert point[name] == evaluate_path(supernet, path, data, settings).top1
+    for name in ("recalibrated", "inherited", "flops"):
+        x, y = ([point[key] for point in study["points"]] for key in (name, "accuracy"))
+        tau = study["rankings"][name]["tau"]["value"]
+        if len(set(x)) > 1 and len(set(y)) > 1:
+            assert tau == pytest.approx(kendall(x, y))
+        else:
+            assert tau is None
+
+    retrain(recipe, study["points"][0]["path"], Path("retrained.pt"))
+    network = load_network("retrained.pt", build_recipe_space(recipe, Form.SUBNET)).network
+    assert study["points"][0]["accuracy"] == score(network, data.validation_batches(20)).top1
+    assert len(stored(folder)) == 3
+    assert not list((folder / "output" / "standalone").rglob("*.ckpt"))
+
+
+def test_what_is_known_is_not_done_again(folder, monkeypatch):
+    first = run("--retrain", "3")
+    with monkeypatch.context() as patched:
+        patched.setattr(standalone, "train_path", None)
+        patched.setattr(scoring.PathScorer, "evaluate", None)
+        assert run("--retrain", "3") == first
+        assert run("--retrain", "2")["points"] == first["points"][:2]
+    assert run("--retrain", "4")["points"][:3] == first["points"]
+    assert len(stored(folder)) == 4
+    change_recipe("retrain", learning_rate=0.01)  # other trainings
+    monkeypatch.setattr(standalone, "train_path", None)
+    with pytest.raises(TypeError):
+        run("--retrain", "2")
+
+
+def test_an_interrupted_training_goes_on(folder, monkeypatch, capsys):
+    starts = []
+    train = standalone.train_path
+
+    def noticed(*arguments):
+        starts.append(arguments[5].value)
+        return train(*arguments)
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(standalone, "train_path", noticed)
+    with monkeypatch.context() as patched:
+        patched.setattr(standalone, "score", interrupt)
+        assert main(["correlate", "recipe.yml", "--retrain", "2"]) == 130
+    resumed = run("--retrain", "2")
+    assert starts == ["new", "resume", "new"]
+    (file,) = (folder / "output" / "standalone").glob("*.jsonl")
+    file.unlink()
+    assert run("--retrain", "2")["points"] == resumed["points"]
+
+
+@pytest.mark.parametrize("score_name", ["recalibrated", "inherited"])
+def test_one_score_only(folder, score_name):
+    study = run("--retrain", "2", "--scores", score_name, "--plot", "study.png")
+    assert list(study["rankings"]) == [score_name, "flops"]
+    assert Image.open("study.png").size == (825, 630)
+
+
+def write_macro(folder: Path, accuracy=lambda index, flops: 50 + index / 200) -> dict:
+    """Write a recipe of NAS-Bench-Macro's space on digits, its supernet, and a table for them."""
+    content = {
+        "output": "output",
+        "space": {"name": "nasbench_macro"},
+        "data": {"name": "digits", "image_size": 8, "num_train": 40, "num_validation": 60},
+        "supernet": {"steps": 1, "batch_size": 20},
+        "retrain": {"epochs": 1},
+        "evaluation": {"recalibration_images": 20, "batch_size": 20},
+    }
+    (folder / "recipe.yml").write_text(yaml.safe_dump(content))
+    recipe = load_recipe(folder / "recipe.yml")
+    supernet = build_recipe_space(recipe, Form.SUPERNET, seed=0)
+    save_supernet(recipe.checkpoint, supernet, open_data(recipe.data).preprocessing)
+    costs = build_costs(build_recipe_space(recipe, Form.SUBNET), (1, 8, 8))
+    save_costs(recipe, SPACE, costs)
+    rows = SPACE.enumerate()
+    flops, params = (costs[name].price_many(rows).tolist() for name in ("flops", "params"))
+    table = {
+        code_from_path(path): {
+            "test_acc": [accuracy(index, flops[index]) + x for x in (-1, 0, 1)],
+            "flops": flops[index],
+            "params": params[index],
+        }
+        for index, path in enumerate(SPACE.decode(rows))
+    }
+    (folder / "table.json").write_text(json.dumps(table))
+    return table
+
+
+def test_a_table(tmp_path, monkeypatch, capsys):
+    table = write_macro(tmp_path, lambda index, flops: 10 + flops / 1e6)
+    monkeypatch.chdir(tmp_path)
+    study = run("--table", "table.json", "--paths", "12", "--seed", "3", "--plot", "study.png")
+    assert "12 of 6,561 paths; stand-alone accuracy from table.json" in capsys.readouterr().out
+    for point in study["points"]:
+        entry = table[code_from_path(point["path"])]
+        assert point["accuracy"] == pytest.approx(entry["test_acc"][1])
+        assert point["flops"] == entry["flops"]
+    assert study["rankings"]["flops"]["tau"]["value"] == pytest.approx(1)
+    assert study["rankings"]["flops"]["regret"] == 0
+    assert study["rankings"]["flops"]["top"] == [{"k": 10, "share": 1, "chance": 10 / 12}]
+    x, y = ([point[key] for point in study["points"]] for key in ("recalibrated", "accuracy"))
+    assert study["rankings"]["recalibrated"]["tau"]["value"] == pytest.approx(kendall(x, y))
+    monkeypatch.setattr(scoring.PathScorer, "evaluate", None)  # all are in OUTPUT/scores
+    assert run("--table", "table.json", "--paths", "12", "--seed", "3") == study
+
+
+def test_chunks_are_put_together_in_order(tmp_path, monkeypatch):
+    write_macro(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--table", "table.json", "--paths", "7", "--scores", "recalibrated")
+    together = run(*arguments)
+    for file in (tmp_path / "output" / "scores").glob("*"):
+        file.unlink()
+    monkeypatch.setattr(correlate, "CHUNK", 3)
+    assert run(*arguments)["points"] == together["points"]
+
+
+@pytest.fixture
+def refuse_table(tmp_path, monkeypatch, capsys):
+    """Return the line that refuses a table of the recipe in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        assert main(["correlate", "recipe.yml", "--table", "table.json", *arguments]) == 2
+        output = capsys.readouterr()
+        assert output.out == ""
+        (line,) = output.err.splitlines()
+        return line
+
+    return run
+
+
+def test_tables_that_do_not_fit(tmp_path, refuse_table):
+    table = write_macro(tmp_path)
+    file = tmp_path / "table.json"
+    del table["01201201"]
+    file.write_text(json.dumps(table))
+    assert "1 of 6561 networks are missing, '01201201' first" in refuse_table("--paths", "2")
+    table = write_macro(tmp_path)
+    table["00000002"]["flops"] += 1
+    file.write_text(json.dumps(table))
+    line = refuse_table("--paths", "2")
+    assert line.startswith("DataError: table.json: network '00000002' has ")
+    assert "The table is of CIFAR-10" in line
+    write_macro(tmp_path)
+    assert "got 6562 paths; " in refuse_table("--paths", "6562")
+    (tmp_path / "output" / "supernet.pt").unlink()
+    assert refuse_table("--paths", "2").startswith("CheckpointError: ")
+    file.unlink()
+    assert refuse_table() == "DataError: table.json: no such file."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--table", "table.json"], "is a table of the space nasbench_macro, and the recipe's"),
+        (["--retrain", "65"], "got 65 paths; a correlation needs 2 or more, and the space has 64"),
+        (["--retrain", "1"], "got 1 paths; "),
+        (["--retrain", "2", "--paths", "3"], "--paths is for --table"),
+        (["--retrain", "2", "--seed", "-1"], "--seed: got -1; must be a whole number >= 0"),
+    ],
+)
+def test_bad_arguments(refused, arguments, words):
+    assert words in refused("correlate", "recipe.yml", *arguments)
