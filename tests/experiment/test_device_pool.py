@@ -104,10 +104,11 @@ def test_a_supernet_that_is_not_trained_is_refused_before_processes_start(tmp_pa
 
 
 SEARCH = """
-import sys
+import signal, sys
 from nni_spos.experiment.local_search import run_search
 from nni_spos.recipe import load_recipe
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     try:
         run_search(load_recipe(sys.argv[1]), progress=False)
     except KeyboardInterrupt:
