@@ -18,10 +18,13 @@ import numpy.typing as npt
 
 from nni_spos.errors import CostError
 from nni_spos.path import Choice, Indices, Path, PathSpace
+from nni_spos.values import is_finite, shown
 
 Number = int | float
 MAX_JOINT_SIZE = 1_000_000
 """Largest joint table that factors which share labels are merged into."""
+MAX_COST = 2**63 - 1
+"""Largest whole number that NumPy adds up exactly."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class CostTable:
     ------
     CostError
         A factor names an unknown label or one twice, has the wrong shape or an entry that is not
-        finite.
+        finite, or costs are too large to be added up.
 
     Examples
     --------
@@ -79,12 +82,16 @@ class CostTable:
         self.constant = constant
         self.factors = tuple(factors)
         if not isinstance(metric, str):
-            raise CostError(f"the name of a cost must be text, got {metric!r:.80}.")
+            raise CostError(f"the name of a cost must be text, got {shown(metric)}.")
         if not math.isfinite(constant):
-            raise CostError(f"cost table {metric}: the constant {constant!r} is not finite.")
+            raise CostError(f"cost table {metric}: the constant {shown(constant)} is not finite.")
         columns = {label: column for column, label in enumerate(space)}
         for factor in self.factors:
             _check_factor(factor, metric, space)
+        # In Python's numbers, which do not wrap around.
+        largest = abs(constant) + sum(np.abs(f.table).max().item() for f in self.factors)
+        if not is_finite(largest) or (type(largest) is int and largest > MAX_COST):
+            raise CostError(f"cost table {metric}: its costs are too large to be added up.")
         self._columns = [[columns[label] for label in f.labels] for f in self.factors]
         # Nested lists instead of arrays: a Python look-up is ten times faster than numpy's.
         self._lookups = [
@@ -182,7 +189,7 @@ class CostTable:
                 for entry in content["factors"]
             ]
             return cls(content["metric"], space, content["constant"], factors)
-        except (KeyError, TypeError, ValueError, OverflowError) as problem:
+        except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as problem:
             raise CostError(f"not a cost table ({type(problem).__name__}: {problem}).") from None
 
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+MAX_LENGTH = 800
+"""Characters of a message."""
+
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 class SposError(Exception):
-    """Base of every error about the user's input; anything else is a bug of ours."""
+    """Base of every error about the user's input; anything else is a bug of ours.
+
+    The text is one line of at most `MAX_LENGTH` characters, whatever a stranger's file put into
+    it: line breaks become spaces, what controls a terminal is escaped, the middle is left out.
+    """
+
+    def __init__(self, text: object = ""):
+        super().__init__(one_line(str(text)))
 
 
 class PathError(SposError):
@@ -52,6 +65,30 @@ class SearchError(SposError):
 
 class ExperimentError(SposError):
     """An NNI experiment could not be started, reached or read."""
+
+
+def one_line(text: str) -> str:
+    """Return a text as one line that can be printed anywhere.
+
+    >>> one_line("first\\n  second \\x1b[31m")
+    'first second \\\\x1b[31m'
+    >>> len(one_line("a" * 10_000)) == MAX_LENGTH
+    True
+    """
+    # Cut first: what follows takes time for every character.
+    text = _shortened(text)
+    if not text.isprintable():
+        text = _BREAKS.sub(" ", text.strip())
+        text = "".join(x if x.isprintable() else ascii(x)[1:-1] for x in text)
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    """Leave out the middle: a message begins with the file and ends with what to do."""
+    if len(text) <= MAX_LENGTH:
+        return text
+    end = MAX_LENGTH // 4
+    return f"{text[: MAX_LENGTH - end - 5]} ... {text[-end:]}"
 
 
 def nearest(name: object, known: Iterable[str]) -> str:

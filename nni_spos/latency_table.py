@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nni_spos.cost_table import CostTable
-from nni_spos.errors import CostError
+from nni_spos.errors import CostError, one_line
 from nni_spos.files import read_json, write_json
 from nni_spos.path import PathSpace
+from nni_spos.values import shown
 
 VERSION = 1
 WEAK_SPEARMAN = 0.9
@@ -107,10 +108,14 @@ class LatencyValidation:
         values = np.array([predicted, measured], dtype=np.float64)
         if not (np.isfinite(values) & (values > 0)).all():
             raise CostError("a predicted or measured latency is not a number above 0.")
+        with np.errstate(over="ignore"):
+            error = mape(predicted, measured)
+        if not np.isfinite(error):
+            raise CostError("a predicted latency is too far from the measured one.")
         return cls(
             predicted_ms=tuple(map(float, predicted)),
             measured_ms=tuple(map(float, measured)),
-            mape_percent=mape(predicted, measured),
+            mape_percent=error,
             spearman=spearman(predicted, measured),
         )
 
@@ -193,7 +198,7 @@ def read_latency_table(file: str | os.PathLike[str]) -> LatencyTable:
         raise CostError(f"{file}: is not a latency table; 'nni-spos latency' makes one.")
     if content["latency_version"] != VERSION:
         raise CostError(
-            f"{file}: has version {content['latency_version']!r:.80}; this is version {VERSION}."
+            f"{file}: has version {shown(content['latency_version'])}; this is version {VERSION}."
         )
     try:
         return _from_json(content)
@@ -215,7 +220,7 @@ def _from_json(content: Mapping[str, Any]) -> LatencyTable:
     costs = CostTable.from_json(content["table"], space)
     metric = latency_metric(conditions.device)
     if costs.metric != metric or content["metric"] != metric:
-        raise CostError(f"its metric must be {metric}, got {costs.metric!r:.80}.")
+        raise CostError(f"its metric must be {metric}, got {shown(costs.metric)}.")
     lowest = min([costs.constant, *(factor.table.min() for factor in costs.factors)])
     if lowest < 0:
         raise CostError(f"the latency {lowest:g} ms is negative.")
@@ -231,11 +236,19 @@ def _from_json(content: Mapping[str, Any]) -> LatencyTable:
 
 
 def _check_conditions(conditions: LatencyConditions) -> None:
-    for field, kind in {"machine": str, "threads": int, "batch_size": int, "torch": str}.items():
-        if type(getattr(conditions, field)) is not kind:
-            raise CostError(f"its {field} is {getattr(conditions, field)!r:.80}.")
+    kinds: dict[type, tuple[str, ...]] = {
+        str: ("machine", "torch", "date"),
+        int: ("threads", "batch_size"),
+        bool: ("channels_last",),
+    }
+    for kind, fields in kinds.items():
+        for field in fields:
+            if type(getattr(conditions, field)) is not kind:
+                raise CostError(f"its {field} is {shown(getattr(conditions, field))}.")
+    if not all(type(size) is int for size in conditions.input_shape):
+        raise CostError(f"its input_shape is {shown(conditions.input_shape)}.")
     if conditions.device not in DEVICES:
-        raise CostError(f"its device is {conditions.device!r:.80}; known: {', '.join(DEVICES)}.")
+        raise CostError(f"its device is {shown(conditions.device)}; known: {', '.join(DEVICES)}.")
 
 
 def load_latency_table(
@@ -294,7 +307,7 @@ def load_latency_table(
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, LatencyWarning, stacklevel=3)
+    warnings.warn(one_line(text), LatencyWarning, stacklevel=3)
 
 
 def _check_space(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from nni_spos.errors import CheckpointError, SposError
 from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
-from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.tensors import is_loadable, load_tensors, save_tensors
+from nni_spos.values import is_finite, shown
 
 VERSION = 1
 
@@ -124,23 +126,30 @@ def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) 
     file = FilePath(file)
     content = load_tensors(file, "Train it first: nni-spos retrain RECIPE --path FILE.")
     try:
-        if content["network_version"] != VERSION:
+        version = content["network_version"]
+        if type(version) is not int or version != VERSION:
             raise CheckpointError(
-                f"{file}: has version {content['network_version']!r}; this is version {VERSION}."
+                f"{file}: has version {shown(version)}; this is version {VERSION}."
             )
         arguments = SpaceArguments(**content["space"])
         weights = content["weights"]
         rest = {key: content[key] for key in _PLAIN} | {"cost": content.get("cost")}
+        if not isinstance(arguments.name, str) or not isinstance(arguments.arguments, Mapping):
+            raise TypeError("its space has no name, or no arguments")
         if not all(isinstance(x, Mapping) for x in (weights, *rest.values()) if x is not None):
             raise TypeError("a part of it has another type")
-    except (KeyError, TypeError, IndexError) as problem:
+        if not all(map(is_finite, [*rest["costs"].values(), *(rest["test"] or {}).values()])):
+            raise TypeError("a cost or a test figure is not a number")
+    except (KeyError, TypeError, IndexError, AttributeError) as problem:
         raise CheckpointError(f"{file}: is not a trained network ({problem}).") from None
     if space is None:
         if arguments.name not in SPACES:
             raise CheckpointError(
-                f"{file}: was made from the space {arguments.name!r:.80}, which is not imported on "
-                "a file's word. Build it and pass it as 'space'."
+                f"{file}: was made from the space {shown(arguments.name)}, which is not imported "
+                "on a file's word. Build it and pass it as 'space'."
             )
+        with torch.device("meta"):  # nothing is allocated yet for what a file may ask for
+            _check_weights(file, _build(file, arguments), rest["path"], weights)
         space = _build(file, arguments)
     network = _restore(file, space, rest["path"], weights)
     return TrainedNetwork(network=network, space=arguments, **rest)
@@ -152,17 +161,39 @@ _PLAIN = ("path", "costs", "settings", "preprocessing", "test")
 def _build(file: FilePath, arguments: SpaceArguments) -> ModelSpace:
     try:
         return arguments.build()
-    except (SposError, TypeError, ValueError) as problem:
-        raise CheckpointError(f"{file}: its space cannot be built ({problem}).") from None
+    except Exception as problem:  # the arguments are whatever the file says
+        reason = problem if isinstance(problem, SposError) else repr(problem)
+        raise CheckpointError(f"{file}: its space cannot be built ({reason}).") from None
+
+
+def _check_weights(
+    file: FilePath, space: ModelSpace, path: Mapping[str, Choice], weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """Return the network of a path, to which the weights fit. Raises CheckpointError."""
+    try:
+        network = extract_subnet(space, path)
+    except SposError as problem:
+        raise CheckpointError(f"{file}: belongs to another space ({problem}).") from None
+    expected = network.state_dict()
+    wrong = [name for name in (*expected, *weights) if (name in expected) != (name in weights)]
+    if wrong:
+        where = "Missing" if wrong[0] in expected else "Unknown"
+        raise CheckpointError(f"{file}: belongs to another space ({where} key: {shown(wrong[0])}).")
+    wrong = [
+        name
+        for name, tensor in expected.items()
+        if isinstance(tensor, Tensor) and not is_loadable(weights[name], tensor)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{file}: belongs to another space (the weight '{wrong[0]}' has another shape or kind)."
+        )
+    return network
 
 
 def _restore(
     file: FilePath, space: ModelSpace, path: Mapping[str, Choice], weights: Mapping[str, Tensor]
 ) -> nn.Module:
-    try:
-        network = extract_subnet(space, path)
-        network.load_state_dict(weights)
-    except (SposError, RuntimeError, AttributeError, TypeError) as problem:
-        text = " ".join(str(problem).split())
-        raise CheckpointError(f"{file}: belongs to another space ({text:.200}).") from None
+    network = _check_weights(file, space, path, weights)
+    network.load_state_dict(weights)
     return network.eval()

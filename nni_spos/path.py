@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from nni_spos.errors import PathError, nearest
 from nni_spos.files import read_json, write_json
+from nni_spos.values import is_finite, shown
 
 Choice = str | int | float | bool
+CHOICE_TYPES = (str, int, float, bool)
 Path = dict[str, Choice]
 PathKey = tuple[int, ...]
 Indices = npt.NDArray[np.int64]
@@ -56,15 +58,9 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         self._positions: dict[str, dict[tuple[type, Choice], int]] = {}
         for label, values in self._choices.items():
             if not isinstance(label, str):
-                raise PathError(f"label {label!r} must be text.")
+                raise PathError(f"label {shown(label)} must be text.")
             for value in values:
-                if type(value) not in (str, int, float, bool) or (
-                    isinstance(value, float) and not math.isfinite(value)
-                ):
-                    raise PathError(
-                        f"label '{label}': {value!r} cannot be a choice. "
-                        "Allowed: text, finite numbers, true and false."
-                    )
+                _check_choice(label, value)
             positions = {(type(value), value): i for i, value in enumerate(values)}
             if not values:
                 raise PathError(f"label '{label}' has no choices.")
@@ -131,7 +127,7 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         """
         if not isinstance(path, Mapping):
             raise PathError(
-                f"a path maps every label to a choice, got {type(path).__name__}: {path!r:.80}."
+                f"a path maps every label to a choice, got {type(path).__name__}: {shown(path)}."
             )
         missing = [label for label in self if label not in path]
         extra = [label for label in path if label not in self._choices]
@@ -152,10 +148,12 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         try:
             return positions[type(choice), choice]
         except (KeyError, TypeError):
-            twin = [value for value in self[label] if str(value) == str(choice)]
+            twin = [
+                x for x in self[label] if type(choice) in CHOICE_TYPES and str(x) == str(choice)
+            ]
             hint = f" (did you mean {twin[0]!r}, a {type(twin[0]).__name__}?)" if twin else ""
             raise PathError(
-                f"label '{label}': {choice!r} is not a choice{hint}. "
+                f"label '{label}': {shown(choice)} is not a choice{hint}. "
                 f"Choices: {_listed(self[label])}."
             ) from None
 
@@ -214,7 +212,7 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
                 and isinstance(entry.get("_value"), list)
             ):
                 raise PathError(
-                    f"label '{label}': {entry!r:.80} is not supported. "
+                    f"label '{label}': {shown(entry)} is not supported. "
                     'Allowed: {"_type": "choice", "_value": [...]}.'
                 )
             choices[label] = entry["_value"]
@@ -251,10 +249,12 @@ def load_path(file: str | os.PathLike[str], space: PathSpace | None = None) -> P
     path = read_json(file, PathError)
     if not isinstance(path, dict):
         raise PathError(f"{file}: a path is one JSON object, label to choice.")
-    if space is None:
-        return path
     try:
-        return space.validate(path)
+        if space is not None:
+            return space.validate(path)
+        for label, choice in path.items():
+            _check_choice(label, choice)
+        return path
     except PathError as problem:
         raise PathError(f"{file}: {problem}") from None
 
@@ -262,6 +262,19 @@ def load_path(file: str | os.PathLike[str], space: PathSpace | None = None) -> P
 def save_path(file: str | os.PathLike[str], path: Mapping[str, Choice]) -> None:
     """Write a path as JSON, atomically."""
     write_json(file, dict(path))
+
+
+def _check_choice(label: str, value: Any) -> None:
+    """Refuse what JSON, or a comparison, could not tell from another choice. Raises PathError."""
+    if type(value) not in CHOICE_TYPES or (isinstance(value, int | float) and not _is_real(value)):
+        raise PathError(
+            f"label '{label}': {shown(value)} cannot be a choice. "
+            "Allowed: text, finite numbers, true and false."
+        )
+
+
+def _is_real(value: float) -> bool:
+    return isinstance(value, bool) or is_finite(value)
 
 
 def _conflict(model_space: Any) -> str:
@@ -283,6 +296,6 @@ def _is_choice(mutable: Any) -> bool:
 
 
 def _listed(values: Iterable[Any]) -> str:
-    values = [value if isinstance(value, str) else repr(value) for value in values]
-    shown = values if len(values) <= 12 else [*values[:10], "...", values[-1]]
-    return ", ".join(shown)
+    values = list(values)
+    some = values if len(values) <= 12 else [*values[:10], "...", values[-1]]
+    return ", ".join(value if isinstance(value, str) else shown(value) for value in some)

@@ -14,23 +14,26 @@ from pathlib import Path as FilePath
 from typing import Any
 
 import schema
-import yaml
 
 from nni_spos.constraint import Constraint
 from nni_spos.errors import RecipeError, nearest
 from nni_spos.settings import (
     BOOL,
     COUNT,
+    FILE,
     POSITIVE_INT,
     TEXT,
     Rule,
     check_settings,
+    is_file_name,
     one_of,
     optional,
     read_settings,
     real,
     setting,
 )
+from nni_spos.values import shown
+from nni_spos.yaml_files import read_yaml
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "image_folder")
 AUGMENTATIONS = ("none", "shift", "crop_flip", "imagenet")
@@ -61,7 +64,7 @@ class DataSettings:
     """Images and how they are split; see `nni_spos.data`."""
 
     name: str = setting(one_of(*DATASETS))
-    root: str | None = setting(optional(TEXT), None)
+    root: str | None = setting(optional(FILE), None)
     download: bool = setting(BOOL, False)
     image_size: int | None = setting(optional(POSITIVE_INT), None)
     num_classes: int | None = setting(optional(POSITIVE_INT), None)
@@ -295,14 +298,14 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     unknown = [key for key in content if key not in keys]
     if unknown:
         raise RecipeError(
-            f"{file.name}: unknown key {unknown[0]!r:.80}{nearest(unknown[0], keys) or '.'} "
+            f"{file.name}: unknown key {shown(unknown[0])}{nearest(unknown[0], keys) or '.'} "
             f"Keys: {', '.join(keys)}."
         )
     optional_keys = ("evaluation", "search", "latency")
     missing = [key for key in keys if key not in content and key not in optional_keys]
     if missing:
         raise RecipeError(f"{file.name}: the key '{missing[0]}' is missing.")
-    if not isinstance(content["output"], str):
+    if not is_file_name(content["output"]):
         raise RecipeError(f"{file.name}: output: must be the name of a folder.")
     sections = {}
     for name, cls in _SECTIONS.items():
@@ -325,35 +328,19 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     )
 
 
-def read_yaml(file: FilePath) -> dict[str, Any]:
-    """Read a YAML file that holds one mapping, without executing anything. Raises RecipeError."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{file}: no such file.") from None
-    except (OSError, UnicodeDecodeError) as problem:
-        raise RecipeError(f"{file}: cannot be read ({problem}).") from None
-    except Exception as problem:  # PyYAML fails in many ways, e.g. KeyError for '!!bool x'
-        text = " ".join(str(problem).split())
-        raise RecipeError(f"{file}: is not valid YAML ({text}).") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"{file}: must be a YAML mapping of keys to values.")
-    return content
-
-
 def _read_latency(content: Any, file: FilePath) -> tuple[FilePath, ...]:
     names = [] if content is None else content
-    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+    if not isinstance(names, list) or not all(map(is_file_name, names)):
         raise RecipeError(
             f"{file.name}: latency: must be a list of files such as [latency_cpu.json], "
-            f"got {content!r:.80}."
+            f"got {shown(content)}."
         )
     return tuple(file.parent / os.path.expanduser(name) for name in names)
 
 
 def _read_space(content: Any, where: str) -> SpaceSettings:
     if not isinstance(content, Mapping) or not isinstance(content.get("name"), str):
-        raise RecipeError(f"{where}: must be a mapping with the key 'name', got {content!r:.80}.")
+        raise RecipeError(f"{where}: must be a mapping with the key 'name', got {shown(content)}.")
     return SpaceSettings(
         content["name"], {key: value for key, value in content.items() if key != "name"}
     )

@@ -7,26 +7,57 @@ the checks themselves are those of the `schema` package.
 from __future__ import annotations
 
 import dataclasses
-import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import schema
 
 from nni_spos.errors import RecipeError, SposError, nearest
+from nni_spos.values import is_finite, shown
 
 T = TypeVar("T")
 
 Rule = tuple[Any, str]
 """What `schema` accepts, and the same in words."""
 
-POSITIVE_INT: Rule = (
-    schema.And(int, lambda n: not isinstance(n, bool) and n > 0),
-    "a whole number > 0",
-)
-COUNT: Rule = (schema.And(int, lambda n: not isinstance(n, bool) and n >= 0), "a whole number >= 0")
+LARGEST = 2**63 - 1
+"""Largest whole number that NumPy and PyTorch take everywhere, as a seed too."""
+
+MAX_NAME_BYTES = 255
+"""Of a file or folder; common file systems have no longer ones."""
+
+MAX_PATH_BYTES = 1024
+"""Of a file's name with its folders."""
+
+
+def whole_number(low: int) -> Rule:
+    """Rule for a whole number of at least `low`."""
+
+    def inside(x: Any) -> bool:
+        return type(x) is int and low <= x <= LARGEST
+
+    words = "a whole number > 0" if low == 1 else f"a whole number >= {low}"
+    return inside, f"{words}, below 2^63"
+
+
+def is_file_name(value: Any) -> bool:
+    """Whether a value is a name that a file system takes, of a file or a folder."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        name = os.fsencode(value)
+    except UnicodeEncodeError:  # half of a pair of code units, which YAML and JSON can write
+        return False
+    longest = max(map(len, name.split(os.fsencode(os.sep))))
+    return len(name) <= MAX_PATH_BYTES and longest <= MAX_NAME_BYTES
+
+
+POSITIVE_INT = whole_number(1)
+COUNT = whole_number(0)
 BOOL: Rule = (bool, "true or false")
 TEXT: Rule = (schema.And(str, len), "text")
+FILE: Rule = (is_file_name, "the name of a file or folder")
 
 
 def real(low: float, high: float = float("inf")) -> Rule:
@@ -34,7 +65,7 @@ def real(low: float, high: float = float("inf")) -> Rule:
     limits = f"a number >= {low}" if high == float("inf") else f"a number from {low} to {high}"
 
     def inside(x: Any) -> bool:
-        return type(x) in (int, float) and math.isfinite(x) and low <= x <= high
+        return is_finite(x) and low <= x <= high
 
     return inside, limits
 
@@ -92,12 +123,12 @@ def check_settings(cls: type[Any], content: Any, where: str) -> dict[str, Any]:
     """Check and convert the given keys only, as `read_settings` does, without the defaults."""
     content = {} if content is None else content
     if not isinstance(content, Mapping):
-        raise RecipeError(f"{where}: must map keys to values, got {content!r:.80}.")
+        raise RecipeError(f"{where}: must map keys to values, got {shown(content)}.")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.metadata}
     unknown = [key for key in content if key not in fields]
     if unknown:
         raise RecipeError(
-            f"{where}: unknown key {unknown[0]!r:.80}{nearest(unknown[0], fields) or '.'} "
+            f"{where}: unknown key {shown(unknown[0])}{nearest(unknown[0], fields) or '.'} "
             f"Keys: {', '.join(fields)}."
         )
     missing = [
@@ -115,7 +146,7 @@ def _checked(field: dataclasses.Field[Any], value: Any, where: str) -> Any:
     try:
         schema.Schema(check).validate(value)
     except schema.SchemaError:
-        raise RecipeError(f"{where}.{field.name}: got {value!r:.80}; must be {words}.") from None
+        raise RecipeError(f"{where}.{field.name}: got {shown(value)}; must be {words}.") from None
     convert = field.metadata["convert"]
     if convert is None or value is None:
         return value

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from nni_spos.values import is_finite
 
 KIBIBYTE = 1024
 
@@ -91,5 +92,4 @@ def _peak_memory() -> tuple[int | None, str]:
 
 
 def _is_amount(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and value >= 0
+    return is_finite(value) and value >= 0

@@ -15,13 +15,15 @@ ROOT = Path(nni_spos.__file__).parent
 # their own. A part that is not named here is at the top: nothing here may import it.
 ROWS = [
     ["_version"],
+    ["values", "child"],
     ["errors"],
     ["files", "user_modules"],
     ["path", "constraint"],
     ["cost_table"],
     ["counting"],
     ["priors", "evolution", "latency_table", "correlation"],
-    ["settings"],
+    ["priors", "evolution", "latency_table"],
+    ["settings", "yaml_files"],
     ["recipe"],
     ["recipe_latency"],
     ["tensors", "progress", "plots", "locks", "stage_cost"],
@@ -37,7 +39,7 @@ PURE = RANKS["recipe"]
 LIBRARIES = {part: {"numpy"} for row in ROWS[: RANKS["settings"]] for part in row}
 LIBRARIES["evolution"] |= {"pymoo"}
 LIBRARIES |= {"correlation": {"numpy", "scipy"}}
-LIBRARIES |= {"settings": {"numpy", "schema"}, "recipe": {"numpy", "schema", "yaml"}}
+LIBRARIES |= {"settings": {"schema"}, "recipe": {"schema"}, "yaml_files": {"yaml"}}
 
 LIGHT = (".trial", ".worker_client", ".worker", ".worker_reception")
 """What a trial consists of, and a worker until it loads its supernet."""

@@ -17,6 +17,7 @@ from nni_spos.settings import (
     real,
     setting,
 )
+from nni_spos.values import shown
 
 
 def upper_bound(text: str) -> float:
@@ -49,8 +50,13 @@ def test_defaults_and_given_values():
 @pytest.mark.parametrize(
     ("key", "accepted", "refused", "words"),
     [
-        ("steps", [1, 10**9], [0, -1, 1.0, True, "1", None], "a whole number > 0"),
-        ("warmup", [0, 1], [-1, 0.0, False, "0", None], "a whole number >= 0"),
+        (
+            "steps",
+            [1, 2**63 - 1],
+            [0, -1, 1.0, True, "1", None, 2**63],
+            "a whole number > 0, below 2^63",
+        ),
+        ("warmup", [0, 1], [-1, 0.0, False, "0", None, 10**400], "a whole number >= 0, below 2^63"),
         ("fast", [True, False], [0, 1, "true", None], "true or false"),
         ("name", ["a"], ["", 1, None, ["a"]], "text"),
         ("rate", [0, 0.1, 1e9], [-0.1, math.nan, math.inf, 10**400, True, "1"], "a number >= 0"),
@@ -65,7 +71,7 @@ def test_rules(key, accepted, refused, words):
     for value in refused:
         with pytest.raises(RecipeError) as caught:
             read(**{key: value})
-        got = f"{value!r:.80}"
+        got = shown(value)
         assert str(caught.value) == f"run.yml: example.{key}: got {got}; must be {words}."
 
 

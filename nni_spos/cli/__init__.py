@@ -11,7 +11,7 @@ from typing import Any
 
 from nni_spos._version import __version__
 from nni_spos.cli import networks, searches, spaces, studies
-from nni_spos.errors import SposError
+from nni_spos.errors import SposError, one_line
 from nni_spos.latency_table import LatencyWarning
 
 
@@ -28,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _warnings_in_a_line():
             options.run(options)
-    except SposError as problem:
-        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+    except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
+        print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -16,7 +16,7 @@ from nni_spos.recipe import SpaceSettings, load_recipe
 def add_commands(commands: Any) -> None:
     """Add them to the parsers of an ``argparse`` command line."""
     command = commands.add_parser("profile", help="costs of a path, and extremes of a space")
-    command.add_argument("space", help="e.g. shufflenet, shufflenet_small or module:Class")
+    command.add_argument("space", help="e.g. shufflenet, or module:Class, whose code is run")
     command.add_argument("--path", help=PATH_HELP)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=profile)

@@ -18,6 +18,8 @@ from typing import Any
 from nni_spos.errors import SearchError
 from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.files import write_atomically
+from nni_spos.path import CHOICE_TYPES
+from nni_spos.values import is_finite, shown
 
 VERSION = 1
 
@@ -127,7 +129,7 @@ def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
             f"{file}: is not a search journal ({problem}). Move it away to start anew."
         ) from None
     if version != VERSION:
-        raise SearchError(f"{file}: has version {version}; this is version {VERSION}.")
+        raise SearchError(f"{file}: has version {shown(version)}; this is version {VERSION}.")
     return settings, candidates, rest
 
 
@@ -142,7 +144,9 @@ def _candidate(outcome: Mapping[str, Any]) -> Candidate:
     mappings = (candidate.path, candidate.costs, candidate.metrics)
     if (
         not all(isinstance(mapping, dict) for mapping in mappings)
-        or type(candidate.number) is not int
+        or not all(type(choice) in CHOICE_TYPES for choice in candidate.path.values())
+        or not all(map(is_finite, candidate.costs.values()))
+        or not all(type(x) is int and x >= 0 for x in (candidate.number, candidate.generation))
         or not isinstance(candidate.reason, str)
     ):
         raise TypeError("a record is damaged")

@@ -19,7 +19,8 @@ from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.tuner import check_space, load_tuner_recipe
 from nni_spos.path import PathSpace
-from nni_spos.recipe import Recipe, read_yaml
+from nni_spos.recipe import Recipe
+from nni_spos.yaml_files import read_yaml
 
 TUNER = "nni_spos.experiment.tuner.EvolutionTuner"
 

@@ -7,9 +7,9 @@ own, once, and read from the recipe's output folder after that.
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Any
 
+from nni_spos.child import python_command
 from nni_spos.cost_table import Costs, CostTable
 from nni_spos.errors import CostError, SposError
 from nni_spos.files import read_json, write_json
@@ -39,9 +39,9 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
         A latency table is missing, damaged or of another space, or two are of the same metric.
     """
     file = recipe.output / "costs.json"
-    if not file.exists() or read_json(file, CostError).get("made_for") != _made_for(recipe):
+    if not are_built(recipe):
         built = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "nni_spos.cli", "costs", str(recipe.file)],
+            python_command("nni_spos.cli", ["costs", str(recipe.file)]),
             capture_output=True,
             text=True,
             check=False,
@@ -53,10 +53,19 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     try:
         space = PathSpace.from_search_space(content["search_space"])
         tables = [CostTable.from_json(table, space) for table in content["tables"]]
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError, SposError) as problem:
         raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
     costs = {table.metric: table for table in tables}
     return space, costs | load_latencies(recipe, space, costs.get("flops"))
+
+
+def are_built(recipe: Recipe) -> bool:
+    """Whether the analytic tables are on disk, so that no code of a user's space is run."""
+    file = recipe.output / "costs.json"
+    if not file.exists():
+        return False
+    content = read_json(file, CostError)
+    return isinstance(content, dict) and content.get("made_for") == _made_for(recipe)
 
 
 def _reported(line: str) -> SposError:

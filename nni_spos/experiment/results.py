@@ -15,9 +15,10 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.constraint import Constraint, format_metric
-from nni_spos.errors import ConstraintError, ExperimentError, SearchError, nearest
+from nni_spos.errors import ConstraintError, ExperimentError, SearchError, nearest, one_line
 from nni_spos.evolution import Candidate, State, pareto_front, read_journal
 from nni_spos.path import save_path
+from nni_spos.values import is_finite, shown
 
 JOURNAL_NAME = "search.jsonl"
 """Name of the journal, in the experiment's folder ``checkpoint`` or any other folder."""
@@ -47,12 +48,25 @@ class Results:
     @property
     def objective(self) -> str:
         """Name of the result that the search maximises."""
-        return self.settings.get("search", {}).get("objective", "top1")
+        return str(self.search_settings.get("objective", "top1"))
+
+    @property
+    def search_settings(self) -> dict[str, Any]:
+        """The recipe's section on the search; empty if the journal does not have it."""
+        found = self.settings.get("search")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def constraints(self) -> list[str]:
+        """Texts of the constraints that the search had."""
+        found = self.search_settings.get("constraints")
+        return found if isinstance(found, list) else []
 
     @property
     def cost_objectives(self) -> tuple[str, ...]:
         """Names of the costs that the search minimises; most searches minimise none."""
-        return tuple(self.settings.get("search", {}).get("cost_objectives", ()))
+        found = self.search_settings.get("cost_objectives")
+        return tuple(found) if isinstance(found, list) else ()
 
     @property
     def num_done(self) -> int:
@@ -128,19 +142,23 @@ class Results:
         results = [name for name in shown if any(name in c.metrics for c in top)]
         costs = list(top[0].costs)
         labels = list(top[0].path)
-        span = labels[0] if len(labels) == 1 else f"{labels[0]} .. {labels[-1]}"
+        span = " .. ".join(dict.fromkeys([*labels[:1], *labels[-1:]]))
         header = ["rank", *results, *costs, "generation", f"path ({span})"]
         rows = [
             [
                 str(rank),
                 *(_number(candidate.metrics.get(name)) for name in results),
-                *(format_metric(name, candidate.costs[name]) for name in costs),
+                *(
+                    format_metric(name, candidate.costs[name]) if name in candidate.costs else "-"
+                    for name in costs
+                ),
                 str(candidate.generation),
                 " ".join(str(choice) for choice in candidate.path.values()),
             ]
             for rank, candidate in enumerate(top, start=1)
         ]
-        return _aligned([header, *rows])
+        # Names and choices are as the journal has them; they must not control the terminal.
+        return _aligned([[one_line(cell) for cell in row] for row in (header, *rows)])
 
     def save_best(self, file: str | os.PathLike[str]) -> None:
         """Write the best path as JSON. Raises ExperimentError if none is finished yet."""
@@ -174,7 +192,15 @@ def load_results(id_or_folder: str | os.PathLike[str]) -> Results:
         settings, candidates = read_journal(file)
     except SearchError as problem:
         raise ExperimentError(str(problem)) from None
-    return Results(file, settings, candidates)
+    results = Results(file, settings, candidates)
+    for candidate in candidates:
+        value = candidate.metrics.get(results.objective)
+        if candidate.state is State.DONE and not is_finite(value):
+            raise ExperimentError(
+                f"{file}: candidate {candidate.number} has a result or a cost that is missing or "
+                f"not a number: {results.objective} is {shown(value)}."
+            )
+    return results
 
 
 def experiment_folder(experiment_id: str) -> FilePath:
@@ -194,7 +220,7 @@ def read_manifest() -> dict[str, Any]:
     """Return NNI's list of this user's experiments by id, empty if there is none."""
     try:
         content = json.loads((nni_home() / ".experiment").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -205,7 +231,7 @@ def nni_home() -> FilePath:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+    return f"{value:.4g}" if is_finite(value) else "-"
 
 
 def _aligned(rows: Iterable[Sequence[str]]) -> str:

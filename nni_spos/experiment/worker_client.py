@@ -29,6 +29,7 @@ from typing import Any
 import psutil
 
 from nni_spos._version import __version__
+from nni_spos.child import python_command
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.processes import WORKER_MODULE, manager_process
 from nni_spos.files import write_json
@@ -233,8 +234,7 @@ def _start(folder: WorkerFolder, user: list[float] | None) -> None:
     It is in no way this process's own: when NNI ends a trial, it must go on for the others.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("NNI_") or k == "NNI_EXP_ID"}
-    command = [sys.executable, "-W", "ignore", "-m", WORKER_MODULE, str(folder.path)]
-    command += map(repr, user or [])
+    command = python_command(WORKER_MODULE, [str(folder.path), *map(repr, user or [])])
     with open(folder.log, "ab") as log:
         process = subprocess.Popen(
             command,

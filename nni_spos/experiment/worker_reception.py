@@ -36,6 +36,9 @@ MAX_SOCKET_NAME = 100
 SUFFIX = ".socket"
 """How the names of sockets end."""
 
+MAX_PID = 1 << 31
+"""What the numbers of processes stay below."""
+
 PRIVATE = "nni_spos_"
 """How the names of temporary folders for sockets begin."""
 
@@ -53,7 +56,7 @@ class Endpoint:
         self._file = folder.address
         for left in folder.path.glob(f"*{SUFFIX}"):
             _remove_socket(str(left))
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
             _remove_socket(json.loads(self._file.read_text(encoding="utf-8"))["address"])
         self.key = secrets.token_bytes(32)
         self.listener = _listen(folder.path)
@@ -202,8 +205,11 @@ class Reception:
         created
             When that began, in seconds: the number may be given to another process later.
         """
+        process = (int(pid), float(created))
+        if process[0] not in range(1, MAX_PID):
+            raise ValueError(f"{process[0]} is not the number of a process")
         with self._lock:
-            self._managers.add((int(pid), float(created)))
+            self._managers.add(process)
 
     def is_deserted(self) -> bool:
         """Whether trials named managers, and all of these are gone."""
@@ -243,7 +249,7 @@ class Reception:
                 self._requests.put(self._read(trial))
         except (EOFError, OSError):
             pass  # it has its answer, or it died
-        except (ValueError, LookupError, TypeError) as problem:
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as problem:
             log(f"a question cannot be understood: {problem!r}")
             trial.send({"error": f"the question cannot be understood: {problem!r:.200}"})
         finally:

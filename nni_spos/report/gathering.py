@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import Costs
-from nni_spos.errors import ExperimentError, SposError
+from nni_spos.errors import ExperimentError, RecipeError, SposError
 from nni_spos.evolution import Candidate
-from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.costs import are_built, load_costs
 from nni_spos.experiment.results import Results, load_results
 from nni_spos.experiment.run_record import read_run_record
 from nni_spos.path import PathSpace
@@ -27,6 +26,7 @@ from nni_spos.report.figures import (
 )
 from nni_spos.report.stages import Stage, read_stages
 from nni_spos.report.units import Unit, divide
+from nni_spos.values import is_finite
 
 ALGORITHMS = {"evolution": "evolution", "random": "random search"}
 """Names of the algorithms for people."""
@@ -165,14 +165,13 @@ def gather_report(
             "To compare with a random search, run one of the same supernet (search: {algorithm: "
             "random}) into another folder, and add --against ID_OR_DIR."
         )
-    search_settings = results.settings.get("search", {})
     return Report(
         title=str(results.settings.get("checkpoint", results.file.parent.name)).split("/")[0],
         algorithm=_name(results),
         results=results,
         space=space,
         top=results.top(count),
-        constraints=[Constraint.parse(text) for text in search_settings.get("constraints", [])],
+        constraints=[Constraint.parse(text) for text in results.constraints],
         generations=summarise_generations(results.candidates, results.objective),
         frequencies=count_choices(results.candidates, space),
         units=units,
@@ -200,16 +199,12 @@ def _checked_space(results: Results) -> PathSpace:
         values: list[Any] = list(candidate.costs.values())
         if candidate in finished([candidate]):
             values.append(candidate.metrics.get(results.objective))
-        if set(candidate.costs) != metrics or not all(map(_is_number, values)):
+        if set(candidate.costs) != metrics or not all(map(is_finite, values)):
             raise ExperimentError(
                 f"{results.file}: candidate {candidate.number} has a result or a cost that is "
                 "missing or not a number."
             )
     return space
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _find_recipe(
@@ -225,6 +220,9 @@ def _find_recipe(
         notes.append("Which recipe the search is of was not recorded; --recipe FILE names it.")
         return None
     try:
+        loaded = load_recipe(recorded)
+        if ":" in loaded.space.name and not are_built(loaded):
+            raise RecipeError(f"{loaded.space.name} is not imported on a record's word.")
         return _load_recipe(recorded, space)
     except SposError as problem:
         notes.append(f"The recipe cannot be used: {problem} --recipe FILE names another.")
@@ -272,15 +270,16 @@ def _compare(results: Results, against: IdOrFolder, notes: list[str]) -> Compari
     generations = summarise_generations(other.candidates, other.objective)
     if not generations:
         raise ExperimentError(f"{other.file}: no candidate is finished yet.")
-    limits = [x.settings.get("search", {}).get("constraints", []) for x in (results, other)]
+    limits = [x.constraints for x in (results, other)]
     if limits[0] != limits[1]:
         notes.append(
-            f"The search that is compared with had other limits: {', '.join(limits[1]) or 'none'}."
+            "The search that is compared with had other limits: "
+            f"{', '.join(map(str, limits[1])) or 'none'}."
         )
     name = _name(other)
     return Comparison(f"other {name}" if name == _name(results) else name, generations)
 
 
 def _name(results: Results) -> str:
-    algorithm = str(results.settings.get("search", {}).get("algorithm", "search"))
+    algorithm = str(results.search_settings.get("algorithm", "search"))
     return ALGORITHMS.get(algorithm, algorithm)

@@ -11,6 +11,7 @@ from nni_spos.errors import CheckpointError
 from nni_spos.path import Path
 from nni_spos.recipe import Recipe
 from nni_spos.stage_cost import StageCost, read_stage_cost
+from nni_spos.values import is_finite
 
 UNKNOWN_RECIPE = "the recipe is not known"
 
@@ -82,7 +83,7 @@ def _supernet(recipe: Recipe | None) -> Stage:
 def _retraining(file: FilePath, best: Path) -> Stage:
     content, problem = _read(file)
     test, remark = content.get("test"), problem
-    if isinstance(test, Mapping) and isinstance(test.get("top1"), int | float):
+    if isinstance(test, Mapping) and is_finite(test.get("top1")):
         remark = f"test: top-1 {test['top1']:.2f} %"
     is_best = not content or content.get("path") == best
     name = "retraining of the best path" if is_best else "retraining of another path"

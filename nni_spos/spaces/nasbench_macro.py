@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nni.nas.space import current_model
 from torch import nn
 
+from nni_spos.cost_table import MAX_COST
 from nni_spos.errors import DataError, PathError
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
@@ -27,6 +28,7 @@ from nni_spos.spaces.inverted_residual import (
     keeps_shape,
 )
 from nni_spos.spaces.shufflenet import check_positive
+from nni_spos.values import shown
 
 BLOCKS = {"k3e3": (3, 3, 1), "k5e6": (5, 6, 1)}
 """Choice to kernel size, expansion and groups; besides these there is the identity."""
@@ -122,7 +124,7 @@ def path_from_code(code: str) -> Path:
     digits = [str(digit) for digit in range(len(CHOICES))]
     if not isinstance(code, str) or len(code) != len(SPACE) or not set(code) <= set(digits):
         raise PathError(
-            f"{code!r:.80} is no code of NAS-Bench-Macro: {len(SPACE)} digits, each one of "
+            f"{shown(code)} is no code of NAS-Bench-Macro: {len(SPACE)} digits, each one of "
             f"{', '.join(digits)}."
         )
     return {label: CHOICES[int(digit)] for label, digit in zip(SPACE, code, strict=True)}
@@ -186,7 +188,7 @@ def load_nas_bench_macro(file: str | os.PathLike[str]) -> NASBenchMacro:
     known = set(codes)
     unknown = [code for code in content if code not in known]
     if unknown:
-        raise DataError(f"{file}: {unknown[0]!r:.80} is no code of NAS-Bench-Macro.")
+        raise DataError(f"{file}: {shown(unknown[0])} is no code of NAS-Bench-Macro.")
     missing = [code for code in codes if code not in content]
     if missing:
         raise DataError(
@@ -206,14 +208,14 @@ def load_nas_bench_macro(file: str | os.PathLike[str]) -> NASBenchMacro:
 def _problem(entry: Any) -> str:
     """Return what is wrong with the figures of a network, or ``""``."""
     if not isinstance(entry, dict):
-        return f"must be a JSON object, got {entry!r:.80}"
+        return f"must be a JSON object, got {shown(entry)}"
     accuracies = entry.get("test_acc")
     if not isinstance(accuracies, list) or len(accuracies) != NUM_TRAININGS:
-        return f"test_acc must be a list of {NUM_TRAININGS} numbers, got {accuracies!r:.80}"
+        return f"test_acc must be a list of {NUM_TRAININGS} numbers, got {shown(accuracies)}"
     for number in accuracies:
         if type(number) not in (int, float) or not 0 <= number <= 100:
-            return f"test_acc must be percentages, got {number!r:.80}"
+            return f"test_acc must be percentages, got {shown(number)}"
     for name in ("params", "flops"):
-        if type(entry.get(name)) is not int or entry[name] < 1:
-            return f"{name} must be a whole number above 0, got {entry.get(name)!r:.80}"
+        if type(entry.get(name)) is not int or not 1 <= entry[name] <= MAX_COST:
+            return f"{name} must be a whole number above 0, got {shown(entry.get(name))}"
     return ""

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from types import ModuleType
 from typing import Any
 
 from nni.mutable import LabeledMutable
@@ -71,7 +72,16 @@ SPACES: dict[str, Callable[..., ModelSpace]] = {
 """Spaces by the name that recipes and the command line use."""
 
 
-REFUSALS: tuple[type[Exception], ...] = (TypeError, ValueError, SpaceError, QuantizationError)
+REFUSALS: tuple[type[Exception], ...] = (
+    TypeError,
+    ValueError,
+    SpaceError,
+    QuantizationError,
+    # PyTorch, about sizes that it cannot have.
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+)
 """How our spaces refuse arguments; what else they raise is a bug."""
 
 
@@ -230,8 +240,14 @@ def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:
 
 
 def _find(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
-    """Return the class or function that makes a space. Raises RecipeError."""
-    factory = SPACES.get(name) or _import(name, folder)
+    """Return the class or function that makes a space. Raises RecipeError.
+
+    A function of a module that knows no space is not called: a recipe would run any command with
+    ``os:system``.
+    """
+    if name in SPACES:
+        return SPACES[name]
+    module, factory = _import(name, folder)
     if not callable(factory):
         raise RecipeError(f"space {name}: is a {type(factory).__name__}, not a class.")
     if inspect.isclass(factory) and not issubclass(factory, ModelSpace):
@@ -239,10 +255,16 @@ def _find(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
             f"space {name}: is a {factory.__name__}, not an NNI ModelSpace. Derive the class from "
             "nni.nas.nn.pytorch.ModelSpace."
         )
+    is_elsewhere = inspect.isroutine(factory) and factory.__module__ != module.__name__
+    if is_elsewhere or not any(map(_is_model_space, vars(module).values())):
+        raise RecipeError(
+            f"space {name}: is a {type(factory).__name__}, and '{module.__name__}' does not say "
+            "that it makes an NNI ModelSpace. Write it in a module that imports ModelSpace."
+        )
     return factory
 
 
-def _import(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
+def _import(name: str, folder: FilePath | None) -> tuple[ModuleType, Any]:
     module_name, colon, class_name = name.partition(":")
     if not colon:
         raise RecipeError(
@@ -264,11 +286,15 @@ def _import(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
             f"space {name}: module '{module_name}' has no '{class_name}'"
             f"{nearest(class_name, spaces) or '.'}"
         )
-    return getattr(module, class_name)
+    return module, getattr(module, class_name)
 
 
 def _is_own_space(value: Any) -> bool:
-    return inspect.isclass(value) and issubclass(value, ModelSpace) and value is not ModelSpace
+    return _is_model_space(value) and value is not ModelSpace
+
+
+def _is_model_space(value: Any) -> bool:
+    return inspect.isclass(value) and issubclass(value, ModelSpace)
 
 
 def _where_looked(module_name: str, folder: FilePath | None) -> str:

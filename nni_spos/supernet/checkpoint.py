@@ -13,7 +13,8 @@ from torch import Tensor
 from nni_spos.errors import CheckpointError, PathError
 from nni_spos.path import PathSpace
 from nni_spos.stage_cost import StageCost
-from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.tensors import is_loadable, load_tensors, save_tensors
+from nni_spos.values import shown
 
 VERSION = 1
 
@@ -77,8 +78,10 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
     content = load_tensors(file, "Train the supernet first: nni-spos train RECIPE.")
     try:
         version = content["supernet_version"]
-        if version != VERSION:
-            raise CheckpointError(f"{file}: has version {version!r}; this is version {VERSION}.")
+        if type(version) is not int or version != VERSION:
+            raise CheckpointError(
+                f"{file}: has version {shown(version)}; this is version {VERSION}."
+            )
         weights, preprocessing = content["weights"], content["preprocessing"]
         if not isinstance(weights, Mapping) or not isinstance(preprocessing, Mapping):
             raise TypeError("a part of it has another type")
@@ -114,6 +117,9 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
             f"{_shape(found.get(wrong[0]))} in it and {_shape(expected.get(wrong[0]))} in the "
             "space."
         )
+    for name, tensor in supernet.state_dict().items():
+        if not is_loadable(checkpoint.weights[name], tensor):
+            raise CheckpointError(f"the checkpoint's weight '{name}' is of another kind.")
     supernet.load_state_dict(checkpoint.weights)
 
 

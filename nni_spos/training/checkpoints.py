@@ -18,6 +18,7 @@ from torch import nn
 from nni_spos import locks
 from nni_spos.errors import CheckpointError
 from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.values import shown
 
 Identity = Mapping[str, Mapping[str, Any]]
 """What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
@@ -92,7 +93,11 @@ def read_identity(file: FilePath) -> Identity:
     """Return what the training of a checkpoint depends on. Raises CheckpointError."""
     content = load_tensors(file)
     identity = content.get(KEY) if isinstance(content, dict) else None
-    if not isinstance(identity, dict) or "loops" not in content:
+    if (
+        not isinstance(identity, dict)
+        or not all(isinstance(part, dict) for part in identity.values())
+        or "loops" not in content
+    ):
         raise CheckpointError(f"{file}: is not a checkpoint of a training that can be resumed.")
     return identity
 
@@ -116,8 +121,8 @@ def check_identity(file: FilePath, current: Identity) -> None:
         for key in dict.fromkeys([*before, *now]):
             if before.get(key) != now.get(key):
                 raise CheckpointError(
-                    f"{file}: cannot be resumed, since {part}: {key} was {before.get(key)!r:.200} "
-                    f"and now is {now.get(key)!r:.200}. Undo the change, or train anew with "
+                    f"{file}: cannot be resumed, since {part}: {key} was {shown(before.get(key))} "
+                    f"and now is {shown(now.get(key))}. Undo the change, or train anew with "
                     "--overwrite."
                 )
 

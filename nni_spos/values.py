@@ -1,0 +1,89 @@
+"""Values that strangers wrote: how large they are, and how they are shown in a message."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+SHOWN = 80
+"""Characters that a message shows of a value."""
+
+_short = reprlib.Repr()
+_short.maxlevel = 3
+_short.maxstring = _short.maxother = _short.maxlong = SHOWN
+
+
+def shown(value: Any) -> str:
+    """Return a value for the middle of a message, cut off.
+
+    Only what is shown is looked at: lists that hold each other can stand for more than fits into
+    the memory, and deep ones for more levels than Python descends.
+
+    >>> shown("a" * 1000) == repr("a" * 1000)
+    False
+    >>> shown({"name": 5, "stages": [4, 4]})
+    "{'name': 5, 'stages': [4, 4]}"
+    """
+    try:
+        text = _short.repr(value)
+    except Exception:  # a number of thousands of digits, or an object whose repr fails
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value is a finite number that floating point has; true and false are none.
+
+    >>> is_finite(1), is_finite(True), is_finite(10**400), is_finite(float("nan"))
+    (True, False, False, False)
+    """
+    return type(value) in (int, float) and abs(value) <= 1.7976931348623157e308
+
+
+def expands_beyond(root: Any, limit: int, children: Callable[[Any], Iterable[Any]]) -> bool:
+    """Whether a value has more than `limit` parts when what is shared is counted each time.
+
+    A few lines of YAML whose aliases name each other stand for billions of values, and a value
+    that contains itself for infinitely many.
+
+    Parameters
+    ----------
+    root
+        The value.
+    limit
+        Number of parts, the value itself among them.
+    children
+        Returns the parts of a part.
+    """
+    sizes: dict[int, int] = {}
+    parts = {id(root): root}  # kept, so that no number is given to two
+    begun: set[int] = set()
+    waiting = [root]
+    while waiting:
+        part = waiting[-1]
+        if id(part) in sizes:
+            waiting.pop()
+            continue
+        inner = list(children(part))
+        missing = [x for x in inner if id(x) not in sizes]
+        if id(part) not in begun and missing:
+            begun.add(id(part))
+            if any(id(x) in begun for x in missing) or len(parts) > limit:
+                return True
+            parts.update((id(x), x) for x in missing)
+            waiting += missing
+            continue
+        sizes[id(part)] = 1 + sum(sizes[id(x)] for x in inner)
+        begun.discard(id(part))
+        if sizes[id(part)] > limit:
+            return True
+        waiting.pop()
+    return False
+
+
+def plain_parts(value: Any) -> Iterable[Any]:
+    """Return the keys and values of a mapping, or the items of a list, tuple or set."""
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    return value if isinstance(value, list | tuple | set | frozenset) else ()
