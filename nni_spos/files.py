@@ -84,7 +84,9 @@ def read_text(file: str | os.PathLike[str], error: type[SposError], max_bytes: i
         return FilePath(file).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise error(f"{file}: no such file.") from None
-    except (OSError, ValueError) as problem:  # ValueError: other bytes, or a name with a zero
+    except OSError as problem:
+        raise error(f"{file}: cannot be read ({problem.strerror}).") from None
+    except ValueError as problem:  # bytes that are no text, or a zero in the name
         raise error(f"{file}: cannot be read ({problem}).") from None
 
 

@@ -18,8 +18,11 @@ from nni_spos.errors import RecipeError, SposError, nearest
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.tuner import check_space, load_tuner_recipe
+from nni_spos.files import read_json
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
+from nni_spos.settings import is_file_name
+from nni_spos.values import shown
 from nni_spos.yaml_files import read_yaml
 
 TUNER = "nni_spos.experiment.tuner.EvolutionTuner"
@@ -74,6 +77,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     _check_keys(content, file.name)
     _check_tuner(_get(content, "tuner"), file.name)
     _check_service(content, file.name)
+    _check_space_file(_get(content, "searchSpaceFile"), file)
     config = _as_nni_reads_it(file)
     tuner = config["tuner"]
     try:
@@ -139,12 +143,12 @@ def _check_keys(content: Mapping[str, Any], name: str) -> None:
 
 def _check_tuner(tuner: Any, name: str) -> None:
     if not isinstance(tuner, Mapping):
-        raise RecipeError(f"{name}: tuner: must map keys to values, got {tuner!r:.80}.")
+        raise RecipeError(f"{name}: tuner: must map keys to values, got {shown(tuner)}.")
     known = ["className", "codeDirectory", "classArgs"]
     unknown = [key for key in tuner if _plain(key) not in map(_plain, known)]
     if _get(tuner, "className") != TUNER:
         given = _get(tuner, "className") or _get(tuner, "name")
-        raise RecipeError(f"{name}: tuner.className must be {TUNER}, got {given!r}.")
+        raise RecipeError(f"{name}: tuner.className must be {TUNER}, got {shown(given)}.")
     if unknown:
         raise RecipeError(
             f"{name}: tuner: unknown key '{unknown[0]}'{nearest(unknown[0], known) or '.'} "
@@ -160,7 +164,7 @@ def _check_service(content: Mapping[str, Any], name: str) -> None:
     if not isinstance(service, Mapping) or _get(service, "platform") != "local":
         given = _get(service, "platform") if isinstance(service, Mapping) else service
         raise RecipeError(
-            f"{name}: trainingService.platform must be 'local', got {given!r:.80}: trials "
+            f"{name}: trainingService.platform must be 'local', got {shown(given)}: trials "
             "elsewhere cannot read which path they are to evaluate."
         )
     num_gpus = _get(service, "trialGpuNumber", _get(content, "trialGpuNumber"))
@@ -175,6 +179,22 @@ def _check_service(content: Mapping[str, Any], name: str) -> None:
             f"{name}: trainingService.reuseMode is not supported; trials could not read which "
             "path they are to evaluate."
         )
+
+
+def _check_space_file(space_file: Any, file: FilePath) -> None:
+    """Refuse a file that NNI would read without end: it has no limits of its own."""
+    if space_file is None:
+        return
+    if not is_file_name(space_file):
+        raise RecipeError(f"{file.name}: searchSpaceFile: must be the name of a file.")
+    named = file.parent / os.path.expanduser(space_file)
+    try:
+        try:
+            read_json(named, RecipeError)
+        except RecipeError:
+            read_yaml(named)  # NNI takes that as well
+    except RecipeError as problem:
+        raise RecipeError(f"{file.name}: searchSpaceFile: {problem}") from None
 
 
 def _check_trial_command(config: Mapping[str, Any], recipe: Recipe, name: str) -> None:

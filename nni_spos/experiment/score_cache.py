@@ -6,6 +6,7 @@ supernet, the images and the settings of the evaluation alone, so searches share
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -70,12 +71,10 @@ class ScoreCache:
         whole = content.rfind(b"\n") + 1
         self._read_bytes += whole
         for line in content[:whole].splitlines():
-            try:
+            with contextlib.suppress(Exception):  # whatever is wrong with it, it holds no result
                 entry = json.loads(line)
                 results = {name: float(value) for name, value in entry["results"].items()}
                 self._results[self._space.key(entry["path"])] = results
-            except Exception:  # whatever is wrong with a line, it holds no result
-                continue
 
 
 def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:

@@ -54,7 +54,9 @@ from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.settings import is_file_name
 from nni_spos.stage_cost import StageCost
+from nni_spos.values import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -313,11 +315,14 @@ def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:
     RecipeError
         No recipe, an unknown key or a wrong value.
     """
+    if not isinstance(class_args, dict):
+        raise RecipeError(f"classArgs: must map keys to values, got {shown(class_args)}.")
     changes = dict(class_args)
     file = changes.pop("recipe", None)
-    if not isinstance(file, str) or not file:
+    if not is_file_name(file):
         raise RecipeError(
-            f"classArgs: the key 'recipe' must name a file, got {file!r}; e.g. 'recipe: spos.yml'."
+            f"classArgs: the key 'recipe' must name a file, got {shown(file)}; e.g. 'recipe: "
+            "spos.yml'."
         )
     recipe = load_recipe(folder / os.path.expanduser(file))
     return recipe.with_search(changes, "classArgs")

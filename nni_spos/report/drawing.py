@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,4 +137,4 @@ def _element(document: str, name: str, alt: str) -> str:
     element = re.sub(r' xmlns(?::\w+)?="[^"]*"', "", element)
     element = re.sub(r' id="', f' id="{name}-', element)
     element = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", element)
-    return element.replace("<svg ", f'<svg role="img" aria-label={quoteattr(alt)} ', 1)
+    return element.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)

@@ -110,10 +110,11 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
         name: tensor.shape if isinstance(tensor, Tensor) else None
         for name, tensor in checkpoint.weights.items()
     }
-    wrong = [x for x in (*expected, *found) if expected.get(x) != found.get(x)]
+    names = dict.fromkeys([*expected, *found])
+    wrong = [x for x in names if x not in expected or x not in found or expected[x] != found[x]]
     if wrong:
         raise CheckpointError(
-            f"the checkpoint belongs to other layers: '{wrong[0]}' has shape "
+            f"the checkpoint belongs to other layers: {shown(wrong[0])} has shape "
             f"{_shape(found.get(wrong[0]))} in it and {_shape(expected.get(wrong[0]))} in the "
             "space."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from nni_spos.errors import CheckpointError
 from nni_spos.progress import interval, open_bar
 from nni_spos.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
 
@@ -61,6 +63,37 @@ class TrainingCost(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._earlier = read_stage_cost(state_dict.get("cost"))
+
+
+class RefusedCheckpoint(Callback):
+    """Say of what goes wrong before the first step that the checkpoint is the reason.
+
+    Parameters
+    ----------
+    file
+        What the training goes on from.
+
+    Raises
+    ------
+    CheckpointError
+        Lightning or PyTorch cannot restore what is in the file.
+    """
+
+    def __init__(self, file: FilePath):
+        self._file = file
+        self._is_restored = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._is_restored = True
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if not self._is_restored and isinstance(exception, Exception):
+            reason = f"{type(exception).__name__}: {exception}"
+            raise CheckpointError(
+                f"{self._file}: cannot be resumed ({reason:.300}). --overwrite trains anew."
+            ) from exception
 
 
 class TrainingProgress(Callback):

@@ -1,0 +1,307 @@
+"""500 damaged files: each is read as a valid object or refused in one clear line; no code runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from mutations import CANARY, COUNTS, Mutant, mutants
+
+from nni_spos.cli import main
+from nni_spos.cost_table import CostTable
+from nni_spos.errors import SposError
+from nni_spos.evolution import Candidate, Journal, State
+from nni_spos.experiment import costs as experiment_costs
+from nni_spos.experiment.check import check_config
+from nni_spos.experiment.costs import load_costs, save_costs
+from nni_spos.experiment.results import load_results
+from nni_spos.latency_table import (
+    LatencyConditions,
+    LatencyTable,
+    LatencyValidation,
+    load_latency_table,
+    this_machine,
+)
+from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
+from nni_spos.path import PathSpace, load_path, save_path
+from nni_spos.profilers import build_costs
+from nni_spos.recipe import load_recipe
+from nni_spos.spaces import Form
+from nni_spos.supernet import extract_subnet, load_supernet, restore_supernet, save_supernet
+from nni_spos.supernet.building import build_recipe_space
+
+SPACE = {
+    "name": "shufflenet",
+    "stem_channels": 4,
+    "stem_stride": 1,
+    "stage_repeats": [1, 2],
+    "stage_channels": [8, 16],
+    "last_channels": 16,
+}
+RECIPE = {
+    "output": "output",
+    "space": SPACE,
+    "data": {"name": "digits", "image_size": 8, "num_train": 100, "num_validation": 60},
+    "supernet": {
+        "steps": 2,
+        "batch_size": 20,
+        "prior": "constrained",
+        "prior_bins": ["flops <= 1G"],
+    },
+    "retrain": {"epochs": 1, "batch_size": 20},
+    "evaluation": {"recalibration_images": 40, "batch_size": 20},
+    "search": {
+        "population_size": 4, "num_generations": 2, "top_k": 2, "constraints": ["params <= 9M"],
+    },
+    "latency": ["latency.json"],
+}  # fmt: skip
+PATH = {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"}
+FILES = {
+    "recipe": "recipe.yml",
+    "path": "path.json",
+    "search_space": "space.json",
+    "cost_table": "output/costs.json",
+    "latency_table": "latency.json",
+    "journal": "search/search.jsonl",
+    "supernet": "output/supernet.pt",
+    "network": "output/retrained.pt",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A folder with a valid file of every kind, and how each is read."""
+
+    folder: Path
+    space: PathSpace
+    read: dict[str, Callable[[Path], Any]]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "recipe.yml").write_text(yaml.safe_dump(RECIPE, sort_keys=False))
+    recipe = load_recipe(folder / "recipe.yml")
+    model = build_recipe_space(recipe, Form.SUPERNET, seed=0)
+    space = PathSpace.from_model_space(model)
+    costs = build_costs(build_recipe_space(recipe, Form.SUBNET), (1, 8, 8))
+    save_costs(recipe, space, costs)
+    save_path(folder / "path.json", PATH)
+    (folder / "space.json").write_text(json.dumps(space.to_search_space()))
+    (folder / "spos.yml").write_text(yaml.safe_dump(nni_config()))
+    latency = CostTable("latency_ms(cpu)", space, 1.5, costs["flops"].factors)
+    machine = this_machine("cpu") or "unknown"
+    LatencyTable(
+        latency,
+        LatencyConditions("cpu", machine, 1, 1, (1, 8, 8), True, "2.6", "2026-01-01"),
+        LatencyValidation.compare([1.0, 2.0, 3.0], [1.5, 2.0, 2.5]),
+        costs["flops"],
+        "shufflenet",
+    ).save(folder / "latency.json")
+    journal = Journal(
+        folder / "search" / "search.jsonl",
+        {
+            "space": space.to_search_space(),
+            "search": {"objective": "top1", "constraints": ["params <= 9M"]},
+            "checkpoint": "supernet.pt",
+        },
+    )
+    for i, choice in enumerate(space["layer_1"]):
+        path = {**PATH, "layer_1": choice}
+        prices = {name: table.price(path) for name, table in costs.items()}
+        state = State.FAILED if i == 1 else State.DONE
+        done = {"metrics": {"top1": 50.0 + i}} if state is State.DONE else {"reason": "planned"}
+        journal.append(Candidate(path, i, i // 2, prices, state, **done))
+    save_supernet(recipe.checkpoint, model, {"image_size": 8})
+    made_from = SpaceArguments(
+        "shufflenet", {k: v for k, v in SPACE.items() if k != "name"}, 10, 1, 8
+    )
+    network = extract_subnet(build_recipe_space(recipe, Form.SUBNET, seed=0), PATH)
+    test = {"top1": 90.0, "top5": 99.0, "loss": 0.5, "num_images": 20}
+    prices = {name: table.price(PATH) for name, table in costs.items()}
+    settings = recipe.retrain.deciding()
+    save_network(
+        recipe.retrained,
+        TrainedNetwork(network, PATH, prices, settings, {"image_size": 8}, made_from, test),
+    )
+
+    def restored(file: Path) -> Any:
+        checkpoint = load_supernet(file)
+        try:
+            restore_supernet(model, checkpoint)
+        except SposError as problem:  # it does not know the file
+            raise type(problem)(f"{file}: {problem}") from None
+        return checkpoint
+
+    return Work(folder, space, {
+        "recipe": load_recipe,
+        "path": lambda file: load_path(file, space),
+        "search_space": lambda file: check_config(folder / "spos.yml"),
+        "cost_table": lambda file: load_costs(recipe),
+        "latency_table": lambda file: load_latency_table(file, space),
+        "journal": lambda file: load_results(file.parent).format_table(),
+        "supernet": restored,
+        "network": load_network,
+    })  # fmt: skip
+
+
+def nni_config() -> dict[str, Any]:
+    tuner = {
+        "className": "nni_spos.experiment.tuner.EvolutionTuner",
+        "codeDirectory": ".",
+        "classArgs": {"recipe": "recipe.yml"},
+    }
+    return {
+        "searchSpaceFile": "space.json",
+        "trialCommand": "nni-spos trial recipe.yml",
+        "trialCodeDirectory": ".",
+        "trialConcurrency": 1,
+        "tuner": tuner,
+        "trainingService": {"platform": "local"},
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(work):
+    """All damaged files by kind."""
+    seeds = {kind: (work.folder / name).read_bytes() for kind, name in FILES.items()}
+    return {kind: mutants(kind, seeds[kind], work.folder / CANARY) for kind in COUNTS}
+
+
+@pytest.fixture
+def place(work):
+    """Put a damaged file where the valid one is; afterwards the valid one is back."""
+    valid = {name: (work.folder / name).read_bytes() for name in FILES.values()}
+
+    def put(mutant: Mutant) -> Path:
+        file = work.folder / FILES[mutant.kind]
+        file.write_bytes(mutant.content)
+        return file
+
+    yield put
+    for name, content in valid.items():
+        (work.folder / name).write_bytes(content)
+
+
+@pytest.fixture
+def rebuilt(work, monkeypatch):
+    """Cost tables that were made for something else are built anew, here without a process."""
+    valid = (work.folder / FILES["cost_table"]).read_bytes()
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        (work.folder / FILES["cost_table"]).write_bytes(valid)
+        return subprocess.CompletedProcess(arguments, 0, "", "")
+
+    monkeypatch.setattr(experiment_costs.subprocess, "run", run)
+
+
+def test_there_are_500(corpus):
+    assert sum(map(len, corpus.values())) == 500
+    assert {kind: len(found) for kind, found in corpus.items()} == COUNTS
+    contents = Counter(mutant.content for found in corpus.values() for mutant in found)
+    assert len(contents) > 485, "nearly all differ"
+
+
+def test_they_are_the_same_each_time(work, corpus):
+    # PyTorch's older format has addresses in it.
+    for kind in FILES.keys() - {"supernet", "network"}:
+        seed = (work.folder / FILES[kind]).read_bytes()
+        assert mutants(kind, seed, work.folder / CANARY) == corpus[kind]
+
+
+def check_line(text: str, kind: str) -> None:
+    assert len(text) < 1000
+    assert len(text.splitlines()) == 1
+    assert text.isprintable()
+    names = [FILES[kind].rpartition("/")[2]] + ["spos.yml"] * (kind == "search_space")
+    assert any(name in text for name in names), text
+
+
+@pytest.mark.parametrize("kind", COUNTS)
+def test_each_is_read_or_refused_in_one_line(work, corpus, place, rebuilt, kind):
+    assert work.read[kind](work.folder / FILES[kind]), "the seed is valid"
+    num_refused = 0
+    for mutant in corpus[kind]:
+        file = place(mutant)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert work.read[kind](file) is not None
+            except SposError as problem:
+                check_line(str(problem), kind)
+                num_refused += 1
+        assert not (work.folder / CANARY).exists(), mutant
+    assert num_refused >= len(corpus[kind]) // 3, "else the damage does none"
+
+
+COMMANDS = {
+    "recipe": ["train", "recipe.yml", "--overwrite"],
+    "path": ["retrain", "recipe.yml", "--path", "path.json", "--overwrite"],
+    "search_space": ["check", "spos.yml"],
+    "latency_table": ["prior", "recipe.yml"],
+    "journal": ["results", "search"],
+    "supernet": ["search", "recipe.yml"],
+    "network": ["retrain", "recipe.yml", "--path", "path.json", "--resume"],
+}
+SAMPLE = 6
+"""Damaged files of each kind that are tried at the command line."""
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"]
+    return {str(file): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_the_command_line_says_one_line(
+    work, corpus, place, rebuilt, kind, tmp_path, monkeypatch, capsys
+):
+    refused = []
+    for mutant in corpus[kind]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                work.read[kind](place(mutant))
+            except SposError:
+                refused.append(mutant)
+    step = len(refused) // SAMPLE
+    for i, mutant in enumerate(refused[::step][:SAMPLE]):
+        place(mutant)
+        folder = tmp_path / str(i)
+        shutil.copytree(work.folder, folder)
+        monkeypatch.chdir(folder)
+        before = everything(folder)
+        capsys.readouterr()
+        code = main(COMMANDS[kind])
+        output = capsys.readouterr()
+        assert (code, output.out) == (2, ""), mutant
+        assert len(output.err.splitlines()) == 1, output.err
+        check_line(output.err.rstrip("\n"), kind) if kind != "path" else None
+        assert everything(folder) == before
+        assert not (folder / CANARY).exists()
+        assert not (work.folder / CANARY).exists()
+
+
+def test_the_gadgets_would_run(work, tmp_path):
+    """The canary is no empty promise: without our rules the same bytes make it."""
+    seed = (work.folder / FILES["network"]).read_bytes()
+    found = mutants("network", seed, tmp_path / CANARY)
+    for mutant in found:
+        (tmp_path / "evil.pt").write_bytes(mutant.content)
+        try:
+            torch.load(tmp_path / "evil.pt", weights_only=False)
+        except Exception:
+            continue
+        if (tmp_path / CANARY).exists():
+            break
+    assert (tmp_path / CANARY).exists()
