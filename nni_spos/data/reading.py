@@ -75,12 +75,29 @@ class ImageSplit(Dataset):
         return pixels, torch.from_numpy(self._store.labels[indices])
 
 
+class _Unreadable(Exception):
+    """Why images cannot be read; unlike a DataError it can hold a worker's traceback, of lines."""
+
+
+class _Raising(Dataset):
+    """A split whose DataError can be handed on by a worker process."""
+
+    def __init__(self, split: ImageSplit):
+        self._split = split
+
+    def __getitems__(self, keys: npt.ArrayLike) -> Batch:
+        try:
+            return self._split.__getitems__(keys)
+        except DataError as problem:
+            raise _Unreadable(str(problem)) from None
+
+
 def read_batches(
     split: ImageSplit, keys: Iterable[list[int]], num_batches: int, workers: int
 ) -> Iterator[Batch]:
     """Read batches, with worker processes that are gone when the last batch is handed out."""
     loader = DataLoader(
-        split,
+        _Raising(split),
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_unchanged,
@@ -98,10 +115,10 @@ def read_batches(
                 # Lightning, never gets there.
                 next(batches, None)
             yield images, labels
-    except DataError as problem:
+    except _Unreadable as problem:
         # A worker's error is the text of its traceback; the last line is ours.
         line = str(problem).strip().splitlines()[-1]
-        damage = line.removeprefix(f"{DataError.__module__}.DataError: ")
+        damage = line.removeprefix(f"{__name__}.{_Unreadable.__name__}: ")
         # Else PyTorch's frames, kept by the traceback in a cycle, would keep the workers.
         problem.__traceback__ = None
     finally:
