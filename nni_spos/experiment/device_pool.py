@@ -17,7 +17,8 @@ import torch
 
 from nni_spos.errors import ExperimentError, RecipeError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
-from nni_spos.experiment.scoring import PathScorer, Scorer, open_scorer
+from nni_spos.experiment.scoring import PathScorer, Scorer, check_checkpoint, open_scorer
+from nni_spos.experiment.worker_client import checkpoint_stamp
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.supernet import load_supernet
@@ -53,8 +54,10 @@ def open_device_scorer(recipe: Recipe, cached: bool = True) -> Scorer:
     if len(devices) == 1:
         return open_scorer(recipe, cached, devices[0])
     space = load_supernet(recipe.checkpoint).space
+    stamp = checkpoint_stamp(recipe)
     cached = cached and recipe.evaluation.cache
-    return DevicePool(recipe, devices, space, open_score_cache(recipe, space) if cached else None)
+    cache = open_score_cache(recipe, space) if cached else None
+    return DevicePool(recipe, devices, space, stamp, cache)
 
 
 class DevicePool(Scorer):
@@ -71,6 +74,8 @@ class DevicePool(Scorer):
         One for each process.
     space
         Labels and choices.
+    stamp
+        Of the checkpoint that all of them, and the cache, are for.
     cache
         Where results are looked for first, and kept.
     """
@@ -80,6 +85,7 @@ class DevicePool(Scorer):
         recipe: Recipe,
         devices: Sequence[str],
         space: PathSpace,
+        stamp: Sequence[Any],
         cache: ScoreCache | None = None,
     ):
         super().__init__(cache)
@@ -96,7 +102,7 @@ class DevicePool(Scorer):
             len(devices),
             context,
             _begin,
-            (_Post(recipe, self._shares, self._closed), posts, start, num_threads),
+            (_Post(recipe, stamp, self._shares, self._closed), posts, start, num_threads),
         )
         self._num_devices = len(devices)
 
@@ -150,6 +156,7 @@ class _Post:
     """What a process of a pool is for."""
 
     recipe: Recipe
+    stamp: Sequence[Any]
     shares: Any
     closed: Any
     device: str = ""
@@ -182,7 +189,9 @@ def _score(number: int, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str,
     """Score the paths of a job in the process of the device that is free."""
     # Opened here, so that what is wrong is raised where the paths are asked for.
     if _own.scorer is None:
-        _own.scorer = open_scorer(_own.recipe, cached=False, device=_own.device)
+        scorer = open_scorer(_own.recipe, cached=False, device=_own.device)
+        check_checkpoint(_own.recipe, _own.stamp)
+        _own.scorer = scorer
 
     def show(share: float) -> None:
         if _own.closed.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -140,10 +141,27 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     )
     cached = cached and recipe.evaluation.cache
     cache = open_score_cache(recipe, checkpoint.space) if cached else None
-    if checkpoint_stamp(recipe) != stamp:
-        # Its scores would be kept as those of the other one.
-        raise CheckpointError(f"{recipe.checkpoint}: was replaced while it was read. Try again.")
+    check_checkpoint(recipe, stamp)
     return PathScorer(supernet, data, recipe.evaluation, channels_last, cache)
+
+
+def check_checkpoint(recipe: Recipe, stamp: Sequence[Any]) -> None:
+    """Refuse a checkpoint whose scores would be kept as those of the one before.
+
+    Parameters
+    ----------
+    recipe
+        Names the checkpoint.
+    stamp
+        What `nni_spos.experiment.worker_client.checkpoint_stamp` said before it was read.
+
+    Raises
+    ------
+    CheckpointError
+        Another one took its place.
+    """
+    if checkpoint_stamp(recipe) != stamp:
+        raise CheckpointError(f"{recipe.checkpoint}: was replaced while it was read. Try again.")
 
 
 def score_random_paths(recipe: Recipe, count: int) -> list[float]:

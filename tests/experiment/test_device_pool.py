@@ -97,6 +97,15 @@ def test_what_a_process_cannot_open_is_raised(recipe, pool):
         pool.score_many(paths)
 
 
+def test_a_supernet_that_takes_the_place_of_the_one_that_was_opened_is_refused(recipe, pool):
+    paths = draw(open_scorer(recipe), 2)
+    content = recipe.checkpoint.read_bytes()
+    recipe.checkpoint.unlink()
+    recipe.checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match="was replaced while it was read"):
+        pool.score_many(paths)
+
+
 def test_a_supernet_that_is_not_trained_is_refused_before_processes_start(tmp_path):
     with pytest.raises(CheckpointError, match="nni-spos train"):
         open_device_scorer(write_untrained(tmp_path, evaluation=TWO))
