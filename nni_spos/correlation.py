@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from nni_spos.latency_table import spearman
+
 NUM_RESAMPLES = 1000
 """Resamples of the paths behind an interval."""
 
@@ -138,10 +140,8 @@ def kendall_tau(x: Numbers, y: Numbers) -> float:
 
 def spearman_rho(x: Numbers, y: Numbers) -> float:
     """Return the correlation of the ranks, or NaN if all values of one side are alike."""
-    ranks = [stats.rankdata(values) for values in (x, y)]
-    if any(np.ptp(values) == 0 for values in ranks):
-        return math.nan
-    return float(np.corrcoef(*ranks)[0, 1])
+    rho = spearman(x, y)
+    return math.nan if rho is None else rho
 
 
 def estimate(statistic: Statistic, x: Numbers, y: Numbers, seed: int) -> Estimate:

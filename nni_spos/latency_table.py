@@ -365,7 +365,7 @@ def mape(predicted: Sequence[float], measured: Sequence[float]) -> float:
     return float(np.mean(np.abs(np.asarray(predicted) - actual) / actual) * 100)
 
 
-def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
+def spearman(one: npt.ArrayLike, other: npt.ArrayLike) -> float | None:
     """Return Spearman's rank correlation, ties with the mean of their ranks.
 
     None if all values of one side are the same, where it is not defined.
@@ -379,7 +379,7 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
     return float(np.asarray(np.corrcoef(ranks))[0, 1])
 
 
-def _ranks(values: Sequence[float]) -> npt.NDArray[np.float64]:
+def _ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     means: npt.NDArray[np.float64] = np.cumsum(counts) - (counts - 1) / 2
     return means[places]

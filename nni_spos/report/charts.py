@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nni_spos.constraint import Constraint, format_metric
 from nni_spos.report.drawing import FAINT, GREY, INK, Chart, finish, open_figure, shade
-from nni_spos.report.figures import Frequencies, Generation, finished, pareto_front
+from nni_spos.report.figures import Frequencies, Generation, finished, front_points
 from nni_spos.report.gathering import Report
 from nni_spos.report.titles import metric_title, result_title, shorten
 
@@ -46,7 +46,7 @@ def _draw_results(report: Report, metric: str) -> Chart:
     candidates = finished(report.results.candidates)
     costs = [candidate.costs[metric] for candidate in candidates]
     values = [candidate.metrics[report.objective] for candidate in candidates]
-    front = pareto_front(zip(costs, values, strict=True))
+    front = front_points(candidates, report.objective, metric)
     with open_figure(WIDTH, HEIGHT) as figure:
         axes = figure.add_subplot()
         shade(axes, FAINT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nni_spos.evolution import Candidate, State
+from nni_spos.evolution import Candidate, State, pareto_front
 from nni_spos.path import Choice, PathSpace
 
 
@@ -80,20 +80,12 @@ def summarise_generations(candidates: Iterable[Candidate], objective: str) -> li
     return rows
 
 
-def pareto_front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, result) that no other beats, cheapest first.
-
-    A point is beaten by one that costs no more and is at least as good, unless they are equal;
-    equal points count once.
-
-    >>> pareto_front([(3, 90), (1, 80), (2, 80), (4, 85)])
-    [(1, 80), (3, 90)]
-    """
-    front: list[tuple[float, float]] = []
-    for cost, result in sorted(set(points), key=lambda point: (point[0], -point[1])):
-        if not front or result > front[-1][1]:
-            front.append((cost, result))
-    return front
+def front_points(
+    candidates: Sequence[Candidate], objective: str, metric: str
+) -> list[tuple[float, float]]:
+    """Return cost and result of the candidates on the front, cheapest first, equal ones once."""
+    front = pareto_front(candidates, objective, [metric])
+    return list(dict.fromkeys((c.costs[metric], c.metrics[objective]) for c in front))
 
 
 def count_choices(candidates: Sequence[Candidate], space: PathSpace) -> list[Frequencies]:

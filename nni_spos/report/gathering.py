@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import Costs
@@ -21,7 +20,6 @@ from nni_spos.report.figures import (
     Frequencies,
     Generation,
     count_choices,
-    finished,
     summarise_generations,
 )
 from nni_spos.report.stages import Stage, read_stages
@@ -196,10 +194,8 @@ def _checked_space(results: Results) -> PathSpace:
         raise ExperimentError(f"{results.file}: {problem}") from None
     metrics = set(results.candidates[0].costs) if results.candidates else set()
     for candidate in results.candidates:
-        values: list[Any] = list(candidate.costs.values())
-        if candidate in finished([candidate]):
-            values.append(candidate.metrics.get(results.objective))
-        if set(candidate.costs) != metrics or not all(map(is_finite, values)):
+        costs = candidate.costs
+        if set(costs) != metrics or not all(map(is_finite, costs.values())):
             raise ExperimentError(
                 f"{results.file}: candidate {candidate.number} has a result or a cost that is "
                 "missing or not a number."

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nni.nas.space import current_model
 from torch import nn
 
 from nni_spos.spaces.inverted_residual import (
@@ -16,7 +15,7 @@ from nni_spos.spaces.inverted_residual import (
     conv_norm,
     or_skip,
 )
-from nni_spos.spaces.shufflenet import check_positive
+from nni_spos.spaces.shufflenet import affine_or_default, check_positive
 
 BLOCKS = {
     f"k{kernel}e{ratio}" + (f"g{groups}" if groups > 1 else ""): (kernel, ratio, groups)
@@ -88,10 +87,8 @@ class FBNetSpace(UnitChain):
         dropout: float = 0.0,
         affine: bool | None = None,
     ):
-        super().__init__()
+        super().__init__(num_classes, input_size, in_channels)
         check_positive(
-            num_classes=num_classes,
-            in_channels=in_channels,
             stem_channels=stem_channels,
             last_channels=last_channels,
         )
@@ -101,11 +98,7 @@ class FBNetSpace(UnitChain):
             raise ValueError(
                 f"stem_channels and stage_channels must be even, for two groups, got {odd[0]}."
             )
-        if affine is None:
-            affine = current_model() is not None
-        self.num_classes = num_classes
-        self.input_size = input_size
-        self.in_channels = in_channels
+        affine = affine_or_default(affine)
         style = Style(affine)
         choices = or_skip(block_choices(BLOCKS, style))
         stem = nn.Sequential(

@@ -151,11 +151,28 @@ class UnitChain(ModelSpace, disable_init_wrapper=True):  # type: ignore[call-arg
 
     A derived class calls `build` in its constructor. The units are labelled ``layer_1``,
     ``layer_2``, ....
+
+    Parameters
+    ----------
+    num_classes
+        Outputs of the classifier.
+    input_size
+        Height and width of the images in pixels.
+    in_channels
+        Channels of the images.
+
+    Raises
+    ------
+    ValueError
+        Classes or channels below 1.
     """
 
-    num_classes: int
-    input_size: int
-    in_channels: int
+    def __init__(self, num_classes: int, input_size: int, in_channels: int):
+        super().__init__()
+        check_positive(num_classes=num_classes, in_channels=in_channels)
+        self.num_classes = num_classes
+        self.input_size = input_size
+        self.in_channels = in_channels
 
     def build(
         self,

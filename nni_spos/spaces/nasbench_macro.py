@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nni.nas.space import current_model
 from torch import nn
 
 from nni_spos.cost_table import MAX_COST
@@ -27,7 +26,7 @@ from nni_spos.spaces.inverted_residual import (
     conv_norm,
     keeps_shape,
 )
-from nni_spos.spaces.shufflenet import check_positive
+from nni_spos.spaces.shufflenet import affine_or_default
 from nni_spos.values import shown
 
 BLOCKS = {"k3e3": (3, 3, 1), "k5e6": (5, 6, 1)}
@@ -85,14 +84,9 @@ class NASBenchMacroSpace(UnitChain):
         in_channels: int = 3,
         affine: bool | None = None,
     ):
-        super().__init__()
-        check_positive(num_classes=num_classes, in_channels=in_channels)
+        super().__init__(num_classes, input_size, in_channels)
         stages = check_stages(input_size, 1, STAGE_REPEATS, STAGE_CHANNELS, STAGE_STRIDES)
-        if affine is None:
-            affine = current_model() is not None
-        self.num_classes = num_classes
-        self.input_size = input_size
-        self.in_channels = in_channels
+        affine = affine_or_default(affine)
         style = Style(affine)
         residuals = block_choices(BLOCKS, style)
 

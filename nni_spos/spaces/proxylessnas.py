@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nni.nas.space import current_model
 from torch import nn
 
 from nni_spos.spaces.inverted_residual import (
@@ -17,7 +16,7 @@ from nni_spos.spaces.inverted_residual import (
     conv_norm,
     or_skip,
 )
-from nni_spos.spaces.shufflenet import check_positive
+from nni_spos.spaces.shufflenet import affine_or_default, check_positive
 
 BLOCKS = {f"k{kernel}e{ratio}": (kernel, ratio, 1) for kernel in (3, 5, 7) for ratio in (3, 6)}
 """Choice to kernel size, expansion and groups."""
@@ -82,20 +81,14 @@ class ProxylessNASSpace(UnitChain):
         dropout: float = 0.0,
         affine: bool | None = None,
     ):
-        super().__init__()
+        super().__init__(num_classes, input_size, in_channels)
         check_positive(
-            num_classes=num_classes,
-            in_channels=in_channels,
             stem_channels=stem_channels,
             first_channels=first_channels,
             last_channels=last_channels,
         )
         stages = check_stages(input_size, stem_stride, stage_repeats, stage_channels, stage_strides)
-        if affine is None:
-            affine = current_model() is not None
-        self.num_classes = num_classes
-        self.input_size = input_size
-        self.in_channels = in_channels
+        affine = affine_or_default(affine)
         style = Style(affine, NORM_EPS, nn.ReLU6)
         choices = or_skip(block_choices(BLOCKS, style))
         stem = nn.Sequential(

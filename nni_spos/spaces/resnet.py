@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.space import current_model
 from torch import Tensor, nn
 
 from nni_spos.mutables import (
@@ -20,7 +19,7 @@ from nni_spos.mutables import (
     bits_choice,
     channel_choice,
 )
-from nni_spos.spaces.shufflenet import check_positive, check_rounding
+from nni_spos.spaces.shufflenet import affine_or_default, check_positive, check_rounding
 
 BIT_PAIRS = ((1, 2), (2, 2), (1, 4), (2, 4), (3, 4), (4, 4))
 """Bits of weights and of activations, one choice for all convolutions of a block."""
@@ -179,8 +178,7 @@ class ResNetSpace(ModelSpace):
         if switchable_norm and not bit_pairs:
             raise ValueError("switchable_norm needs bit_pairs to switch between.")
         check_rounding(channels_multiple_of, channel_scales)
-        if affine is None:
-            affine = current_model() is not None
+        affine = affine_or_default(affine)
         self.num_classes = num_classes
         self.input_size = input_size
         self.in_channels = in_channels

@@ -220,8 +220,7 @@ class ShuffleNetV2Space(ModelSpace):
         if fixed_blocks and not channel_scales:
             raise ValueError("blocks are given and channel_scales are not: nothing to choose.")
         check_rounding(channels_multiple_of, channel_scales)
-        if affine is None:
-            affine = current_model() is not None
+        affine = affine_or_default(affine)
         self.num_classes = num_classes
         self.input_size = input_size
         self.in_channels = in_channels
@@ -314,6 +313,11 @@ def _fixed_blocks(blocks: str | Sequence[str] | None, num_units: int) -> list[st
     if len(given) != num_units:
         raise ValueError(f"blocks: {len(given)} are given for {num_units} units.")
     return given
+
+
+def affine_or_default(affine: bool | None) -> bool:
+    """Return whether BatchNorm has weights and biases; by default in a subnet only."""
+    return current_model() is not None if affine is None else affine
 
 
 def check_positive(**numbers: int) -> None:

@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_report import OUTCOMES, SPACE
 
+from nni_spos.evolution import Candidate, State
 from nni_spos.experiment.results import load_results
 from nni_spos.report.figures import (
     Generation,
     count_choices,
-    pareto_front,
+    front_points,
     summarise_generations,
 )
 
@@ -23,7 +24,12 @@ def test_the_front_is_what_no_point_beats(points):
     def beaten(a):
         return any(b != a and b[0] <= a[0] and b[1] >= a[1] for b in points)
 
-    assert pareto_front(points) == sorted({point for point in points if not beaten(point)})
+    candidates = [
+        Candidate({}, n, 0, {"flops": cost}, State.DONE, {"top1": result})
+        for n, (cost, result) in enumerate(points)
+    ]
+    front = front_points(candidates, "top1", "flops")
+    assert front == sorted({point for point in points if not beaten(point)})
 
 
 def test_generations_by_hand(run):
