@@ -89,7 +89,8 @@ class CostTable:
         for factor in self.factors:
             _check_factor(factor, metric, space)
         # In Python's numbers, which do not wrap around.
-        largest = abs(constant) + sum(np.abs(f.table).max().item() for f in self.factors)
+        ends = [(f.table.min().item(), f.table.max().item()) for f in self.factors]
+        largest = abs(constant) + sum(max(map(abs, pair)) for pair in ends)
         if not is_finite(largest) or (type(largest) is int and largest > MAX_COST):
             raise CostError(f"cost table {metric}: its costs are too large to be added up.")
         self._columns = [[columns[label] for label in f.labels] for f in self.factors]

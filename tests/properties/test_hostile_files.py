@@ -32,7 +32,7 @@ from nni_spos.recipe import load_recipe
 from nni_spos.report import gather_report
 from nni_spos.spaces import Form, build_space
 from nni_spos.supernet import extract_subnet
-from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.tensors import is_loadable, load_tensors, save_tensors
 from nni_spos.yaml_files import read_yaml
 
 RECIPE = {
@@ -225,6 +225,51 @@ def test_a_network_that_would_take_terabytes(folder):
     weights = {**content["weights"], "classifier.0.weight": wide}
     save_tensors("bad.pt", {**content, "weights": weights})
     assert "bad.pt: belongs to another" in line_of(CheckpointError, load_network, "bad.pt")
+
+
+def test_no_memory_is_taken_for_a_network_that_does_not_fit(folder, monkeypatch):
+    arguments = {"stem_channels": 4, "stage_repeats": [1], "stage_channels": [8]}
+    made_from = SpaceArguments("shufflenet_small", {**arguments, "last_channels": 16}, 10, 1, 8)
+    network = extract_subnet(made_from.build(), {"layer_1": "k3"})
+    save_network("fine.pt", TrainedNetwork(network, {"layer_1": "k3"}, {}, {}, {}, made_from))
+    content = load_tensors("fine.pt")
+    content["space"]["arguments"]["last_channels"] = 32
+    save_tensors("bad.pt", content)
+    devices = []
+    build = SpaceArguments.build
+
+    def record(self):
+        devices.append(torch.empty(0).device.type)
+        return build(self)
+
+    monkeypatch.setattr(SpaceArguments, "build", record)
+    line_of(CheckpointError, load_network, "bad.pt")
+    assert devices == ["meta"]
+    load_network("fine.pt")
+    assert devices == ["meta", "meta", "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_accepted"),
+    [
+        (torch.ones(2, 3), True),
+        (torch.ones(2, 3).half(), True),
+        (torch.ones(1).expand(2, 3), True),
+        (torch.ones(3, 2), False),
+        (torch.ones(2, 3).int(), False),
+        (torch.ones(2, 3).to(torch.complex64), False),
+        (torch.ones(2, 3).to_sparse(), False),
+        (torch.ones(2, 3).to("meta"), False),
+        (torch.quantize_per_tensor(torch.ones(2, 3), 0.1, 0, torch.qint8), False),
+        ([[1.0] * 3] * 2, False),
+        (None, False),
+    ],
+)
+def test_weights_that_a_network_takes(value, is_accepted):
+    like = torch.zeros(2, 3)
+    assert is_loadable(value, like) == is_accepted
+    if is_accepted:
+        assert like.copy_(value).sum() == 6
 
 
 @pytest.mark.parametrize("values", [{"last_channels": 10**11}, {"num_classes": 2**62}])

@@ -121,6 +121,27 @@ def test_any_cost_table(content):
         assert table.cheapest()[0] <= table.dearest()[0]
 
 
+@pytest.mark.parametrize(
+    ("constant", "entry", "is_accepted"),
+    [
+        (2**62, 2**62 - 1, True),
+        (2**62, 2**62, False),
+        (-(2**62), 2**62, False),
+        (0, -(2**63), False),
+        (1e308, 0.7e308, True),
+        (1e308, 1e308, False),
+        (0.5, 2**62, True),
+    ],
+)
+def test_costs_that_are_too_large_to_be_added_up(constant, entry, is_accepted):
+    content = {**TABLE.to_json(), "constant": constant}
+    content["factors"] = [{"labels": ["a"], "table": [0, entry]}]
+    table = read_or_refused(lambda: CostTable.from_json(content, A_SPACE))
+    assert (table is not None) == is_accepted
+    if table is not None:
+        assert table.price_many(np.array([[1, 0]])).tolist() == [constant + entry]
+
+
 @STABLE
 @given(changed(st.just(LATENCY)))
 def test_any_latency_table(folder, content):
@@ -184,11 +205,14 @@ def test_any_journal(folder, header, records):
 
 @STABLE
 @given(changed(st.just({"recipe": "r.yml", "cost": {"seconds": 1, "peak_memory_bytes": 2}})))
+@example({"cost": {"seconds": 10**400}})
+@example({"cost": {"seconds": 1, "peak_memory_bytes": float("nan")}})
 def test_any_run_record(folder, content):
     (folder / "run.json").write_text(json.dumps(content))
     record = read_run_record(folder)
     assert record.cost is None or is_finite(record.cost.seconds)
-    assert read_stage_cost(content) is None or content["seconds"] >= 0
+    cost = content.get("cost") if isinstance(content, dict) else None
+    assert read_stage_cost(cost) is None or cost["seconds"] >= 0
 
 
 @STABLE
@@ -215,6 +239,8 @@ class FakeTrial:
 
 @STABLE
 @given(changed(st.just({"manager": [1, 2.0], "path": PATH})))
+@example({"manager": [-5, 1.0], "path": PATH})
+@example({"manager": [float("inf"), 1.0], "path": PATH})
 def test_any_message_to_a_worker(message):
     reception = Reception(endpoint=None)
     try:
@@ -275,6 +301,7 @@ def test_any_checkpoint_of_a_training(folder, content):
 
 @STABLE
 @given(st.text() | TEXTS)
+@example("\x1b" * MAX_LENGTH)
 def test_any_text_of_an_error(text):
     line = str(DataError(text))
     assert line == "" or line.isprintable()
