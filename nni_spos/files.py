@@ -48,10 +48,14 @@ def write_atomically(file: str | os.PathLike[str], write: Callable[[BinaryIO], o
     return target
 
 
+def write_text(file: str | os.PathLike[str], text: str) -> FilePath:
+    """Write lines of text, atomically."""
+    return write_atomically(file, lambda stream: stream.write(f"{text}\n".encode()))
+
+
 def write_json(file: str | os.PathLike[str], content: Any) -> FilePath:
     """Write `content` as indented JSON, atomically; NaN and infinity are refused."""
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    return write_atomically(file, lambda stream: stream.write(text.encode()))
+    return write_text(file, json.dumps(content, indent=2, allow_nan=False))
 
 
 def read_json(file: str | os.PathLike[str], error: type[SposError]) -> Any:

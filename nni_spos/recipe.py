@@ -293,7 +293,11 @@ def load_recipe(file: str | os.PathLike[str]) -> Recipe:
         file, the key and what is allowed.
     """
     file = FilePath(file).absolute()
-    content = read_yaml(file)
+    return check_recipe(read_yaml(file), file)
+
+
+def check_recipe(content: Mapping[str, Any], file: FilePath) -> Recipe:
+    """Return what a recipe says that is in `file`, or will be. Raises RecipeError."""
     keys = ["output", "space", *_SECTIONS, "latency"]
     unknown = [key for key in content if key not in keys]
     if unknown:

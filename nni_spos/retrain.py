@@ -11,6 +11,7 @@ from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.errors import CheckpointError
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
 from nni_spos.recipe import Recipe
@@ -76,8 +77,8 @@ def retrain(
     PathError
         The path is not one of the recipe's space.
     CheckpointError
-        There is such a network already, nothing to resume, a checkpoint of other settings,
-        another process that trains, or no supernet to begin with.
+        There is such a network already, or one of another path, nothing to resume, a checkpoint
+        of other settings, another process that trains, or no supernet to begin with.
     CostError
         A latency table is missing, damaged or of another space.
     DataError, RecipeError
@@ -89,8 +90,13 @@ def retrain(
     path = space.validate(path)
     data = open_data(recipe.data)
     with exclusive(folder, timeout=0):
-        if start is Start.RESUME and file.exists():
+        if start in (Start.RESUME, Start.CONTINUE) and file.exists():
             trained = load_network(file, build_recipe_space(recipe, Form.SUBNET))
+            if trained.path != path:
+                raise CheckpointError(
+                    f"{file}: is the network of another path. --output names another file, "
+                    "--overwrite trains anew."
+                )
         else:
             trained = train_path(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing

@@ -31,6 +31,8 @@ ROWS = [
     ["supernet", "data", "training"],
     ["network"],
     ["experiment", "retrain", "report"],
+    ["baseline"],
+    ["study"],
     ["cli"],
 ]
 RANKS = {part: rank for rank, row in enumerate(ROWS) for part in row}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nni_spos._version import __version__
-from nni_spos.cli import networks, searches, spaces, studies
+from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
 from nni_spos.errors import SposError, one_line
 from nni_spos.latency_table import LatencyWarning
 
@@ -64,6 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (spaces, networks, searches, studies):
+    for group in (spaces, networks, searches, studies, baselines, experiments):
         group.add_commands(commands)
     return parser

@@ -38,6 +38,12 @@ def add_start_options(command: argparse.ArgumentParser) -> None:
         metavar="CHECKPOINT",
         help="go on from the last checkpoint, or from this one",
     )
+    group.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="as --resume, or begin if nothing is there; what is finished stays",
+    )
     group.add_argument("--overwrite", action="store_true", help="delete what was trained before")
 
 
@@ -47,6 +53,8 @@ def start_of(options: argparse.Namespace) -> Start | FilePath:
 
     if options.overwrite:
         return Start.OVERWRITE
+    if options.go_on:
+        return Start.CONTINUE
     if options.resume is None:
         return Start.NEW
     return Start.RESUME if options.resume is True else FilePath(options.resume)

@@ -25,6 +25,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--no-cache", action="store_true", help="score paths again that earlier searches scored"
     )
+    command.add_argument(
+        "--folder", default="search", help="of its results, in OUTPUT (default search)"
+    )
     add_result_options(command)
     command.set_defaults(run=search)
 
@@ -81,7 +84,8 @@ def search(options: argparse.Namespace) -> None:
     from nni_spos.experiment.local_search import run_search
 
     recipe = load_recipe(options.recipe)
-    _print_results(run_search(recipe, cached=not options.no_cache), options)
+    found = run_search(recipe, cached=not options.no_cache, folder=options.folder)
+    _print_results(found, options)
 
 
 def trial(options: argparse.Namespace) -> None:

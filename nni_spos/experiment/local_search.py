@@ -6,6 +6,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from nni_spos.errors import ExperimentError
@@ -26,15 +27,19 @@ Scorer = Callable[[Path], Mapping[str, Any]]
 """From a path to its results by name, e.g. `nni_spos.experiment.scoring.PathScorer`."""
 
 FOLDER = "search"
-"""Folder of the journal, in the recipe's output folder."""
+"""Folder of the journal, in the recipe's output folder, unless another is asked for."""
 
 
 def run_search(
-    recipe: Recipe, scorer: Scorer | None = None, progress: bool = True, cached: bool = True
+    recipe: Recipe,
+    scorer: Scorer | None = None,
+    progress: bool = True,
+    cached: bool = True,
+    folder: str = FOLDER,
 ) -> Results:
     """Search to the end, from the beginning or from where an earlier call was cut off.
 
-    Every outcome is on the disk, in ``OUTPUT/search/search.jsonl``, before the next candidate is
+    Every outcome is on the disk, in ``OUTPUT/FOLDER/search.jsonl``, before the next candidate is
     evaluated, or the next generation by a scorer that takes many at a time. The search can be
     stopped at any moment; the same call then goes on.
 
@@ -52,6 +57,8 @@ def run_search(
         Whether to show a progress bar on standard error.
     cached
         Whether scores of the supernet are shared with other searches of it.
+    folder
+        Of the search, in the output folder: one supernet serves many searches.
 
     Returns
     -------
@@ -74,13 +81,14 @@ def run_search(
         def open_scorer() -> Scorer:
             return scorer or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
 
-        return _run(recipe, open_scorer, progress)
+        return _run(recipe, open_scorer, progress, recipe.output / folder)
 
 
-def _run(recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool) -> Results:
+def _run(
+    recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool, folder: FilePath
+) -> Results:
     space, costs = load_costs(recipe)
     search = build_search(recipe.search, space, costs)
-    folder = recipe.output / FOLDER
     # What is wrong is said before anything is written.
     scorer = None if (folder / JOURNAL_NAME).exists() else open_scorer()
     refusal = ExperimentError(

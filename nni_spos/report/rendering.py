@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import html
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import jinja2
 
@@ -18,6 +16,7 @@ from nni_spos.report.charts import draw_charts, draw_choices
 from nni_spos.report.diagram import draw_path
 from nni_spos.report.drawing import Chart, as_file
 from nni_spos.report.gathering import Report
+from nni_spos.report.markdown import as_markdown, escape_markdown
 from nni_spos.report.tables import (
     Table,
     list_facts,
@@ -81,24 +80,24 @@ def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str]]:
     parts = [
         f"# {escape_markdown(report.title)}: search report",
         escape_markdown(_summary(report)),
-        _as_markdown(facts),
+        as_markdown(facts),
         "## The best path",
         _figure(path, folder),
-        *([_as_markdown(units), RULE] if units.rows else []),
+        *([as_markdown(units), RULE] if units.rows else []),
         "## Results",
         *(_figure(chart, folder) for chart in charts),
         f"## The best {len(report.top)}",
-        _as_markdown(top_table(report)),
+        as_markdown(top_table(report)),
         "## Choices by generation",
         "How often each choice was proposed: white is never, dark blue all candidates.",
         "\n".join(_image(chart, folder) for chart in choices),
         "## Costs of the stages",
-        _as_markdown(stage_table(report)),
+        as_markdown(stage_table(report)),
         STAGES_NOTE,
         "## Settings",
     ]
     for name, table in setting_tables(report):
-        parts += [f"### {escape_markdown(name)}", _as_markdown(table)]
+        parts += [f"### {escape_markdown(name)}", as_markdown(table)]
     if notes := _notes(report):
         parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in notes)]
     parts.append(f"nni_spos {__version__}")
@@ -128,16 +127,6 @@ FORMATS: Mapping[str, Callable[[Report, FilePath], None]] = {
 """How to write a report, by the suffix of its file."""
 
 
-def escape_markdown(value: Any) -> str:
-    r"""Return text that is only text in Markdown, also in the cell of a table.
-
-    >>> print(escape_markdown("a|b <i>*c*"))
-    a\|b &lt;i&gt;\*c\*
-    """
-    text = html.escape(" ".join(str(value).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|~#!])", r"\\\1", text)
-
-
 def _summary(report: Report) -> str:
     limits = f" under {', '.join(map(str, report.constraints))}" if report.constraints else ""
     failed = f", {report.results.num_failed} failed" if report.results.num_failed else ""
@@ -149,12 +138,6 @@ def _summary(report: Report) -> str:
 
 def _notes(report: Report) -> list[str]:
     return [*report.notes, *(f"A candidate failed: {x}" for x in list_reasons(report))]
-
-
-def _as_markdown(table: Table) -> str:
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    escaped = [[cell if cell == "---" else escape_markdown(cell) for cell in x] for x in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
 
 
 def _image(chart: Chart, folder: str) -> str:

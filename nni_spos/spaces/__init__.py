@@ -10,7 +10,13 @@ from nni_spos.spaces.published import (
     published,
     read_path,
 )
-from nni_spos.spaces.registry import SPACES, Form, build_space, default_input_shape
+from nni_spos.spaces.registry import (
+    SPACES,
+    Form,
+    build_space,
+    default_input_shape,
+    find_default,
+)
 from nni_spos.spaces.resnet import ResNetSpace
 from nni_spos.spaces.shufflenet import ShuffleNetV2Space
 
@@ -26,6 +32,7 @@ __all__ = [
     "ShuffleNetV2Space",
     "build_space",
     "default_input_shape",
+    "find_default",
     "find_published",
     "load_nas_bench_macro",
     "published",

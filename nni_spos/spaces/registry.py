@@ -22,6 +22,7 @@ from nni.nas.space import model_context
 from nni_spos.errors import QuantizationError, RecipeError, SpaceError, SposError, nearest
 from nni_spos.mutables import SCALES
 from nni_spos.path import Choice
+from nni_spos.spaces import fbnet, proxylessnas, resnet
 from nni_spos.spaces.fbnet import FBNetSpace
 from nni_spos.spaces.nasbench_macro import NASBenchMacroSpace
 from nni_spos.spaces.proxylessnas import WIDTHS, ProxylessNASSpace
@@ -53,20 +54,20 @@ _CHANNELS: dict[str, Any] = {"channel_scales": SCALES}
 
 SPACES: dict[str, Callable[..., ModelSpace]] = {
     "shufflenet": ShuffleNetV2Space,
-    "shufflenet_small": ShuffleNetV2Space.small,
+    "shufflenet_small": Preset(ShuffleNetV2Space, SMALL),
     "shufflenet_channels": Preset(ShuffleNetV2Space, {**_CHANNELS, "blocks": "k3"}),
     "shufflenet_channels_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS, "blocks": "k3"}),
     "shufflenet_joint": Preset(ShuffleNetV2Space, _CHANNELS),
     "shufflenet_joint_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS}),
     "resnet18": ResNetSpace,
     "resnet34": Preset(ResNetSpace, {"stage_repeats": (3, 4, 6, 3)}),
-    "resnet_small": ResNetSpace.small,
+    "resnet_small": Preset(ResNetSpace, resnet.SMALL),
     "proxylessnas_cpu": Preset(ProxylessNASSpace, WIDTHS["cpu"]),
     "proxylessnas_gpu": Preset(ProxylessNASSpace, WIDTHS["gpu"]),
     "proxylessnas_mobile": Preset(ProxylessNASSpace, WIDTHS["mobile"]),
-    "proxylessnas_small": ProxylessNASSpace.small,
+    "proxylessnas_small": Preset(ProxylessNASSpace, proxylessnas.SMALL),
     "fbnet": FBNetSpace,
-    "fbnet_small": FBNetSpace.small,
+    "fbnet_small": Preset(FBNetSpace, fbnet.SMALL),
     "nasbench_macro": NASBenchMacroSpace,
 }
 """Spaces by the name that recipes and the command line use."""
@@ -224,6 +225,20 @@ def default_input_shape(space: ModelSpace) -> tuple[int, int, int]:
     """
     size = getattr(space, "input_size", 224)
     return (getattr(space, "in_channels", 3), size, size)
+
+
+def find_default(name: str, argument: str, folder: FilePath | None = None) -> Any:
+    """Return what an argument of a space is if a recipe does not give it; None without a default.
+
+    Raises RecipeError if there is no such space.
+    """
+    factory = _find(name, folder)
+    if isinstance(factory, Preset) and argument in factory.defaults:
+        return factory.defaults[argument]
+    parameter = inspect.signature(_constructor(factory)).parameters.get(argument)
+    if parameter is None or parameter.default is parameter.empty:
+        return None
+    return parameter.default
 
 
 def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:

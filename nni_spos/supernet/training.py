@@ -23,7 +23,6 @@ from nni_spos.training import (
     TrainingCost,
     build_evaluator,
     exclusive,
-    last_checkpoint,
     prepare_start,
     tensor_shapes,
     training_session,
@@ -56,6 +55,8 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     """
     data = open_data(recipe.data)
     with exclusive(_folder(recipe), timeout=0):
+        if start is Start.CONTINUE and recipe.checkpoint.exists():
+            return recipe.checkpoint
         return _train(recipe, data, start)
 
 
@@ -68,8 +69,7 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     if not recipe.checkpoint.exists():
         with exclusive(_folder(recipe), timeout=-1):
             if not recipe.checkpoint.exists():
-                start = Start.RESUME if last_checkpoint(_folder(recipe)) else Start.NEW
-                _train(recipe, open_data(recipe.data), start)
+                _train(recipe, open_data(recipe.data), Start.CONTINUE)
     return recipe.checkpoint
 
 

@@ -134,6 +134,8 @@ class Start(enum.Enum):
     """From initial weights, and only where nothing would be lost."""
     RESUME = "resume"
     """From the checkpoint of the last finished epoch."""
+    CONTINUE = "continue"
+    """From the last checkpoint, or from initial weights without one; what is finished stays."""
     OVERWRITE = "overwrite"
     """From initial weights; what an earlier training left is deleted."""
 
@@ -164,6 +166,8 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
         shutil.rmtree(folder / "logs", ignore_errors=True)
         product.unlink(missing_ok=True)
         return None
+    if start is Start.CONTINUE:
+        return last
     if product.exists():
         raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
     if start is Start.RESUME and last is None:

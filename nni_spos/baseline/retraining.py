@@ -1,0 +1,176 @@
+"""Retrain baselines as the winner is retrained, and keep what comes of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from nni_spos.baseline.paths import Baseline
+from nni_spos.errors import CheckpointError, ExperimentError
+from nni_spos.experiment.local_search import FOLDER as SEARCH
+from nni_spos.experiment.results import JOURNAL_NAME, load_results
+from nni_spos.files import read_json, write_json
+from nni_spos.recipe import Recipe
+from nni_spos.retrain import retrain
+from nni_spos.stage_cost import StageCost, read_stage_cost
+from nni_spos.tensors import load_tensors
+from nni_spos.training import Start
+
+FOLDER = "baselines"
+"""Folder of the results, in the recipe's output folder."""
+
+PLACES = ("root", "download", "workers")
+"""Settings of the data that decide where images are, and not what they are."""
+
+WINNER = "winner of the search"
+
+
+@dataclass(frozen=True)
+class BaselineResult:
+    """What a path has, retrained.
+
+    Parameters
+    ----------
+    name
+        For people.
+    costs
+        Metric to value.
+    test
+        Results on the test split; None until they were measured.
+    cost
+        Of the retraining; None if it is not known.
+    widths
+        How the widths were scaled: multiplier and channels, or None.
+    """
+
+    name: str
+    costs: Mapping[str, float]
+    test: Mapping[str, float] | None
+    cost: StageCost | None
+    widths: Mapping[str, Any] | None = None
+
+
+def retrain_baselines(recipe: Recipe, baselines: Sequence[Baseline]) -> list[BaselineResult]:
+    """Retrain those that are not done yet; an interrupted one goes on.
+
+    Returns
+    -------
+    All results of the recipe's output folder, also of earlier calls.
+
+    Raises
+    ------
+    ExperimentError
+        One of them was made with other settings.
+    """
+    folder = recipe.output / FOLDER
+    made_for = {x.name: _made_for(x) for x in baselines}
+    missing = []
+    for baseline in baselines:  # what is wrong is said before any of them is trained
+        file = folder / f"{baseline.name}.json"
+        if not file.exists():
+            missing.append(baseline)
+        elif _read(file).get("made_for") != made_for[baseline.name]:
+            raise ExperimentError(
+                f"{file}: was made with other settings. Delete it and "
+                f"{baseline.name}.pt, or give the recipe another output folder."
+            )
+    for baseline in missing:
+        network = folder / f"{baseline.name}.pt"
+        trained = retrain(baseline.recipe, baseline.path, network, Start.CONTINUE)
+        widths = baseline.widths
+        content = {
+            "name": baseline.name,
+            "path": trained.path,
+            "costs": dict(trained.costs),
+            "test": None if trained.test is None else dict(trained.test),
+            "cost": None if trained.cost is None else dict(trained.cost),
+            "widths": None
+            if widths is None
+            else {"multiplier": widths.multiplier, "channels": list(widths.channels)},
+            "made_for": made_for[baseline.name],
+        }
+        write_json(folder / f"{baseline.name}.json", content)
+    return read_baselines(folder)
+
+
+def read_baselines(folder: FilePath) -> list[BaselineResult]:
+    """Return the results in a folder, by name. Raises ExperimentError if one is damaged."""
+    results = []
+    for file in sorted(folder.glob("*.json"), key=_by_number):
+        content = _read(file)
+        try:
+            results.append(
+                BaselineResult(
+                    str(content["name"]),
+                    dict(content["costs"]),
+                    None if content["test"] is None else dict(content["test"]),
+                    read_stage_cost(content["cost"]),
+                    content["widths"],
+                )
+            )
+        except (KeyError, TypeError, ValueError) as problem:
+            raise ExperimentError(f"{file}: is not a baseline's result ({problem!r}).") from None
+    return results
+
+
+def read_winner(recipe: Recipe) -> BaselineResult | None:
+    """Return the best path of the recipe's search in one process, or None without a search.
+
+    Its test figure is that of the recipe's retrained network, if that is of this path.
+    """
+    folder = recipe.output / SEARCH
+    if not (folder / JOURNAL_NAME).is_file():
+        return None
+    best = load_results(folder).best
+    network = read_network(recipe.retrained, WINNER)
+    if network is None or network[0] != best.path:
+        return BaselineResult(WINNER, best.costs, None, None)
+    return network[1]
+
+
+def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult] | None:
+    """Return path and results of a retrained network, or None if it is not there.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, or is not a network's.
+    """
+    if not file.exists():
+        return None
+    content = load_tensors(file)
+    try:
+        result = BaselineResult(
+            name, dict(content["costs"]), content["test"], read_stage_cost(content["cost"])
+        )
+        return dict(content["path"]), result
+    except (KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError(f"{file}: is not a trained network ({problem!r}).") from None
+
+
+def _made_for(baseline: Baseline) -> dict[str, Any]:
+    """Return, as JSON values, what the result of a baseline depends on."""
+    recipe = baseline.recipe
+    data = recipe.data
+    return {
+        "space": {"name": recipe.space.name, **recipe.space.arguments},
+        "path": dict(baseline.path),
+        "data": {key: value for key, value in vars(data).items() if key not in PLACES},
+        "retrain": recipe.retrain.deciding(),
+    }
+
+
+def _read(file: FilePath) -> dict[str, Any]:
+    content = read_json(file, ExperimentError)
+    if not isinstance(content, dict):
+        raise ExperimentError(f"{file}: is not a baseline's result.")
+    return content
+
+
+def _by_number(file: FilePath) -> list[tuple[int, str]]:
+    """Sort key with 2 before 10."""
+    parts = re.findall(r"\d+|\D+", file.stem)
+    return [(int(x), "") if x.isdecimal() else (-1, x) for x in parts]

@@ -1,0 +1,34 @@
+"""One table of the winner and its baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nni_spos.baseline.retraining import BaselineResult
+from nni_spos.constraint import format_metric
+from nni_spos.report.tables import NOT_RECORDED, Table, format_duration
+from nni_spos.report.titles import metric_title
+
+NOT_YET = "-"
+
+
+def baseline_table(results: Sequence[BaselineResult]) -> Table:
+    """Return names, costs, accuracy on the test split and time of training."""
+    metrics = list(dict.fromkeys(metric for result in results for metric in result.costs))
+    header = ["network", *map(metric_title, metrics), "widths", "test top-1 (%)", "training time"]
+    return Table(header, [_row(result, metrics) for result in results])
+
+
+def _row(result: BaselineResult, metrics: Sequence[str]) -> list[str]:
+    costs = [
+        format_metric(metric, result.costs[metric]) if metric in result.costs else NOT_YET
+        for metric in metrics
+    ]
+    widths = ""
+    if result.widths is not None:
+        widths = (
+            f"x{result.widths['multiplier']:.4g}: {', '.join(map(str, result.widths['channels']))}"
+        )
+    top1 = NOT_YET if result.test is None else f"{result.test['top1']:.2f}"
+    time = NOT_RECORDED if result.cost is None else format_duration(result.cost.seconds)
+    return [result.name, *costs, widths, top1, time]

@@ -1,0 +1,81 @@
+"""Run the steps of an experiment, each in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path as FilePath
+
+import yaml
+
+from nni_spos.errors import ExperimentError
+from nni_spos.files import write_json, write_text
+from nni_spos.locks import exclusive
+from nni_spos.report.tables import format_duration
+from nni_spos.study.planning import Plan, PlannedStep
+from nni_spos.study.results import write_results
+
+INTERRUPTED = (130, -signal.SIGINT)
+"""Exit codes of a command that Ctrl-C ended."""
+
+
+def run_plan(
+    plan: Plan, only: Sequence[str] = (), report: Callable[[str], None] = print
+) -> FilePath:
+    """Do what is not done yet, then write the results.
+
+    Parameters
+    ----------
+    plan
+        What to do.
+    only
+        Names of steps: do these only.
+    report
+        Takes each line of what there is to say.
+
+    Returns
+    -------
+    The Markdown file of the results; ``results.json`` is beside it.
+
+    Raises
+    ------
+    RecipeError
+        There is no such step.
+    ExperimentError
+        A step failed, or another process runs the experiment.
+    """
+    selected = plan.select(only)
+    refusal = ExperimentError(f"{plan.output}: another process runs this experiment.")
+    with exclusive(plan.output / ".lock", timeout=0, refusal=refusal):
+        for name, content in plan.contents.items():
+            text = yaml.safe_dump(dict(content), sort_keys=False)
+            write_text(plan.recipes[name].file, text.rstrip())
+        for number, step in enumerate(selected, start=1):
+            where = f"step {number} of {len(selected)}, {step.name}"
+            if step.seconds is not None:
+                report(f"{where}: is done")
+                continue
+            estimate = format_duration(step.minutes * 60)
+            report(f"{where}, about {estimate}: {step.command}")
+            _run(step)
+        return write_results(plan)
+
+
+def _run(step: PlannedStep) -> None:
+    """Run a step, and note that it is done. Raises ExperimentError."""
+    sys.stdout.flush()
+    begin = time.monotonic()
+    # In a process of its own, so that its peak memory is that of the step.
+    done = subprocess.run([sys.executable, "-m", "nni_spos.cli", *step.arguments], check=False)
+    if done.returncode in INTERRUPTED:
+        raise KeyboardInterrupt
+    if done.returncode:
+        raise ExperimentError(
+            f"step '{step.name}' failed with exit code {done.returncode}; its message is above. "
+            "The same command goes on from here."
+        )
+    seconds = time.monotonic() - begin
+    write_json(step.record, {"seconds": seconds, "made_for": step.made_for})
