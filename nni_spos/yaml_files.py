@@ -33,7 +33,7 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     text = read_text(file, RecipeError, MAX_BYTES)
     try:
-        content = _load(text)
+        content = parse_yaml(text)
     except Exception as problem:  # PyYAML fails in many ways, e.g. KeyError for '!!bool x'
         raise RecipeError(f"{file}: is not valid YAML ({problem}).") from None
     if not isinstance(content, dict):
@@ -70,7 +70,8 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def _load(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
+    """Return what a text says. Raises whatever PyYAML does, and ValueError."""
     loader = _Loader(text)
     try:
         return loader.get_single_data()

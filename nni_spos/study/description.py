@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -17,8 +18,9 @@ from typing import Any
 import schema
 
 from nni_spos.errors import RecipeError, nearest
-from nni_spos.recipe import read_yaml
-from nni_spos.settings import TEXT, Rule, one_of, optional, read_settings, real, setting
+from nni_spos.settings import FILE, TEXT, Rule, one_of, optional, read_settings, real, setting
+from nni_spos.values import shown
+from nni_spos.yaml_files import read_yaml
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_-]*)(\.output)?\}")
@@ -81,7 +83,7 @@ class Scale:
     """
 
     about: str = setting(TEXT)
-    base: str = setting(TEXT)
+    base: str = setting(FILE)
     variants: Mapping[str, Any] = setting(VARIANTS)
     minutes: Mapping[str, float] = setting(NUMBERS)
     changes: Mapping[str, Any] = setting(CHANGES)
@@ -96,7 +98,7 @@ _NOTHING: dict[str, Any] = {"changes": {}, "values": {}}
 class _Content:
     title: str = setting(TEXT)
     about: str = setting(TEXT)
-    output: str = setting(TEXT)
+    output: str = setting(FILE)
     scales: Mapping[str, Any] = setting(SCALES)
     steps: Sequence[Any] = setting(MAPPINGS)
     tables: Sequence[Any] = setting(MAPPINGS)
@@ -210,10 +212,28 @@ def _check_scale(study: Study, name: str) -> None:
         problem = "has no estimate" if step in names else "is not a step of this scale"
         raise RecipeError(f"{where}.minutes: '{step}' {problem}{nearest(step, names - {step})}.")
     texts = [step.run for step in study.steps_of(name)]
+    for text in texts:
+        try:
+            shlex.split(text)
+        except ValueError as problem:
+            raise RecipeError(f"{where}: '{text}': {problem}.") from None
     texts += [text for table in study.tables_of(name) for text in table.of.values()]
     known = (*scale.variants, *scale.values, OUTPUT)
     for text in texts:
         _check_placeholders(text, known, scale.variants, where)
+    for variant, changes in scale.variants.items():
+        _check_variant(variant, changes or {}, scale, f"{where}.variants.{variant}")
+
+
+def _check_variant(name: str, changes: Mapping[str, Any], scale: Scale, where: str) -> None:
+    folder = changes.get(OUTPUT, name)
+    if folder not in list(scale.variants):
+        raise RecipeError(
+            f"{where}.output: {shown(folder)} is not a variant"
+            f"{nearest(folder, scale.variants) or '.'} Variants: {', '.join(scale.variants)}."
+        )
+    if not isinstance(changes.get("base", scale.base), str):
+        raise RecipeError(f"{where}.base: must be the name of a file.")
 
 
 def _check_placeholders(

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-import yaml
-
 from nni_spos.errors import RecipeError
-from nni_spos.recipe import read_yaml
 from nni_spos.study.description import OUTPUT, Study
+from nni_spos.yaml_files import parse_yaml, read_yaml
 
 Content = dict[str, Any]
 
@@ -85,10 +83,9 @@ def read_override(text: str) -> Content:
     if not (equals and dot and section and name):
         raise RecipeError(f"--set: {text!r:.80} is not SECTION.KEY=VALUE, e.g. supernet.epochs=2.")
     try:
-        return {section: {name: yaml.safe_load(value)}}
-    except yaml.YAMLError as problem:
-        reason = " ".join(str(problem).split())
-        raise RecipeError(f"--set: {text!r:.80}: the value is not YAML ({reason}).") from None
+        return {section: {name: parse_yaml(value)}}
+    except Exception as problem:  # PyYAML fails in many ways
+        raise RecipeError(f"--set: {text!r:.80}: the value is not YAML ({problem}).") from None
 
 
 def _located(content: Mapping[str, Any], folder: FilePath) -> Content:

@@ -11,6 +11,7 @@ from pathlib import Path as FilePath
 
 import yaml
 
+from nni_spos.child import python_command
 from nni_spos.errors import ExperimentError
 from nni_spos.files import write_json, write_text
 from nni_spos.locks import exclusive
@@ -69,7 +70,7 @@ def _run(step: PlannedStep) -> None:
     sys.stdout.flush()
     begin = time.monotonic()
     # In a process of its own, so that its peak memory is that of the step.
-    done = subprocess.run([sys.executable, "-m", "nni_spos.cli", *step.arguments], check=False)
+    done = subprocess.run(python_command("nni_spos.cli", step.arguments), check=False)
     if done.returncode in INTERRUPTED:
         raise KeyboardInterrupt
     if done.returncode:
