@@ -117,6 +117,29 @@ def test_another_path_does_not_go_on_with_a_checkpoint(recipe):
         retrain(recipe, {**PATH, "layer_1": "k3"}, start=checkpoint)
 
 
+def test_continuing_begins_goes_on_and_leaves_what_is_finished(recipe):
+    with pytest.raises(CheckpointError, match="no checkpoint to resume from"):
+        retrain(recipe, PATH, start=Start.RESUME)
+    first = retrain(recipe, PATH, start=Start.CONTINUE)
+    file = recipe.output / "retrained.pt"
+    before = file.stat().st_mtime_ns
+    assert_equal(first, retrain(recipe, PATH, start=Start.CONTINUE))
+    assert file.stat().st_mtime_ns == before
+    file.unlink()
+    max((recipe.output / "retrained").glob("*.ckpt")).unlink()
+    (left,) = (recipe.output / "retrained").glob("*.ckpt")
+    assert_equal(first, retrain(recipe, PATH, start=Start.CONTINUE))
+    assert left.exists()
+
+
+@pytest.mark.parametrize("start", [Start.RESUME, Start.CONTINUE])
+def test_a_finished_network_of_another_path_is_not_taken_for_this_one(recipe, start):
+    retrain(recipe, PATH)
+    with pytest.raises(CheckpointError, match="is the network of another path"):
+        retrain(recipe, {**PATH, "layer_1": "k3"}, start=start)
+    assert retrain(recipe, PATH, start=start).path == PATH
+
+
 @pytest.fixture
 def quantized(tmp_path):
     content = {

@@ -50,7 +50,7 @@ def round_widths(widths: Sequence[int], multiplier: float) -> tuple[int, ...]:
     """Return widths times a number, as multiples of `MULTIPLE_OF`.
 
     >>> round_widths([32, 64, 130], 1.1)
-    (36, 70, 142)
+    (36, 70, 144)
     """
     rounded = (int(width * multiplier / MULTIPLE_OF + 0.5) for width in widths)
     return tuple(MULTIPLE_OF * max(1, x) for x in rounded)
@@ -104,7 +104,18 @@ def scale_widths(
             f"times {high:.4g} have {format_metric('flops', flops(round_widths(widths, high)))}, "
             f"and narrower ones are refused ({refusals['last']})"
         )
-    return scaled(channels), Widths(low, channels)
+    return scaled(channels), Widths(_shortest(widths, low), channels)
+
+
+def _shortest(widths: Sequence[int], multiplier: float) -> float:
+    """Return the multiplier with the fewest digits that gives the same widths.
+
+    >>> _shortest([32, 64, 128], 1.0078), _shortest([32, 64, 128], 1.0937499)
+    (1.0, 1.09)
+    """
+    channels = round_widths(widths, multiplier)
+    shorter = (round(multiplier, digits) for digits in range(NUM_HALVINGS))
+    return next((x for x in shorter if round_widths(widths, x) == channels), multiplier)
 
 
 def _bisect(flops: Callable[[float], float], target: float) -> tuple[float, float]:

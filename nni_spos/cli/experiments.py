@@ -51,7 +51,7 @@ def experiment(options: argparse.Namespace) -> None:
     if options.dry_run:
         table = steps_table(plan.select(options.only))
         for name, expected, taken, line in [table.header, *table.rows]:
-            print(f"{name:<20} {expected:>12} {taken:>12}  {line}".rstrip())
+            print(f"{name:<20} {expected:>12} {taken:>22}  {line}".rstrip())
         return
     print(f"results: {run_plan(plan, options.only)}")
 

@@ -22,7 +22,7 @@ from nni_spos.settings import FILE, TEXT, Rule, one_of, optional, read_settings,
 from nni_spos.values import shown
 from nni_spos.yaml_files import read_yaml
 
-NAME = re.compile(r"[a-z][a-z0-9_-]*\Z")
+NAME = re.compile(r"[a-z][a-z0-9_-]*")
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_-]*)(\.output)?\}")
 OUTPUT = "output"
 """The placeholder that every experiment has."""
@@ -30,6 +30,7 @@ OUTPUT = "output"
 KINDS = ("networks", "searches", "generations", "stages", "values")
 """Kinds of tables, see `nni_spos.study.tables`."""
 
+_IS_NAME: Any = schema.And(str, lambda x: NAME.fullmatch(x) is not None)
 _SECTIONS = schema.Schema({schema.Optional(str): schema.Or(dict, list, str, None)})
 TEXTS: Rule = (schema.Schema({schema.Optional(str): TEXT[0]}), "a mapping of names to text")
 NUMBERS: Rule = (
@@ -38,18 +39,15 @@ NUMBERS: Rule = (
 )
 CHANGES: Rule = (_SECTIONS, "sections of a recipe, each with the keys to change")
 VARIANTS: Rule = (
-    schema.Schema({schema.Optional(schema.Regex(NAME.pattern)): schema.Or(None, _SECTIONS)}),
+    schema.Schema({schema.Optional(_IS_NAME): schema.Or(None, _SECTIONS)}),
     "a mapping of names to sections of a recipe",
 )
 VALUES: Rule = (
-    schema.Schema({schema.Optional(schema.Regex(NAME.pattern)): schema.Or(str, int, float)}),
+    schema.Schema({schema.Optional(_IS_NAME): schema.Or(str, int, float)}),
     "a mapping of names to text or numbers",
 )
 NAMES: Rule = (schema.Schema([TEXT[0]]), "a list of names")
-NAME_RULE: Rule = (
-    schema.And(str, lambda x: NAME.fullmatch(x) is not None),
-    "a name of small letters, digits, _ and -",
-)
+NAME_RULE: Rule = (_IS_NAME, "a name of small letters, digits, _ and -")
 SCALES: Rule = (schema.Schema({schema.Optional(str): dict}), "a mapping of names to mappings")
 MAPPINGS: Rule = (schema.Schema([dict]), "a list of mappings")
 

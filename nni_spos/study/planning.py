@@ -72,6 +72,8 @@ class Plan:
         Which experiment, and the name of its scale.
     output
         Folder of the results.
+    overrides
+        Changes of all recipes that were asked for.
     contents, recipes
         The recipes by name, as YAML values and checked.
     steps
@@ -81,6 +83,7 @@ class Plan:
     study: Study
     scale: str
     output: FilePath
+    overrides: Sequence[Content]
     contents: Mapping[str, Content]
     recipes: Mapping[str, Recipe]
     steps: Sequence[PlannedStep]
@@ -139,7 +142,7 @@ def make_plan(
     ]
     for planned in steps:
         _ = planned.seconds  # what was done with other settings is refused
-    return Plan(study, scale_name, output, contents, recipes, steps)
+    return Plan(study, scale_name, output, overrides, contents, recipes, steps)
 
 
 def _plan_step(

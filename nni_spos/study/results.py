@@ -38,6 +38,7 @@ def _as_json(plan: Plan, tables: list[ResultTable]) -> dict[str, Any]:
         "experiment": plan.study.name,
         "scale": plan.scale,
         "version": __version__,
+        "changes": list(plan.overrides),
         "recipes": dict(plan.contents),
         "steps": steps,
         "tables": [{"title": x.title, "rows": x.records} for x in tables],
@@ -51,6 +52,14 @@ def _as_text(plan: Plan, tables: list[ResultTable]) -> str:
         escape_markdown(study.about),
         f"Scale {escape_markdown(plan.scale)}: {escape_markdown(scale.about)}",
     ]
+    changes = [
+        f"{section}.{key} = {value}"
+        for override in plan.overrides
+        for section, values in override.items()
+        for key, value in values.items()
+    ]
+    if changes:
+        parts.append(f"Changed in all recipes: {escape_markdown(', '.join(changes))}.")
     for table in tables:
         parts += [f"## {escape_markdown(table.title)}", as_markdown(table.table)]
     parts += ["## Steps", as_markdown(steps_table(plan.steps)), f"nni_spos {__version__}"]
@@ -66,4 +75,7 @@ def steps_table(steps: Sequence[PlannedStep]) -> Table:
         rows.append([step.name, format_duration(step.minutes * 60), taken, step.command])
     expected = format_duration(60 * sum(step.minutes for step in steps))
     taken = format_duration(sum(step.seconds or 0 for step in steps))
-    return Table(["step", "expected", "taken", "command"], [*rows, ["all", expected, taken, ""]])
+    return Table(
+        ["step", "expected", "taken by its last call", "command"],
+        [*rows, ["all", expected, taken, ""]],
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
@@ -67,6 +68,16 @@ def test_a_finished_search_is_only_read(recipe):
     again = run_search(recipe, Scorer(breaks_at=0), progress=False)
     assert again.num_done == 18
     assert run_search(recipe, progress=False).best == again.best, "nothing needs a supernet"
+
+
+def test_another_search_of_the_supernet_has_a_folder_of_its_own(recipe):
+    first = run_search(recipe, Scorer(), progress=False)
+    other = dataclasses.replace(recipe, search=dataclasses.replace(recipe.search, seed=1))
+    with pytest.raises(SearchError):
+        run_search(other, Scorer(), progress=False)
+    second = run_search(other, Scorer(), progress=False, folder="second")
+    assert second.file == recipe.output / "second" / "search.jsonl"
+    assert [c.path for c in second.candidates] != [c.path for c in first.candidates]
 
 
 def test_a_path_that_runs_out_of_memory_is_excluded(recipe_file, recipe):

@@ -270,6 +270,22 @@ def test_an_interrupted_training_goes_on_by_itself(recipe_in, folder_of, monkeyp
     assert_equal(weights(whole), weights(cut))
 
 
+def test_continuing_begins_goes_on_and_leaves_what_is_finished(recipe_in, folder_of):
+    whole, cut = recipe_in("whole"), recipe_in("cut")
+    train_supernet(whole)
+    assert train_supernet(cut, Start.CONTINUE) == cut.checkpoint
+    assert_equal(weights(whole), weights(cut))
+    before = cut.checkpoint.stat().st_mtime_ns
+    train_supernet(cut, Start.CONTINUE)
+    assert cut.checkpoint.stat().st_mtime_ns == before
+    cut.checkpoint.unlink()
+    last = last_checkpoint(folder_of(cut))
+    last.unlink()
+    train_supernet(cut, Start.CONTINUE)
+    assert last.exists()
+    assert_equal(weights(whole), weights(cut))
+
+
 def _ensure(file, queue):
     recipe = load_recipe(file)
     trained = []

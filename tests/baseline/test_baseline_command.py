@@ -1,0 +1,164 @@
+"""Baselines at the command line: retrained as the winner is, once, in one table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from nni_spos.baseline import FOLDER, read_baselines, read_winner, retraining
+from nni_spos.cli import main
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.local_search import run_search
+from nni_spos.network import load_network
+from nni_spos.recipe import load_recipe
+from nni_spos.retrain import retrain
+from nni_spos.supernet.training import train_supernet
+
+
+def run(file, *arguments):
+    return main(["baseline", str(file), *arguments])
+
+
+def rows(output):
+    """Cells of the printed table by the name of the network."""
+    lines = [line.split("|")[1:-1] for line in output.splitlines() if line.startswith("| ")]
+    return {cells[0].strip(): [x.strip() for x in cells[1:]] for cells in lines[2:]}
+
+
+def test_a_fixed_network_is_that_of_a_retraining_with_its_widths(write, capsys):
+    file = write()
+    assert run(file, "fixed", "--choice", "k3", "--target", "13k") == 0
+    output = capsys.readouterr().out
+    assert "widths times" in output
+    recipe = load_recipe(file)
+    folder = recipe.output / FOLDER
+    content = json.loads((folder / "fixed-k3-13000.json").read_text())
+    widths = content["widths"]["channels"]
+    assert f"widths times {content['widths']['multiplier']:.4g}: {widths[0]}, {widths[1]}" in output
+    scaled = load_recipe(write({**recipe.space.arguments, "name": "shufflenet",
+                                "stage_channels": widths}))  # fmt: skip
+    path = dict.fromkeys(("layer_1", "layer_2", "layer_3"), "k3")
+    trained = retrain(scaled, path, recipe.output / "by_hand.pt")
+    assert content["costs"] == trained.costs
+    assert content["test"] == trained.test
+    saved = load_network(folder / "fixed-k3-13000.pt")
+    for name, value in trained.network.state_dict().items():
+        assert torch.equal(value, saved.network.state_dict()[name]), name
+    table = (folder / "table.md").read_text()
+    assert table.strip() in output
+    cells = rows(table)["fixed-k3-13000"]
+    assert cells[0] == f"{content['costs']['flops'] / 1000:.6g}k"
+    assert cells[-2] == f"{trained.test['top1']:.2f}"
+
+
+def test_what_is_done_is_not_repeated_and_other_settings_are_refused(write, capsys, monkeypatch):
+    file = write()
+    trained = []
+    original = retraining.retrain
+
+    def counted(recipe, path, *more):
+        trained.append(path)
+        return original(recipe, path, *more)
+
+    monkeypatch.setattr(retraining, "retrain", counted)
+    assert run(file, "random", "-n", "1") == 0
+    assert run(file, "random", "-n", "2") == 0
+    assert len(trained) == 2
+    assert set(rows(capsys.readouterr().out)) >= {"random-1", "random-2"}
+    file = write(retrain={"epochs": 2})
+    assert run(file, "random", "-n", "3") == 2
+    line = capsys.readouterr().err
+    assert "random-1.json: was made with other settings. Delete it and random-1.pt" in line
+    assert len(line.splitlines()) == 1
+    assert len(trained) == 2, "refused before anything is trained"
+    file = write(data={"workers": 1})
+    assert run(file, "random", "-n", "2") == 0, "who reads the images decides nothing"
+    assert len(trained) == 2
+
+
+def test_an_interrupted_retraining_goes_on(write, monkeypatch):
+    file = write(retrain={"epochs": 2})
+    recipe = load_recipe(file)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retraining, "write_json", interrupted)
+        assert run(file, "random", "-n", "1") == 130
+    network = recipe.output / FOLDER / "random-1.pt"
+    before = network.stat().st_mtime_ns
+    assert run(file, "random", "-n", "1") == 0
+    assert network.stat().st_mtime_ns == before
+    (result,) = read_baselines(recipe.output / FOLDER)
+    assert result.test == load_network(network).test
+
+
+def test_random_search_and_the_winner_are_in_one_table(write, capsys):
+    recipe = load_recipe(write())
+    train_supernet(recipe)
+    assert run(recipe.file, "random-search") == 0
+    assert list(rows(capsys.readouterr().out)) == ["random-search"]
+    assert read_winner(recipe) is None
+    best = run_search(recipe, progress=False).best
+    assert run(recipe.file, "random-search") == 0
+    table = rows(capsys.readouterr().out)
+    assert list(table) == ["winner of the search", "random-search"]
+    assert table["winner of the search"][-2] == "-", "it is not retrained yet"
+    trained = retrain(recipe, best.path)
+    assert run(recipe.file, "random-search") == 0
+    table = rows(capsys.readouterr().out)
+    assert table["winner of the search"][-2] == f"{trained.test['top1']:.2f}"
+    other = next(x for x in run_search(recipe).candidates if x.path != best.path)
+    recipe.retrained.unlink()
+    for checkpoint in recipe.retrained.with_suffix("").glob("*.ckpt"):
+        checkpoint.unlink()
+    retrain(recipe, other.path)
+    assert read_winner(recipe).test is None, "the retrained network is not the winner"
+
+
+def test_random_search_has_as_many_candidates_of_its_own(write):
+    recipe = load_recipe(write())
+    train_supernet(recipe)
+    assert run(recipe.file, "random-search") == 0
+    journal = (recipe.output / "random_search" / "search.jsonl").read_text().splitlines()
+    assert '"algorithm": "random"' in journal[0]
+    assert len(journal) == 1 + 4 * 2
+    assert not (recipe.output / "search").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fixed", "--choice", "k9"], "label 'layer_1' has none of the choices k9"),
+        (["fixed", "--choice", "k3", "--target", "2x"], "'2x' is not a number such as 2630k"),
+        (["fixed", "--choice", "k3", "--target", "1k"], "1k multiply-adds cannot be met"),
+        (["random", "-n", "0"], "-n: must be at least 1, got 0"),
+        (["random", "-n", "1", "--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (["random-search"], "no such checkpoint. Train the supernet first"),
+    ],
+)
+def test_refusals(write, capsys, arguments, words):
+    file = write()
+    assert run(file, *arguments) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+    assert not (file.parent / "output" / FOLDER).exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"name": "a", "costs": 1}', "no JSON"])
+def test_damaged_results(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ExperimentError, match=r"a\.json"):
+        read_baselines(tmp_path)
+
+
+def test_results_are_ordered_by_number(tmp_path):
+    for name in ("random-10", "random-2", "fixed-k3"):
+        content = {"name": name, "costs": {}, "test": None, "cost": None, "widths": None}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert [x.name for x in read_baselines(tmp_path)] == ["fixed-k3", "random-2", "random-10"]
