@@ -154,32 +154,51 @@ def _stages(file: FilePath) -> list[Any]:
 
 
 def values_table(title: str, of: Names) -> ResultTable:
-    """List the figures in JSON files that commands write; lists are left out of the text."""
-    records, rows = [], []
-    for name, file in of.items():
-        content = read_json(file, ExperimentError) if FilePath(file).exists() else None
+    """List the figures in JSON files, ``FILE.json``, or of a part of one, ``FILE.json#KEY``."""
+    records: list[Record] = []
+    rows = []
+    for name, place in of.items():
+        content = _read_values(place)
         records.append({"name": name, "values": content})
-        figures = _flatten(content) or {NOT_YET: NOT_YET}
+        figures = _flatten(content) or {NOT_YET: None}
         rows += [[name, key, _figure(value)] for key, value in figures.items()]
     return ResultTable(title, records, Table(["", "figure", "value"], rows))
 
 
-def _flatten(content: Any) -> Record:
-    """Return the figures and texts in nested mappings, by keys with dots.
+def _read_values(place: str) -> Any:
+    """Return what a file says, or its part; None if it is not there. Raises ExperimentError."""
+    stem, hash_sign, key = place.rpartition(".json#")
+    file = FilePath(f"{stem}.json" if hash_sign else place)
+    if not file.exists():
+        return None
+    content = read_json(file, ExperimentError)
+    if not hash_sign:
+        return content
+    if not isinstance(content, dict) or key not in content:
+        raise ExperimentError(f"{file}: has no key '{key}'.")
+    return content[key]
 
-    >>> _flatten({"tau": {"recalibrated": 0.7}, "points": [1, 2], "paths": 100})
-    {'tau.recalibrated': 0.7, 'paths': 100}
+
+def _flatten(content: Any) -> Record:
+    """Return the figures and texts in nested mappings and lists of these, by keys with dots.
+
+    >>> _flatten({"tau": {"value": 0.7, "low": None}, "points": [1, 2], "top": [{"k": 10}]})
+    {'tau.value': 0.7, 'tau.low': None, 'top.0.k': 10}
     """
     found: Record = {}
     for key, value in content.items() if isinstance(content, Mapping) else ():
+        if isinstance(value, list):
+            value = {i: x for i, x in enumerate(value) if isinstance(x, Mapping)}
         if isinstance(value, Mapping):
             found |= {f"{key}.{rest}": x for rest, x in _flatten(value).items()}
-        elif isinstance(value, str | int | float):
+        else:
             found[str(key)] = value
     return found
 
 
 def _figure(value: Any) -> str:
+    if value is None:
+        return NOT_YET
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

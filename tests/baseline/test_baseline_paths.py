@@ -9,6 +9,7 @@ from nni_spos.baseline.paths import fixed_path
 from nni_spos.baseline.widths import round_widths
 from nni_spos.constraint import Constraint
 from nni_spos.errors import InfeasibleError, PathError, RecipeError
+from nni_spos.evolution import FeasibleSampler
 from nni_spos.path import PathSpace
 from nni_spos.recipe import load_recipe
 from nni_spos.supernet.building import build_analytic_costs
@@ -69,7 +70,11 @@ def test_costs_by_hand(recipe, choice):
     assert price == flops_of(recipe, choice, (8, 16))
 
 
-@pytest.mark.parametrize("target", [6800, 7000, 9087, 9088, 13000, 50000, 123456])
+EXACT = 11336
+"""Multiply-adds with widths 10 and 20."""
+
+
+@pytest.mark.parametrize("target", [6800, 7000, 9087, 9088, EXACT, 13000, 50000, 123456])
 def test_the_widest_network_that_meets_the_target(recipe, target):
     baseline = fixed_baseline(recipe, ["k3"], target)
     multipliers = [i / 4000 for i in range(1200, 40000)]
@@ -83,8 +88,8 @@ def test_the_widest_network_that_meets_the_target(recipe, target):
     assert baseline.recipe.space.arguments["stage_channels"] == list(widest)
     cost = build_analytic_costs(baseline.recipe)[1]["flops"].price(baseline.path)
     assert cost == flops_of(recipe, "k3", widest) <= target
-    if target == 9088:
-        assert widest == (8, 16)
+    if target in (9088, EXACT):
+        assert cost == target
     assert baseline.name == f"fixed-k3-{target}"
 
 
@@ -125,6 +130,12 @@ def test_random_paths_meet_the_limit_and_are_a_function_of_the_seed(recipe):
     costs = build_analytic_costs(recipe)[1]
     limit = Constraint.parse("flops <= 13k")
     assert all(limit.allows(costs["flops"].price(x.path)) for x in many)
+
+
+def test_a_path_that_is_drawn_again_counts_once(recipe, monkeypatch):
+    monkeypatch.setattr(FeasibleSampler, "ENUMERATE_BELOW", 0)  # else none is drawn again
+    paths = [tuple(x.path.values()) for x in random_baselines(recipe, 20, 0)]
+    assert len(set(paths)) == 20
 
 
 def test_random_paths_are_all_that_there_are_or_too_few(recipe):
