@@ -25,7 +25,7 @@ ROWS = [
     ["correlation"],
     ["settings", "yaml_files"],
     ["recipe"],
-    ["recipe_latency"],
+    ["recipe_latency", "repeats"],
     ["tensors", "progress", "plots", "locks", "stage_cost"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from nni_spos.experiment.local_search import FOLDER as SEARCH
 from nni_spos.experiment.results import JOURNAL_NAME, load_results
 from nni_spos.files import read_json, write_json
 from nni_spos.recipe import Recipe
+from nni_spos.repeats import repetitions, written_repetitions
 from nni_spos.retrain import retrain
 from nni_spos.stage_cost import StageCost, read_stage_cost
 from nni_spos.tensors import load_tensors
@@ -38,23 +40,34 @@ class BaselineResult:
         For people.
     costs
         Metric to value.
-    test
-        Results on the test split; None until they were measured.
+    tests
+        Results on the test split, of every seed that it was measured with.
     cost
-        Of the retraining; None if it is not known.
+        Of the first retraining; None if it is not known.
     widths
         How the widths were scaled: multiplier and channels, or None.
     """
 
     name: str
     costs: Mapping[str, float]
-    test: Mapping[str, float] | None
+    tests: Sequence[Mapping[str, float]]
     cost: StageCost | None
     widths: Mapping[str, Any] | None = None
 
 
-def retrain_baselines(recipe: Recipe, baselines: Sequence[Baseline]) -> list[BaselineResult]:
+def retrain_baselines(
+    recipe: Recipe, baselines: Sequence[Baseline], repeats: int = 1
+) -> list[BaselineResult]:
     """Retrain those that are not done yet; an interrupted one goes on.
+
+    Parameters
+    ----------
+    recipe
+        Its output folder keeps the results.
+    baselines
+        What to retrain.
+    repeats
+        With how many seeds, see `nni_spos.repeats`.
 
     Returns
     -------
@@ -64,21 +77,25 @@ def retrain_baselines(recipe: Recipe, baselines: Sequence[Baseline]) -> list[Bas
     ------
     ExperimentError
         One of them was made with other settings.
+    RecipeError
+        `repeats` is not a number of seeds.
     """
     folder = recipe.output / FOLDER
-    made_for = {x.name: _made_for(x) for x in baselines}
     missing = []
     for baseline in baselines:  # what is wrong is said before any of them is trained
-        file = folder / f"{baseline.name}.json"
-        if not file.exists():
-            missing.append(baseline)
-        elif _read(file).get("made_for") != made_for[baseline.name]:
-            raise ExperimentError(
-                f"{file}: was made with other settings. Delete it and "
-                f"{baseline.name}.pt, or give the recipe another output folder."
-            )
-    for baseline in missing:
-        network = folder / f"{baseline.name}.pt"
+        for setting, network in repetitions(
+            baseline.recipe, folder / f"{baseline.name}.pt", repeats
+        ):
+            one = dataclasses.replace(baseline, recipe=setting)
+            file = network.with_suffix(".json")
+            if not file.exists():
+                missing.append((one, network))
+            elif _read(file).get("made_for") != _made_for(one):
+                raise ExperimentError(
+                    f"{file}: was made with other settings. Delete it and {network.name}, or give "
+                    "the recipe another output folder."
+                )
+    for baseline, network in missing:
         trained = retrain(baseline.recipe, baseline.path, network, Start.CONTINUE)
         widths = baseline.widths
         content = {
@@ -90,30 +107,36 @@ def retrain_baselines(recipe: Recipe, baselines: Sequence[Baseline]) -> list[Bas
             "widths": None
             if widths is None
             else {"multiplier": widths.multiplier, "channels": list(widths.channels)},
-            "made_for": made_for[baseline.name],
+            "made_for": _made_for(baseline),
         }
-        write_json(folder / f"{baseline.name}.json", content)
+        write_json(network.with_suffix(".json"), content)
     return read_baselines(folder)
 
 
 def read_baselines(folder: FilePath) -> list[BaselineResult]:
-    """Return the results in a folder, by name. Raises ExperimentError if one is damaged."""
-    results = []
+    """Return the results in a folder, by name, those of several seeds as one.
+
+    Raises ExperimentError if one is damaged.
+    """
+    results: dict[str, BaselineResult] = {}
     for file in sorted(folder.glob("*.json"), key=_by_number):
         content = _read(file)
         try:
-            results.append(
-                BaselineResult(
-                    str(content["name"]),
-                    dict(content["costs"]),
-                    None if content["test"] is None else dict(content["test"]),
-                    read_stage_cost(content["cost"]),
-                    content["widths"],
-                )
+            name = str(content["name"])
+            tests = [] if content["test"] is None else [dict(content["test"])]
+            found = BaselineResult(
+                name,
+                dict(content["costs"]),
+                tests,
+                read_stage_cost(content["cost"]),
+                content["widths"],
             )
         except (KeyError, TypeError, ValueError) as problem:
             raise ExperimentError(f"{file}: is not a baseline's result ({problem!r}).") from None
-    return results
+        if name in results:
+            found = dataclasses.replace(results[name], tests=[*results[name].tests, *tests])
+        results[name] = found
+    return list(results.values())
 
 
 def read_winner(recipe: Recipe) -> BaselineResult | None:
@@ -127,26 +150,37 @@ def read_winner(recipe: Recipe) -> BaselineResult | None:
     best = load_results(folder).best
     network = read_network(recipe.retrained, WINNER)
     if network is None or network[0] != best.path:
-        return BaselineResult(WINNER, best.costs, None, None)
+        return BaselineResult(WINNER, best.costs, (), None)
     return network[1]
 
 
 def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult] | None:
     """Return path and results of a retrained network, or None if it is not there.
 
+    What the same path has with other seeds, in files beside it, is part of the results.
+
     Raises
     ------
     CheckpointError
-        The file is damaged, or is not a network's.
+        A file is damaged, or is not a network's.
     """
-    if not file.exists():
-        return None
+    found: tuple[Mapping[str, Any], BaselineResult] | None = None
+    for one in written_repetitions(file) if file.exists() else ():
+        path, result = _read_network(one, name)
+        if found is None:
+            found = path, result
+        elif found[0] == path:
+            tests = [*found[1].tests, *result.tests]
+            found = path, dataclasses.replace(found[1], tests=tests)
+    return found
+
+
+def _read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult]:
     content = load_tensors(file)
     try:
-        result = BaselineResult(
-            name, dict(content["costs"]), content["test"], read_stage_cost(content["cost"])
-        )
-        return dict(content["path"]), result
+        tests = [] if content["test"] is None else [dict(content["test"])]
+        cost = read_stage_cost(content["cost"])
+        return dict(content["path"]), BaselineResult(name, dict(content["costs"]), tests, cost)
     except (KeyError, TypeError, ValueError) as problem:
         raise CheckpointError(f"{file}: is not a trained network ({problem!r}).") from None
 

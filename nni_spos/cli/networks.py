@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nni_spos.cli.options import NAMES, PATH_HELP, add_start_options, start_of
+from nni_spos.cli.options import NAMES, PATH_HELP, REPEATS_HELP, add_start_options, start_of
 from nni_spos.constraint import format_metric
+from nni_spos.errors import RecipeError
 from nni_spos.recipe import load_recipe
+from nni_spos.repeats import repetitions
+
+if TYPE_CHECKING:
+    from nni_spos.network import TrainedNetwork
 
 
 def add_commands(commands: Any) -> None:
@@ -27,6 +32,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--path", required=True, help=PATH_HELP)
     command.add_argument("--output", help="file for the network (default OUTPUT/retrained.pt)")
     command.add_argument("--seed", type=int, help="instead of the recipe's")
+    command.add_argument("--repeats", type=int, default=1, help=REPEATS_HELP)
     add_start_options(command)
     command.set_defaults(run=retrain)
 
@@ -49,6 +55,7 @@ def train(options: argparse.Namespace) -> None:
 
 def retrain(options: argparse.Namespace) -> None:
     """Train a path from scratch and score the test split."""
+    from nni_spos.baseline.table import format_spread
     from nni_spos.retrain import retrain as run
     from nni_spos.spaces import read_path
 
@@ -56,8 +63,21 @@ def retrain(options: argparse.Namespace) -> None:
     if options.seed is not None:
         settings = dataclasses.replace(recipe.retrain, seed=options.seed)
         recipe = dataclasses.replace(recipe, retrain=settings)
-    file = FilePath(options.output or recipe.retrained)
-    trained = run(recipe, read_path(options.path, recipe.space), file, start_of(options))
+    path = read_path(options.path, recipe.space)
+    runs = repetitions(recipe, FilePath(options.output or recipe.retrained), options.repeats)
+    if len(runs) > 1 and options.resume is not None:
+        raise RecipeError("--repeats: goes with --continue, not with --resume.")
+    found = []
+    for one, file in runs:
+        trained = run(one, path, file, start_of(options))
+        assert trained.test is not None
+        found.append(trained.test["top1"])
+        _show(trained, file)
+    if len(found) > 1:
+        print(f"{len(found)} seeds: test top-1 {format_spread(found)} %")
+
+
+def _show(trained: TrainedNetwork, file: FilePath) -> None:
     print(f"network: {file}")
     print(f"  path {' '.join(map(str, trained.path.values()))}")
     for name, cost in trained.costs.items():

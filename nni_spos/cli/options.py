@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 PATH_HELP = "JSON file, label to choice, or a published network such as shufflenet-spos"
 
+REPEATS_HELP = "train with so many seeds, the recipe's and those after it (default 1)"
+
 NAMES = {"flops": "multiply-adds", "params": "parameters"}
 
 

@@ -55,7 +55,7 @@ def networks_table(title: str, of: Names) -> ResultTable:
     for name, place in of.items():
         if place.endswith(".pt"):
             network = read_network(FilePath(place), name)
-            results.append(network[1] if network else BaselineResult(name, {}, None, None))
+            results.append(network[1] if network else BaselineResult(name, {}, (), None))
         else:
             results += [
                 dataclasses.replace(result, name=f"{name} {result.name}")

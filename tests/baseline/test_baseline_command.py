@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from nni_spos.baseline import FOLDER, read_baselines, read_winner, retraining
+from nni_spos.baseline import (
+    FOLDER,
+    random_baselines,
+    read_baselines,
+    read_winner,
+    retraining,
+)
+from nni_spos.baseline.retraining import read_network
 from nni_spos.cli import main
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.local_search import run_search
@@ -93,7 +101,7 @@ def test_an_interrupted_retraining_goes_on(write, monkeypatch):
     assert run(file, "random", "-n", "1") == 0
     assert network.stat().st_mtime_ns == before
     (result,) = read_baselines(recipe.output / FOLDER)
-    assert result.test == load_network(network).test
+    assert result.tests == [load_network(network).test]
 
 
 def test_random_search_and_the_winner_are_in_one_table(write, capsys):
@@ -116,7 +124,7 @@ def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     for checkpoint in recipe.retrained.with_suffix("").glob("*.ckpt"):
         checkpoint.unlink()
     retrain(recipe, other.path)
-    assert read_winner(recipe).test is None, "the retrained network is not the winner"
+    assert read_winner(recipe).tests == (), "the retrained network is not the winner"
 
 
 def test_random_search_has_as_many_candidates_of_its_own(write):
@@ -137,6 +145,8 @@ def test_random_search_has_as_many_candidates_of_its_own(write):
         (["fixed", "--choice", "k3", "--target", "1k"], "1k multiply-adds cannot be met"),
         (["random", "-n", "0"], "-n: must be at least 1, got 0"),
         (["random", "-n", "1", "--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (["random", "-n", "1", "--repeats", "0"], "--repeats: must be at least 1"),
+        (["random-search", "--repeats", "0"], "--repeats: must be at least 1"),
         (["random-search"], "no such checkpoint. Train the supernet first"),
     ],
 )
@@ -162,3 +172,42 @@ def test_results_are_ordered_by_number(tmp_path):
         content = {"name": name, "costs": {}, "test": None, "cost": None, "widths": None}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert [x.name for x in read_baselines(tmp_path)] == ["fixed-k3", "random-2", "random-10"]
+
+
+def test_repeats(write, capsys):
+    file = write()
+    recipe = load_recipe(file)
+    assert run(file, "random", "-n", "1") == 0
+    capsys.readouterr()
+    assert run(file, "random", "-n", "1", "--repeats", "3") == 0
+    folder = recipe.output / FOLDER
+    seed = recipe.retrain.seed
+    files = [folder / f"random-1{end}.pt" for end in ("", f"_seed{seed + 1}", f"_seed{seed + 2}")]
+    networks = [load_network(x) for x in files]
+    assert [x.settings["seed"] for x in networks] == [seed, seed + 1, seed + 2]
+    assert len({tuple(x.path.items()) for x in networks}) == 1
+    top1 = [x.test["top1"] for x in networks]
+    assert len({x.test["loss"] for x in networks}) == 3, "the seeds make a difference"
+    (result,) = read_baselines(folder)
+    assert [x["top1"] for x in result.tests] == top1
+    shown = rows(capsys.readouterr().out)["random-1"][-2]
+    assert shown == f"{np.mean(top1):.2f} ± {np.std(top1, ddof=1):.2f} (3)"
+
+
+def test_the_winner_with_repeats(write, capsys, tmp_path):
+    recipe = load_recipe(write())
+    path = random_baselines(recipe, 2, 0)[0].path
+    (tmp_path / "path.json").write_text(json.dumps(path))
+    output = tmp_path / "net.pt"
+    command = ["retrain", str(recipe.file), "--path", str(tmp_path / "path.json")]
+    command += ["--output", str(output), "--repeats", "2"]
+    assert main([*command, "--resume"]) == 2
+    assert "--repeats: goes with --continue" in capsys.readouterr().err
+    assert main([*command, "--continue"]) == 0
+    assert "2 seeds: test top-1" in capsys.readouterr().out
+    found_path, result = read_network(output, "net")
+    assert found_path == path
+    assert len(result.tests) == 2
+    other = random_baselines(recipe, 2, 0)[1].path
+    retrain(recipe, other, tmp_path / "net_seed9.pt")
+    assert len(read_network(output, "net")[1].tests) == 2, "a repetition of another path"

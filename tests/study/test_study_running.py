@@ -104,10 +104,10 @@ def check_results(output):
     networks = section(text, "Networks")
     assert networks["winner"][0] == f"{best.costs['flops'] / 1000:.6g}k"
     assert networks["winner"][-2] == f"{winner.test['top1']:.2f}"
-    assert tables["Networks"][0]["test"] == winner.test
+    assert tables["Networks"][0]["tests"] == [winner.test]
     baselines = read_baselines(recipe.output / "baselines")
     assert list(networks) == ["winner", *(f"baseline: {x.name}" for x in baselines)]
-    assert [x["test"] for x in tables["Networks"][1:]] == [dict(x.test) for x in baselines]
+    assert [x["tests"] for x in tables["Networks"][1:]] == [x.tests for x in baselines]
 
     assert section(text, "Searches")["evolution"][:2] == ["8", f"{best.metrics['top1']:.2f}"]
     values = [x.metrics["top1"] for x in load_results(recipe.output / "search").candidates]
