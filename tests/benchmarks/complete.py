@@ -55,6 +55,7 @@ def measure(num_images: int, num_alone: int, prefix: int) -> dict[str, Any]:
     start = time.perf_counter()
     together = evaluate_paths(supernet, paths, data, settings)
     seconds = time.perf_counter() - start
+    peak_memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     start = time.perf_counter()
     alone = [evaluate_path(supernet, paths[i], data, settings) for i in chosen]
     seconds_alone = (time.perf_counter() - start) / len(chosen) * len(paths)
@@ -71,7 +72,7 @@ def measure(num_images: int, num_alone: int, prefix: int) -> dict[str, Any]:
         "unit_runs": [units.num_nodes, len(paths) * len(labels)],
         "saving_in_multiply_adds": arithmetic_saving(supernet, flops, paths, (1, 8, 8)),
         "saving_in_seconds": seconds_alone / seconds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb,
     }
 
 
