@@ -17,7 +17,7 @@ from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
 from nni_spos.supernet.precision import scoring_precision
-from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate
+from nni_spos.supernet.recalibration import device_of, place_batches, place_images, recalibrate
 from nni_spos.supernet.subnet import extract_subnet
 
 Progress = Callable[[float], None]
@@ -205,7 +205,8 @@ def _evaluate_together(
     images = None
     if settings.recalibrate:
         images = place_batches(_recalibration_batches(data, settings), supernet, channels_last)
-    totals = [torch.zeros(3, dtype=torch.float64) for _ in paths]
+    # In one piece: small tensors between activations would split the memory.
+    totals = torch.zeros(len(paths), 3, dtype=torch.float64, device=device_of(supernet))
     num_done, num_all = 0, len(paths) * (len(batches) + (len(images) if images else 0))
 
     def count(*_: object) -> None:
@@ -215,7 +216,7 @@ def _evaluate_together(
             progress(num_done / num_all)
 
     def add(index: int, logits: Tensor, labels: Tensor) -> None:
-        totals[index] = totals[index].to(logits.device) + _tally(logits, labels)
+        totals[index] += _tally(logits, labels)
         count()
 
     with sharing(supernet, channels_last) as run:

@@ -109,6 +109,26 @@ class PrefixTree:
         return sum(len(nodes) - n for nodes, n in zip(self.nodes, self.shared, strict=False))
 
 
+class Reserve:
+    """Small tensors that stay, cut from large ones.
+
+    Each by itself would lie between activations that come and go, and the memory of these would be
+    in pieces: all paths of a large tree took 8 GB so, and 1 GB this way.
+    """
+
+    SIZE = 2**20
+
+    def __init__(self) -> None:
+        self._rest = torch.empty(0)
+
+    def take(self, size: int, device: torch.device) -> Tensor:
+        """Return a tensor of shape (size,) with anything in it."""
+        if size > len(self._rest) or self._rest.device != device:
+            self._rest = torch.empty(max(size, self.SIZE), device=device)
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
+
+
 class SharedRun:
     """A supernet that runs on one path after another; made by `sharing`.
 
@@ -136,6 +156,7 @@ class SharedRun:
         self._next_norm = 0
         self._momentum = 1.0  # of recalibration
         self._folded: set[int] = set()
+        self._reserve = Reserve()
         self._statistics = Statistics.OF_SUPERNET
 
     def trace(self, path: Path, images: Tensor) -> list[Part]:
@@ -239,8 +260,8 @@ class SharedRun:
             mean, variance = self._node.statistics[position]
             return nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, norm.eps)
         if position == len(self._node.statistics):
-            mean = torch.zeros(x.shape[1], device=x.device)
-            self._node.statistics.append((mean, torch.ones_like(mean)))
+            mean, variance = self._reserve.take(2 * x.shape[1], x.device).chunk(2)
+            self._node.statistics.append((mean.zero_(), variance.fill_(1.0)))
         mean, variance = self._node.statistics[position]
         return nn.functional.batch_norm(
             x, mean, variance, weight, bias, True, self._momentum, norm.eps

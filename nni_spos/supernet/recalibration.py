@@ -14,7 +14,7 @@ from nni_spos.errors import DataError
 
 def place_images(images: Tensor, network: nn.Module, channels_last: bool) -> Tensor:
     """Return images, shape (N, C, H, W), on the device of a network and in a memory format."""
-    device = _device(network) or images.device
+    device = device_of(network) or images.device
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(device, memory_format=layout)
 
@@ -23,10 +23,11 @@ def place_batches(
     batches: EvaluationBatches, network: nn.Module, channels_last: bool
 ) -> EvaluationBatches:
     """Return batches whose images need no more placing: what is sent to the device are bytes."""
-    return batches.to(_device(network) or "cpu", channels_last)
+    return batches.to(device_of(network) or "cpu", channels_last)
 
 
-def _device(network: nn.Module) -> torch.device | None:
+def device_of(network: nn.Module) -> torch.device | None:
+    """Return the device of the weights, or None if there are none."""
     return next((p.device for p in network.parameters()), None)
 
 

@@ -1,5 +1,6 @@
 """Many paths in one pass give what each gives alone, and leave the supernet as it was."""
 
+import itertools
 import warnings
 
 import nni
@@ -18,7 +19,7 @@ from nni_spos.recipe import DataSettings, EvaluationSettings
 from nni_spos.spaces import Form, build_space
 from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths
 from nni_spos.supernet.parts import find_parts
-from nni_spos.supernet.population import PrefixTree, Statistics, sharing
+from nni_spos.supernet.population import PrefixTree, Reserve, Statistics, sharing
 
 SETTINGS = EvaluationSettings(recalibration_images=128, batch_size=64)
 SHAPE = {"num_classes": 10, "in_channels": 1, "input_size": 16}
@@ -211,6 +212,33 @@ def test_a_complete_space_has_one_node_for_every_prefix():
     tree = PrefixTree(space, paths[::-1], [frozenset([label]) for label in space])
     assert tree.num_nodes == sum(3**depth for depth in range(1, 9)) == 9840
     assert len(tree.order) * len(space) == 52_488
+
+
+def test_what_stays_lies_in_one_piece(data):
+    """Small tensors between activations that come and go would leave the memory in pieces."""
+    supernet = make_supernet("blocks")
+    space = PathSpace.from_model_space(supernet)
+    paths = related_paths(space, 20)
+    images = torch.randn(4, 1, 16, 16)
+    with sharing(supernet) as run:
+        tree = PrefixTree(space, paths, [part.labels for part in run.trace(paths[0], images)])
+        run.walk(tree, paths, [(images, images)], Statistics.RECALIBRATED, lambda *_: None)
+    nodes = {id(node): node for nodes in tree.nodes for node in nodes}.values()
+    tensors = [x for node in nodes for pair in node.statistics for x in pair]
+    numbers = sum(map(len, tensors))
+    pieces = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
+    assert len(tensors) > 200
+    assert len(pieces) == 1 + numbers // Reserve.SIZE
+    assert sum(pieces.values()) == len(pieces) * Reserve.SIZE * 4
+    places = sorted((x.data_ptr(), x.data_ptr() + 4 * len(x)) for x in tensors)
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(places)), "none shared"
+
+
+def test_a_reserve_gives_what_is_larger_than_its_pieces():
+    reserve = Reserve()
+    small = reserve.take(3, torch.device("cpu"))
+    assert reserve.take(Reserve.SIZE + 1, torch.device("cpu")).shape == (Reserve.SIZE + 1,)
+    assert reserve.take(2, torch.device("cpu")).data_ptr() != small.data_ptr()
 
 
 def test_the_parts_of_spaces():
