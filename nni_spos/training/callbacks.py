@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
 
 from nni_spos.errors import CheckpointError
@@ -94,6 +95,21 @@ class RefusedCheckpoint(Callback):
             raise CheckpointError(
                 f"{self._file}: cannot be resumed ({reason:.300}). --overwrite trains anew."
             ) from exception
+
+
+class ResumedEpoch(Callback):
+    """Begin a new epoch where a finished one was saved, also if the training's length is in steps.
+
+    Lightning then takes the saved epoch for an unfinished one: it would train a single batch, and
+    all later epochs would be other ones.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        loop = trainer.fit_loop
+        progress = loop.epoch_progress.current
+        if loop.restarting and progress.ready == progress.started == progress.processed:
+            _Loop.restarting.fset(loop, False)  # the loop's own setter is what goes wrong
+            loop.reset()
 
 
 class TrainingProgress(Callback):

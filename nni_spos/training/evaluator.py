@@ -17,7 +17,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from nni_spos.data import ImageData
 from nni_spos.recipe import TrainSettings
-from nni_spos.training.callbacks import RefusedCheckpoint, SeededSteps, TrainingProgress
+from nni_spos.training.callbacks import (
+    RefusedCheckpoint,
+    ResumedEpoch,
+    SeededSteps,
+    TrainingProgress,
+)
 from nni_spos.training.checkpoints import (
     Identity,
     IdentityInCheckpoints,
@@ -70,7 +75,7 @@ def build_evaluator(
     identity = {"settings": settings.deciding(), **(identity or {})}
     if resume is not None:
         check_identity(resume, identity)
-        callbacks = [*callbacks, RefusedCheckpoint(resume)]
+        callbacks = [*callbacks, RefusedCheckpoint(resume), ResumedEpoch()]
     loader = data.train_loader(settings.batch_size, settings.seed)
     callbacks = [*callbacks, SeededSteps(settings.seed), TrainingProgress(title)]
     if folder is not None:
