@@ -43,6 +43,10 @@ class CheckpointError(SposError):
     """A checkpoint is missing, damaged or belongs to something else."""
 
 
+class ProcessError(SposError):
+    """A process that trains with others was killed."""
+
+
 class DataError(SposError):
     """A data set is missing or is not in the expected form."""
 

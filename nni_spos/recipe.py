@@ -45,6 +45,7 @@ def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
 
 
 QUANTILES: Rule = (schema.Schema([real(0, 1)[0]]), "a list such as [0, 0.25, 0.5]")
+STRATEGY: Rule = one_of("auto", "ddp", "ddp_find_unused_parameters_true")
 PRECISION: Rule = one_of("auto", "32-true", "16-mixed", "bf16-mixed")
 DEVICES: Rule = (schema.Or("auto", POSITIVE_INT[0]), "auto, or a whole number > 0")
 CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
@@ -81,6 +82,13 @@ class TrainSettings:
 
     With channel numbers as choices, `update_scope` says where momentum and weight decay act on a
     weight of which a path used a part: on that ``slice``, or on the whole ``tensor``.
+
+    `devices` (on each of `num_nodes` machines) is how many GPUs train together, each with a process
+    of its own, or CPU processes where there is none; ``auto`` is all GPUs that are visible, or as
+    many processes as a launcher started. `batch_size` and `learning_rate` are those of a step, so
+    that they stay as they are: every process gets its part of the batch. BatchNorm normalises the
+    part of a process, with `sync_batchnorm` the batch. `strategy` says how gradients are averaged:
+    ``auto`` sends those of the sampled weights only, the others are Lightning's.
     """
 
     epochs: int | None = setting(optional(POSITIVE_INT), None)
@@ -97,15 +105,36 @@ class TrainSettings:
     seed: int = setting(COUNT, 0)
     keep_checkpoints: int | None = setting(optional(POSITIVE_INT), None)
     update_scope: str = setting(one_of("slice", "tensor"), "slice")
+    devices: int | str = setting(DEVICES, 1)
+    num_nodes: int = setting(POSITIVE_INT, 1)
+    strategy: str = setting(STRATEGY, "auto")
+    sync_batchnorm: bool = setting(BOOL, False)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise RecipeError("give either 'epochs' or 'steps'.")
+        if self.devices != "auto":
+            self.check_split(int(self.devices) * self.num_nodes)
+
+    def check_split(self, num_processes: int) -> None:
+        """Refuse a batch that processes cannot share evenly. Raises RecipeError."""
+        if self.batch_size % num_processes:
+            raise RecipeError(
+                f"batch_size: {self.batch_size} images cannot be shared evenly by {num_processes} "
+                "processes (devices x num_nodes). Give a multiple, or fewer devices."
+            )
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that decide the weights."""
+        """Return the settings that decide the weights.
+
+        A training may go on with another number of processes. `sync_batchnorm` is named only where
+        it is asked for, as in the files that were written before there was such a setting.
+        """
         values = dataclasses.asdict(self)
-        del values["keep_checkpoints"]
+        for name in ("keep_checkpoints", "devices", "num_nodes", "strategy"):
+            del values[name]
+        if not self.sync_batchnorm:
+            del values["sync_batchnorm"]
         return values
 
 

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
+from nni_spos.ranks import check_processes, run_processes
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form
+from nni_spos.stage_cost import StageCost
 from nni_spos.supernet.building import (
     build_recipe_costs,
     build_recipe_space,
@@ -81,8 +83,9 @@ def retrain(
         of other settings, another process that trains, or no supernet to begin with.
     CostError
         A latency table is missing, damaged or of another space.
-    DataError, RecipeError
-        See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
+    DataError, RecipeError, ProcessError
+        See `nni_spos.data.open_data`, `nni_spos.spaces.build_space` and
+        `nni_spos.ranks.run_processes`.
     """
     file = file or recipe.retrained
     folder = file.with_suffix("")
@@ -136,28 +139,14 @@ def train_path(
     CheckpointError
         See `retrain`.
     """
-    network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
-    if recipe.retrain.initial_weights == "supernet":
-        _inherit_weights(network, recipe, path)
+    check_processes(recipe.retrain)  # refused before anything is deleted
     folder = file.with_suffix("")
-    meter = TrainingCost()
-    evaluator = build_evaluator(
-        recipe.retrain,
-        data,
-        folder,
-        title=title,
-        identity={
-            "space": {"name": recipe.space.name, **recipe.space.arguments},
-            "path": path,
-            "preprocessing": data.preprocessing,
-            "tensors": tensor_shapes(network),
-        },
-        resume=prepare_start(start, folder, file),
-        callbacks=[meter],
-    )
-    with training_session():
-        evaluator.evaluate(network)
-    cost = meter.cost
+    resume = prepare_start(start, folder, file)
+    weights, cost = run_processes(recipe.retrain, _fit, recipe, path, data, folder, resume, title)
+    network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
+    if recipe.retrain.channels_last:
+        network.to(memory_format=torch.channels_last)
+    network.load_state_dict(weights)
     spec = data.spec
     return TrainedNetwork(
         network=network.eval(),
@@ -174,6 +163,38 @@ def train_path(
         ),
         cost=None if cost is None else cost.to_json(),
     )
+
+
+def _fit(
+    recipe: Recipe,
+    path: Path,
+    data: ImageData,
+    folder: FilePath,
+    resume: FilePath | None,
+    title: str,
+) -> tuple[dict[str, Tensor], StageCost | None]:
+    """Train, as one of the processes of a training; return weights and cost."""
+    network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
+    if recipe.retrain.initial_weights == "supernet":
+        _inherit_weights(network, recipe, path)
+    meter = TrainingCost()
+    evaluator = build_evaluator(
+        recipe.retrain,
+        data,
+        folder,
+        title=title,
+        identity={
+            "space": {"name": recipe.space.name, **recipe.space.arguments},
+            "path": path,
+            "preprocessing": data.preprocessing,
+            "tensors": tensor_shapes(network),
+        },
+        resume=resume,
+        callbacks=[meter],
+    )
+    with training_session():
+        evaluator.evaluate(network)
+    return network.state_dict(), meter.cost
 
 
 def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path) -> None:

@@ -103,6 +103,16 @@ def test_a_recipe_is_frozen(load):
         recipe.search.seed = 2
 
 
+def test_the_processes_of_a_training_do_not_decide_its_weights(load):
+    alone = load().supernet
+    together = load({"supernet": {"devices": 8, "num_nodes": 2, "strategy": "ddp"}}).supernet
+    assert together.deciding() == alone.deciding()
+    names = {"devices", "num_nodes", "strategy", "sync_batchnorm", "keep_checkpoints"}
+    assert not names & set(alone.deciding())
+    synchronised = load({"supernet": {"devices": 8, "sync_batchnorm": True}}).supernet
+    assert synchronised.deciding() == {**alone.deciding(), "sync_batchnorm": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -137,7 +147,19 @@ def test_a_recipe_is_frozen(load):
         ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
          "batch_size, learning_rate, momentum, weight_decay, label_smoothing, warmup_steps, "
          "gradient_clip, channels_last, precision, seed, keep_checkpoints, update_scope, "
-         "initial_weights."),
+         "devices, num_nodes, strategy, sync_batchnorm, initial_weights."),
+        ({"supernet": {"devices": 3}}, "supernet: batch_size: 64 images cannot be shared evenly by "
+         "3 processes (devices x num_nodes). Give a multiple, or fewer devices."),
+        ({"retrain": {"devices": 8, "num_nodes": 3}}, "retrain: batch_size: 1024 images cannot be "
+         "shared evenly by 24 processes (devices x num_nodes). Give a multiple, or fewer devices."),
+        ({"supernet": {"devices": 0}}, "supernet.devices: got 0; must be auto, or a whole number "
+         "> 0."),
+        ({"supernet": {"num_nodes": "auto"}}, "supernet.num_nodes: got 'auto'; must be a whole "
+         "number > 0, below 2^63."),
+        ({"supernet": {"strategy": "fsdp"}}, "supernet.strategy: got 'fsdp'; must be one of auto, "
+         "ddp, ddp_find_unused_parameters_true."),
+        ({"supernet": {"sync_batchnorm": 1}}, "supernet.sync_batchnorm: got 1; must be true or "
+         "false."),
         ({"retrain": {"learning_rate": float("inf")}}, "retrain.learning_rate: got inf; must be a "
          "number >= 0."),
         ({"search": {"constraints": "flops <= 330M"}}, "search.constraints: got 'flops <= 330M'; "
@@ -169,6 +191,9 @@ def test_refuses(load, changes, message):
         {"supernet": {"steps": 5, "epochs": None}},
         {"data": {"augmentation": None, "root": None}},
         {"retrain": {"learning_rate": 1}},
+        {"supernet": {"devices": 4, "strategy": "ddp", "sync_batchnorm": True}},
+        {"supernet": {"devices": "auto", "num_nodes": 3}},
+        {"retrain": {"devices": 8, "num_nodes": 4}},
         {"search": {"constraints": []}},
         {"search": {"num_mutations": 6, "num_crossovers": 4}},
         {"search": {"num_mutations": 10}},

@@ -39,6 +39,23 @@ def add_commands(commands: Any) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train the supernet of a recipe."""
+    from nni_spos.ranks import leading
+
+    with leading() as leads:
+        if leads:
+            _train(options)
+
+
+def retrain(options: argparse.Namespace) -> None:
+    """Train a path from scratch and score the test split."""
+    from nni_spos.ranks import leading
+
+    with leading() as leads:
+        if leads:
+            _retrain(options)
+
+
+def _train(options: argparse.Namespace) -> None:
     from nni_spos.experiment.scoring import score_random_paths
     from nni_spos.supernet.training import train_supernet
 
@@ -53,8 +70,7 @@ def train(options: argparse.Namespace) -> None:
         )
 
 
-def retrain(options: argparse.Namespace) -> None:
-    """Train a path from scratch and score the test split."""
+def _retrain(options: argparse.Namespace) -> None:
     from nni_spos.baseline.table import format_spread
     from nni_spos.retrain import retrain as run
     from nni_spos.spaces import read_path

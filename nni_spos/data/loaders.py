@@ -30,15 +30,16 @@ class EpochSampler:
     """The batches of an epoch, as lists of keys of an `ImageSplit`.
 
     The order of an epoch is a function of (seed, epoch). Under torch.distributed every rank takes
-    its own part of the same order. If there is more than one batch, all are full: the images left
-    over are other ones in every epoch.
+    its own part of each batch, all parts of one size, so that a batch has the same images however
+    many ranks there are. If there is more than one batch, all are full: the images left over are
+    other ones in every epoch.
 
     Parameters
     ----------
     num_images
         Size of the split.
     batch_size
-        Images in a batch, of one rank.
+        Images in a batch, of all ranks together.
     seed
         Decides the order.
     epoch
@@ -57,16 +58,19 @@ class EpochSampler:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return max(1, self._num_images // _world()[1] // self._batch_size)
+        return max(1, self._num_images // self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         # The process group may have been made after this object, so it is asked only now.
         rank, world_size = _world()
         order = np.random.default_rng([self._seed, self.epoch]).permutation(self._num_images)
-        part = order[rank::world_size][: max(1, self._num_images // world_size)]
-        keys = part + self.epoch * self._num_images
+        keys = order + self.epoch * self._num_images
+        share = min(self._batch_size, self._num_images) // world_size
+        if not share:
+            raise DataError(f"a batch needs at least one image for each of {world_size} processes.")
         for i in range(self.first_batch, len(self)):
-            yield keys[i * self._batch_size : (i + 1) * self._batch_size].tolist()
+            first = i * self._batch_size + rank * share
+            yield keys[first : first + share].tolist()
 
 
 def _world() -> tuple[int, int]:
@@ -150,6 +154,7 @@ class ImageData:
         folder: FilePath | None = None,
     ):
         self.spec: DatasetSpec = dataset_spec(settings)
+        self._opened_with = (settings, held_mb, folder)
         self._settings = settings
         self._store = open_training_set(settings, self.spec)
         try:
@@ -164,6 +169,10 @@ class ImageData:
         self._test: ImageSplit | None = None
         workers = self._evaluation_workers()
         self._holder = ImageHolder(self.spec, held_mb * 2**20, folder, workers)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let another process open the same files, instead of sending it their images."""
+        return ImageData, self._opened_with
 
     @property
     def num_train(self) -> int:
@@ -197,7 +206,8 @@ class ImageData:
         Parameters
         ----------
         batch_size
-            Images in a batch; a split smaller than that is one batch.
+            Images in a batch, of all ranks together under torch.distributed; a split smaller than
+            that is one batch.
         seed
             Seed of order and augmentation.
         start_epoch

@@ -13,6 +13,7 @@ from nni_spos.errors import ConstraintError, nearest
 from nni_spos.mutables import channel_labels
 from nni_spos.path import PathSpace
 from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, WarmUpPrior, quantile_bins
+from nni_spos.ranks import check_processes, is_first, run_processes
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import save_supernet
@@ -50,8 +51,9 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     CheckpointError
         There is a supernet already, nothing to resume, a checkpoint of other settings, or another
         process that trains.
-    DataError, RecipeError
-        See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
+    DataError, RecipeError, ProcessError
+        See `nni_spos.data.open_data`, `nni_spos.spaces.build_space` and
+        `nni_spos.ranks.run_processes`.
     """
     data = open_data(recipe.data)
     with exclusive(_folder(recipe), timeout=0):
@@ -96,10 +98,20 @@ def build_prior(
 
 
 def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
+    space, costs = build_recipe_costs(recipe)
+    prior = build_prior(recipe.supernet, space, costs)
+    check_processes(recipe.supernet)  # like a wrong prior, refused before anything is deleted
+    resume = prepare_start(start, _folder(recipe), recipe.checkpoint)
+    run_processes(recipe.supernet, _fit, recipe, data, prior, costs, resume)
+    return recipe.checkpoint
+
+
+def _fit(
+    recipe: Recipe, data: ImageData, prior: Prior, costs: Costs, resume: FilePath | None
+) -> None:
+    """Train, as one of the processes of a training."""
     settings = recipe.supernet
     supernet = build_recipe_supernet(recipe, settings.seed)
-    space, costs = build_recipe_costs(recipe)
-    prior: Prior = build_prior(settings, space, costs)
     if settings.channel_warmup_steps:
         prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
     meter = TrainingCost()
@@ -110,18 +122,18 @@ def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath
         title="supernet",
         identity={
             "space": {"name": recipe.space.name, **recipe.space.arguments},
-            "choices": space.to_search_space(),
+            "choices": prior.space.to_search_space(),
             "preprocessing": data.preprocessing,
             "tensors": tensor_shapes(supernet),
         },
-        resume=prepare_start(start, _folder(recipe), recipe.checkpoint),
+        resume=resume,
         callbacks=[SampledCosts(prior, costs), meter],
     )
     strategy = SinglePathOneShot(prior)
     with training_session():
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
-    save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost)
-    return recipe.checkpoint
+    if is_first():
+        save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost)
 
 
 def _folder(recipe: Recipe) -> FilePath:

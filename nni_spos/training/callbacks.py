@@ -36,6 +36,8 @@ class SeededSteps(Callback):
 class TrainingCost(Callback):
     """Measure time and peak memory of a training, also over the parts of one that was resumed.
 
+    With several processes the memory is that of one of them.
+
     Attributes
     ----------
     cost : StageCost or None

@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
 import torch
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from nni_spos.data import ImageData
+from nni_spos.ranks import choose_devices, launched
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.callbacks import (
     RefusedCheckpoint,
@@ -30,6 +32,7 @@ from nni_spos.training.checkpoints import (
     check_identity,
     epoch_checkpoints,
 )
+from nni_spos.training.gradients import choose_strategy
 from nni_spos.training.module import ImageClassification
 
 
@@ -48,6 +51,9 @@ def build_evaluator(
     Order and augmentation of the images, dropout and, with `SinglePathOneShot`, the paths are
     functions of the seed and the step: two runs on one CPU give the same weights bit for bit,
     also if one of them was resumed. PyTorch's generators are seeded in every step.
+
+    With several devices Lightning runs the script again for each, or finds what torchrun or SLURM
+    started. All processes train the same paths, each with its part of every batch.
 
     Parameters
     ----------
@@ -71,7 +77,10 @@ def build_evaluator(
     ------
     CheckpointError
         `resume` is missing, damaged, or of a training with other settings.
+    RecipeError
+        See `nni_spos.ranks.choose_devices`.
     """
+    devices = choose_devices(settings)
     identity = {"settings": settings.deciding(), **(identity or {})}
     if resume is not None:
         check_identity(resume, identity)
@@ -83,10 +92,14 @@ def build_evaluator(
             IdentityInCheckpoints(identity),
             epoch_checkpoints(folder, settings.keep_checkpoints),
         ]
+    # Whatever else the machine runs, SLURM for one, would be found first.
+    environment = [TorchElasticEnvironment()] if launched() else []
     with _quiet():
         trainer = Trainer(
             accelerator="auto",
-            devices=1,
+            devices=devices,
+            num_nodes=settings.num_nodes,
+            strategy=choose_strategy(settings.strategy, devices * settings.num_nodes),
             precision=choose_precision(settings.precision),
             max_epochs=settings.epochs if settings.epochs is not None else -1,
             max_steps=settings.steps if settings.steps is not None else -1,
@@ -94,7 +107,7 @@ def build_evaluator(
             logger=TensorBoardLogger(folder, name="", version="logs") if folder else False,
             log_every_n_steps=min(50, len(loader)),
             callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
+            plugins=[SafeCheckpointIO(), *environment],
             enable_checkpointing=folder is not None,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -146,7 +159,11 @@ def _quiet() -> Iterator[None]:
 
     Also NNI's lines about an exception, which it raises as well.
     """
-    silent = {"pytorch_lightning": logging.ERROR, "nni.nas": logging.CRITICAL}
+    silent = {
+        "pytorch_lightning": logging.ERROR,
+        "lightning_fabric": logging.ERROR,
+        "nni.nas": logging.CRITICAL,
+    }
     loggers = {logging.getLogger(name): level for name, level in silent.items()}
     before = {logger: logger.level for logger in loggers}
     with warnings.catch_warnings():

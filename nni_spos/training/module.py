@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
+from nni_spos.training.batchnorm import SynchronisedBatchNorm
 from nni_spos.training.optimizer import SlicedSGD
 
 
@@ -26,28 +28,33 @@ class ImageClassification(LightningModule):
     Parameters
     ----------
     settings
-        Learning rate, momentum, weight decay, smoothing, warm-up and memory format.
+        Learning rate, momentum, weight decay, smoothing, warm-up, memory format and BatchNorm.
 
     Notes
     -----
     A batch is images of shape (N, C, H, W) and labels of shape (N,). Logged in every step:
-    ``loss``, ``top1`` (percent of the batch) and ``learning_rate``.
+    ``loss``, ``top1`` (percent of the batch) and ``learning_rate``. With several processes a batch,
+    and what is logged, is the part of one of them.
     """
 
     def __init__(self, settings: TrainSettings):
         super().__init__()
         self.settings = settings
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
     def on_fit_start(self) -> None:
         self.model.to(memory_format=self.layout)
+        if self.settings.sync_batchnorm and self.trainer.world_size > 1:
+            self._normalising = SynchronisedBatchNorm()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
-        logits = self(images.contiguous(memory_format=self.layout))
+        with self._normalising:
+            logits = self(images.contiguous(memory_format=self.layout))
         loss = functional.cross_entropy(
             logits, labels, label_smoothing=self.settings.label_smoothing
         )

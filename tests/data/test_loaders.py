@@ -1,5 +1,6 @@
 import logging
 import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
@@ -120,21 +121,36 @@ def test_recalibration_images_are_fixed_and_not_augmented():
     assert set(images_of(first)) < training
 
 
-def test_each_rank_takes_its_part_of_the_same_order(monkeypatch):
-    whole = [key for keys in EpochSampler(103, 103, seed=0, epoch=1) for key in keys]
-    assert sorted(whole) == list(range(103, 206))
-    sampler = EpochSampler(103, 10, seed=0, epoch=1)  # made before the process group
+def test_ranks_share_the_batches_of_one_process(monkeypatch):
+    whole = list(EpochSampler(103, 20, seed=0, epoch=1))
+    assert [len(keys) for keys in whole] == [20] * 5
+    assert len({key for keys in whole for key in keys} & set(range(103, 206))) == 100
+    sampler = EpochSampler(103, 20, seed=0, epoch=1)  # made before the process group
+    small = EpochSampler(19, 20, seed=0)  # one batch, of 16 images in four parts of one size
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
-    ranks = []
+    ranks, parts = [], []
     for rank in range(4):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        assert len(sampler) == 2
-        ranks.append([key for keys in sampler for key in keys])
-    assert [len(keys) for keys in ranks] == [20] * 4
-    assert [key for step in zip(*ranks, strict=True) for key in step] == whole[:80]
-    sampler = EpochSampler(103, 50, seed=0)  # more than one batch, but less than one for a rank
-    assert [len(keys) for keys in sampler] == [25]
+        assert (len(sampler), len(small)) == (5, 1)
+        ranks.append(list(sampler))
+        parts.extend(small)
+    assert [[x for keys in batch for x in keys] for batch in zip(*ranks, strict=True)] == whole
+    assert {len(keys) for rank in ranks for keys in rank} == {5}
+    assert [len(keys) for keys in parts] == [4] * 4
+    assert len({key for keys in parts for key in keys}) == 16
+    with pytest.raises(DataError, match="at least one image for each of 4 processes"):
+        list(EpochSampler(3, 20, seed=0))
+
+
+def test_another_process_opens_the_same_files_itself(fashion_mnist_folder, tmp_path):
+    settings = DataSettings("fashion_mnist", str(fashion_mnist_folder), num_validation=50)
+    data = open_data(settings, held_mb=0, folder=tmp_path)
+    content = pickle.dumps(data)
+    assert len(content) < 2000
+    other = pickle.loads(content)
+    assert_same(list(other.train_loader(20, seed=3)), list(data.train_loader(20, seed=3)))
+    assert_same(list(other.validation_batches(20)), list(data.validation_batches(20)))
 
 
 def test_nothing_but_test_batches_reads_the_test_files(

@@ -1,0 +1,9 @@
+"""The processes that train together: how many, which one this is, and how they begin and end.
+
+Light, so that a process is there soon: what a training needs is imported by its task.
+"""
+
+from nni_spos.ranks.launch import check_processes, leading, run_processes
+from nni_spos.ranks.places import choose_devices, is_first, launched
+
+__all__ = ["check_processes", "choose_devices", "is_first", "launched", "leading", "run_processes"]
