@@ -18,6 +18,10 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
     ("script", "arguments"),
     [
         ("step.py", "--repeats 1 --paths 1 --batch-size 2 --threads 1"),
+        (
+            "data_parallel.py",
+            "--repeats 1 --paths 1 --batch-size 2 --image-size 32 --space channels",
+        ),
         ("prior.py", "--repeats 1 --paths 1000"),
         (
             "population.py",
