@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nni_spos.recipe import SupernetSettings
+from nni_spos.settings import read_settings
 from nni_spos.spaces import SPACES
 
 ROOT = Path(__file__).parents[1]
@@ -58,12 +60,21 @@ def test_the_own_model_is_that_of_the_example():
 
 
 def test_the_own_models_recipe_is_that_of_the_example():
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    text, _ = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     recipe = (ROOT / "examples" / "own_model" / "recipe.yml").read_text(encoding="utf-8")
     shown, whole = yaml.safe_load(text), yaml.safe_load(recipe)
     assert list(shown) == ["space", "search"]
     for section, values in shown.items():
         assert values.items() <= whole[section].items()
+
+
+def test_the_settings_of_several_gpus_are_those_of_a_recipe():
+    _, text = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    settings = read_settings(SupernetSettings, yaml.safe_load(text)["supernet"], "README.md")
+    assert (settings.devices, settings.num_nodes) == (8, 1)
+    section = README.partition("## Several GPUs")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+)(?::[^`]*)?`", section))
+    assert {"devices", "num_nodes", "strategy", "sync_batchnorm", "batch_size"} <= named
 
 
 def test_the_table_of_spaces_has_all_of_them():
