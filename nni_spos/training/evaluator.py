@@ -52,8 +52,8 @@ def build_evaluator(
     functions of the seed and the step: two runs on one CPU give the same weights bit for bit,
     also if one of them was resumed. PyTorch's generators are seeded in every step.
 
-    With several devices Lightning runs the script again for each, or finds what torchrun or SLURM
-    started. All processes train the same paths, each with its part of every batch.
+    With several devices this is called in each process of `nni_spos.ranks.run_processes`. All of
+    them train the same paths, each with its part of every batch.
 
     Parameters
     ----------
