@@ -71,6 +71,10 @@ class ExperimentError(SposError):
     """An NNI experiment could not be started, reached or read."""
 
 
+class FileWarning(UserWarning):
+    """A file is damaged or cannot be written, and it goes on without; one line, as errors are."""
+
+
 def one_line(text: str) -> str:
     """Return a text as one line that can be printed anywhere.
 

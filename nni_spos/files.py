@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
@@ -31,6 +33,62 @@ def write_atomically(file: str | os.PathLike[str], write: Callable[[BinaryIO], o
     The final name. On any error the temporary file is removed and `file` is as it was.
     """
     target = FilePath(file)
+    with _temporary(target, write) as name:
+        os.replace(name, target)
+    return target
+
+
+def replace_atomically(
+    file: str | os.PathLike[str], write: Callable[[BinaryIO], object]
+) -> FilePath:
+    """As `write_atomically`, but what was there before stays beside it, see `previous`."""
+    target = FilePath(file)
+    with _temporary(target, write) as name:
+        if target.exists():
+            _keep(target)
+        os.replace(name, target)
+    return target
+
+
+def _keep(file: FilePath) -> None:
+    """Give a file a second name; there is no moment without a file under its own."""
+    previous(file).unlink(missing_ok=True)
+    try:
+        os.link(file, previous(file))
+    except OSError:  # a file system without links
+        shutil.copyfile(file, previous(file))
+
+
+def previous(file: str | os.PathLike[str]) -> FilePath:
+    """Return where the content of a file stays that was replaced last."""
+    return FilePath(f"{os.fspath(file)}.previous")
+
+
+def append_durably(file: str | os.PathLike[str], content: bytes) -> None:
+    """Add to the end of a file, all or nothing; on return it is on the disk.
+
+    A crash may leave a part; an error, such as a full disk, does not. For files that one process
+    at a time writes.
+    """
+    handle = os.open(file, os.O_WRONLY | os.O_APPEND)
+    end = os.fstat(handle).st_size
+    try:
+        rest = content
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    except BaseException as problem:
+        os.ftruncate(handle, end)
+        if isinstance(problem, OSError):
+            problem.filename = os.fspath(file)
+        raise
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _temporary(target: FilePath, write: Callable[[BinaryIO], object]) -> Iterator[str]:
+    """Write a temporary file beside `target`; it is removed on any error, also of the block."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
@@ -41,11 +99,12 @@ def write_atomically(file: str | os.PathLike[str], write: Callable[[BinaryIO], o
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; results are not secret
-        os.replace(name, target)
-    except BaseException:
+        yield name
+    except BaseException as problem:
         os.unlink(name)
+        if isinstance(problem, OSError) and problem.filename is None:
+            problem.filename = str(target)  # a full disk is reported without one
         raise
-    return target
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> FilePath:

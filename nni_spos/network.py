@@ -17,7 +17,7 @@ from nni_spos.errors import CheckpointError, SposError
 from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
-from nni_spos.tensors import is_loadable, load_tensors, save_tensors
+from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
 from nni_spos.values import is_finite, shown
 
 VERSION = 1
@@ -103,7 +103,7 @@ def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
         "space": dataclasses.asdict(trained.space),
         "weights": trained.network.state_dict(),
     }
-    save_tensors(file, content)
+    replace_tensors(file, content)
 
 
 def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) -> TrainedNetwork:

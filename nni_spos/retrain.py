@@ -31,6 +31,7 @@ from nni_spos.training import (
     TrainingCost,
     build_evaluator,
     exclusive,
+    is_written,
     prepare_start,
     tensor_shapes,
     training_session,
@@ -93,7 +94,7 @@ def retrain(
     path = space.validate(path)
     data = open_data(recipe.data)
     with exclusive(folder, timeout=0):
-        if start in (Start.RESUME, Start.CONTINUE) and file.exists():
+        if start in (Start.RESUME, Start.CONTINUE) and is_written(file):
             trained = load_network(file, build_recipe_space(recipe, Form.SUBNET))
             if trained.path != path:
                 raise CheckpointError(

@@ -17,7 +17,7 @@ ROWS = [
     ["_version"],
     ["values", "child"],
     ["errors"],
-    ["files", "user_modules"],
+    ["files", "sealing", "user_modules"],
     ["path", "constraint"],
     ["cost_table"],
     ["counting"],

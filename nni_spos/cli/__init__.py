@@ -11,7 +11,7 @@ from typing import Any
 
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
-from nni_spos.errors import SposError, one_line
+from nni_spos.errors import FileWarning, SposError, one_line
 from nni_spos.latency_table import LatencyWarning
 
 
@@ -39,16 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
-    """Print warnings about latency tables like other messages, without Python's line of code."""
+    """Print warnings about users' files like other messages, without Python's line of code."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=LatencyWarning)
+        warnings.filterwarnings("default", category=FileWarning)
         show = warnings.showwarning
 
         def show_in_a_line(
             message: Warning | str, category: type[Warning], *where: Any, **more: Any
         ) -> None:
-            if issubclass(category, LatencyWarning):
-                print(f"warning: {message}", file=sys.stderr)
+            if issubclass(category, LatencyWarning | FileWarning):
+                print(f"warning: {one_line(str(message))}", file=sys.stderr)
             else:
                 show(message, category, *where, **more)
 

@@ -4,6 +4,10 @@ One JSON object a line: first what the journal belongs to, then every outcome. A
 function of its seed and its results, so the outcomes are its whole state: a new search that
 remembers them goes on where the old one stopped. Appending costs the same for the first and the
 hundred-thousandth outcome, which rewriting one state file would not.
+
+Every line has its hash. A damaged one is left out, and its candidate is evaluated again; all
+others count. Lines without a hash are those of a journal that was begun before there were any:
+then a line that is not an outcome is refused.
 """
 
 from __future__ import annotations
@@ -11,14 +15,15 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import SearchError
+from nni_spos.errors import FileWarning, SearchError
 from nni_spos.evolution.candidate import Candidate, State
-from nni_spos.files import write_atomically
+from nni_spos.files import append_durably, write_atomically
 from nni_spos.path import CHOICE_TYPES
+from nni_spos.sealing import open_record, seal_record
 from nni_spos.values import is_finite, shown
 
 VERSION = 1
@@ -53,8 +58,7 @@ class Journal:
         if self.file.exists():
             self._read(header)
         else:
-            line = json.dumps(header) + "\n"
-            write_atomically(self.file, lambda stream: stream.write(line.encode()))
+            write_atomically(self.file, lambda stream: stream.write(seal_record(header)))
 
     def append(self, candidate: Candidate) -> None:
         """Record a finished or failed candidate; on return it is on the disk."""
@@ -68,10 +72,7 @@ class Journal:
             outcome["metrics"] = candidate.metrics
         else:
             outcome["failed"] = candidate.reason
-        with self.file.open("ab") as stream:
-            stream.write((json.dumps(outcome) + "\n").encode())
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_durably(self.file, seal_record(outcome))
 
     def _read(self, header: Mapping[str, Any]) -> None:
         settings, candidates, rest = _parse(self.file)
@@ -91,7 +92,8 @@ class Journal:
             (c.path, c.metrics if c.state is State.DONE else c.reason) for c in candidates
         ]
         if rest:
-            warnings.warn(f"{self.file}: the last line was cut short; dropped.", stacklevel=3)
+            text = f"{self.file}: the last line was cut short; dropped."
+            warnings.warn(text, FileWarning, stacklevel=3)
             os.truncate(self.file, self.file.stat().st_size - len(rest))
 
 
@@ -116,12 +118,15 @@ def read_journal(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Can
 def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
     """Return settings, candidates as recorded, and what follows the last complete line."""
     try:
-        *complete, rest = file.read_bytes().split(b"\n")
-        found, *outcomes = [json.loads(line) for line in complete]
+        first, *lines, rest = file.read_bytes().split(b"\n")
+        found, has_hashes = open_record(first)
         settings, version = found["settings"], found["journal_version"]
         if not isinstance(settings, dict):
             raise TypeError("the settings are damaged")
-        candidates = [_candidate(o) for o in outcomes] if version == VERSION else []
+        if version != VERSION:
+            lines = []
+        read = _undamaged if has_hashes else _plain
+        candidates = read(file, lines)
     except OSError as problem:
         raise SearchError(f"{file}: cannot be read ({problem.strerror}).") from None
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
@@ -131,6 +136,28 @@ def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
     if version != VERSION:
         raise SearchError(f"{file}: has version {shown(version)}; this is version {VERSION}.")
     return settings, candidates, rest
+
+
+def _plain(file: FilePath, lines: Sequence[bytes]) -> list[Candidate]:
+    """Read the outcomes of a journal without hashes, all or none."""
+    return [_candidate(open_record(line)[0]) for line in lines]
+
+
+def _undamaged(file: FilePath, lines: Sequence[bytes]) -> list[Candidate]:
+    """Read outcomes that have hashes, and warn of those that are damaged."""
+    candidates, damaged = [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            outcome, has_hash = open_record(line)
+            if not has_hash:
+                raise ValueError("it has no hash")
+            candidates.append(_candidate(outcome))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            damaged.append(str(number))
+    if damaged:
+        text = f"{file}: damaged and left out: line {', '.join(damaged[:10])}."
+        warnings.warn(text, FileWarning, stacklevel=2)
+    return candidates
 
 
 def _candidate(outcome: Mapping[str, Any]) -> Candidate:

@@ -22,6 +22,9 @@ TIMEOUT = 20.0
 RUNNING = ("WAITING", "RUNNING", "UNKNOWN")
 """States of a trial job that has not ended."""
 
+KILLED = ("USER_CANCELED", "SYS_CANCELED")
+"""States of a trial job that a signal ended, whoever sent it."""
+
 
 @dataclass(frozen=True)
 class TrialJob:
@@ -51,6 +54,11 @@ class TrialJob:
     def has_ended(self) -> bool:
         """Whether the trial will not report any more."""
         return self.status not in RUNNING
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether the trial was ended from outside, so that its path is not the reason."""
+        return self.status in KILLED and self.metrics is None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> TrialJob:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,9 @@ from nni_spos.experiment.exchange import restore_numbers
 from nni_spos.path import Path, PathKey
 
 _logger = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""Trials of a path that are killed before it fails: it may be the path that gets them killed."""
 
 
 @dataclass
@@ -64,6 +67,7 @@ class Scheduler:
         self.adopted: dict[PathKey, Path] = {}
         self._requests: deque[int] = deque()
         self._queue: deque[Path] = deque()
+        self._num_killed: Counter[PathKey] = Counter()
         self._signal = Signal.WAIT
         self._unrecorded: dict[PathKey, Path] = {}
         for path, outcome in journal.outcomes:
@@ -121,9 +125,11 @@ class Scheduler:
         self._ask()
         handed: list[tuple[int, Path]] = []
         while self._queue and self._requests:
-            parameter_id, path = self._requests.popleft(), self._queue.popleft()
-            self.trials[parameter_id] = Trial(path)
-            handed.append((parameter_id, path))
+            path = self._queue.popleft()
+            if self._is_pending(path):  # else the result of a killed trial came late
+                parameter_id = self._requests.popleft()
+                self.trials[parameter_id] = Trial(path)
+                handed.append((parameter_id, path))
         return handed
 
     @property
@@ -181,12 +187,33 @@ class Scheduler:
         else:
             del self.trials[parameter_id]
 
+    def overdue(self, ended_before: float) -> dict[int, Path]:
+        """Return, by parameter id, the paths of trials that ended by then without a result."""
+        return {
+            parameter_id: trial.path
+            for parameter_id, trial in self.trials.items()
+            if trial.ended_at is not None and trial.ended_at <= ended_before
+        }
+
     def give_up(self, ended_before: float) -> None:
         """Fail the trials that ended before a moment and have still not reported."""
-        for parameter_id, trial in list(self.trials.items()):
-            if trial.ended_at is not None and trial.ended_at <= ended_before:
-                self._fail(trial.path, "the trial ended without a result")
-                del self.trials[parameter_id]
+        for parameter_id, path in self.overdue(ended_before).items():
+            self._fail(path, "the trial ended without a result")
+            del self.trials[parameter_id]
+
+    def retry(self, path: Mapping[str, Any]) -> None:
+        """Hand a path out again whose trial was killed; after `ATTEMPTS` trials it fails."""
+        path = self._valid(path)
+        key = self.search.space.key(path)
+        self._forget(path)
+        if not self._is_pending(path):
+            return  # its result came, or the search has not proposed it yet
+        self._num_killed[key] += 1
+        if self._num_killed[key] < ATTEMPTS:
+            _logger.warning("a trial was killed; its path is handed out again: %s", path)
+            self._queue.appendleft(path)
+        else:
+            self._fail(path, f"the trial was killed {ATTEMPTS} times")
 
     def settle(self, path: Mapping[str, Any], metrics: Any) -> None:
         """Take what became of a trial whose end NNI did not announce.
@@ -202,11 +229,7 @@ class Scheduler:
             self.take(metrics, path=path)
         path = self._valid(path)
         self._fail(path, "the trial ended without a result")
-        key = self.search.space.key(path)
-        self.adopted.pop(key, None)
-        for parameter_id, trial in list(self.trials.items()):
-            if self._is_same(trial.path, path):
-                del self.trials[parameter_id]
+        self._forget(path)
 
     def _ask(self) -> None:
         while not isinstance(answer := self.search.ask(), Signal):
@@ -243,6 +266,13 @@ class Scheduler:
     def _record(self, candidate: Candidate) -> None:
         self.journal.append(candidate)
         self._recorded.add(self.search.space.key(candidate.path))
+
+    def _forget(self, path: Path) -> None:
+        """Expect nothing more of the trials of a path."""
+        self.adopted.pop(self.search.space.key(path), None)
+        for parameter_id, trial in list(self.trials.items()):
+            if self._is_same(trial.path, path):
+                del self.trials[parameter_id]
 
     def _is_pending(self, path: Mapping[str, Any]) -> bool:
         candidate = self.search.find(path)

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
+from nni_spos.errors import FileWarning
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
+from nni_spos.sealing import open_record, seal_record
 from nni_spos.user_modules import digest_space_code
 
 VERSION = 1
@@ -25,8 +29,8 @@ VERSION = 1
 class ScoreCache:
     """Results by path, in a file that grows by a line for each path.
 
-    Several processes may use it at a time. A line that was cut off, or that is damaged, counts as
-    not there.
+    Several processes may use it at a time. A line that was cut off, or whose hash is another one,
+    counts as not there.
 
     Parameters
     ----------
@@ -49,16 +53,28 @@ class ScoreCache:
         return None if found is None else dict(found)
 
     def put(self, path: Mapping[str, Choice], results: Mapping[str, float]) -> None:
-        """Keep the results of a path."""
-        line = json.dumps({"path": dict(path), "results": dict(results)})
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Keep the results of a path. Raises OSError if the file system refuses."""
         # One write to the end of the file: lines of other processes are not mixed into it. It
         # begins with a line break, in case that a killed process left half a line.
+        line = b"\n" + seal_record({"path": dict(path), "results": dict(results)})
+        self.file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(handle, f"\n{line}\n".encode())
+            if os.write(handle, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as problem:
+            problem.filename = os.fspath(self.file)
+            raise
         finally:
             os.close(handle)
+
+    def put_if_possible(self, path: Mapping[str, Choice], results: Mapping[str, float]) -> None:
+        """Keep the results of a path that can be had again; warn if the file system refuses."""
+        try:
+            self.put(path, results)
+        except OSError as problem:
+            text = f"{self.file}: scores are not kept ({problem.strerror})."
+            warnings.warn(text, FileWarning, stacklevel=2)
 
     def _read(self) -> None:
         """Read what this and other processes have added."""
@@ -72,7 +88,7 @@ class ScoreCache:
         self._read_bytes += whole
         for line in content[:whole].splitlines():
             with contextlib.suppress(Exception):  # whatever is wrong with it, it holds no result
-                entry = json.loads(line)
+                entry, _ = open_record(line)
                 results = {name: float(value) for name, value in entry["results"].items()}
                 self._results[self._space.key(entry["path"])] = results
 

@@ -49,7 +49,7 @@ class Scorer:
         new = self.evaluate(missing, progress) if missing else []
         if self.cache:
             for path, results in zip(missing, new, strict=True):
-                self.cache.put(path, results)
+                self.cache.put_if_possible(path, results)
         rest = iter(new)
         return [next(rest) if results is None else results for results in known]
 

@@ -22,6 +22,8 @@ What is worked around, all of it measured with NNI 3.0:
   the number of trials there were.
 - After a resume, trials that were cut off run again under their old ids, of which this tuner
   hears at most the result: it watches them through the manager's REST interface.
+- NNI submits no trial a second time. One that was killed, which says nothing about its path, is
+  followed by another one of the same path.
 - The manager may be killed: a tuner left over would connect to the next manager on that port.
 """
 
@@ -52,7 +54,7 @@ from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
-from nni_spos.path import PathSpace
+from nni_spos.path import PathKey, PathSpace
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.settings import is_file_name
 from nni_spos.stage_cost import StageCost
@@ -113,6 +115,7 @@ class EvolutionTuner(Tuner):
         self._send: Callable[[int, Any], Any] | None = None
         self._scheduler: Scheduler | None = None
         self._ended_jobs: set[str] = set()
+        self._settled_jobs: set[str] = set()
         self._is_closed = False
         self._read_arguments(class_args)
 
@@ -196,13 +199,15 @@ class EvolutionTuner(Tuner):
 
     def _recall(self, job: TrialJob) -> None:
         """Take a trial of an earlier run from the manager's records."""
+        if job.has_ended:
+            self._settled_jobs.add(job.id)
         if job.parameters is None:
             return
         if not job.has_ended:
             self._started.adopt(job.parameters)
         elif job.metrics is not None:
             self._started.recall(job.parameters, job.metrics)
-        else:
+        elif not job.was_killed:
             self._started.recall(job.parameters, "the trial ended without a result")
 
     def _record_time(self) -> None:
@@ -233,7 +238,21 @@ class EvolutionTuner(Tuner):
 
     @_guarded
     def _give_up(self) -> None:
-        self._started.give_up(time.monotonic() - self.GRACE)
+        """Give up the results of trials that ended, or hand the paths of killed ones out again."""
+        scheduler, before = self._started, time.monotonic() - self.GRACE
+        overdue = scheduler.overdue(before)
+        if not overdue:
+            return
+        try:
+            jobs = self._manager.trial_jobs()
+        except ExperimentError as problem:
+            _logger.warning("%s Trying again.", problem)
+            return
+        keys = {scheduler.search.space.key(path) for path in overdue.values()}
+        for job in jobs:
+            if job.was_killed and job.id not in self._settled_jobs and self._key(job) in keys:
+                self._settle(job)
+        scheduler.give_up(before)
         self._proceed()
 
     @_guarded
@@ -255,15 +274,29 @@ class EvolutionTuner(Tuner):
         space = scheduler.search.space
         awaited = {*scheduler.adopted, *(space.key(t.path) for t in scheduler.trials.values())}
         for job in jobs:
-            try:
-                key = space.key(restore_numbers(job.parameters or {}, space))
-            except PathError:
+            if job.id in self._settled_jobs or not job.has_ended or self._key(job) not in awaited:
                 continue
-            if key in awaited and job.has_ended:
-                if job.id in self._ended_jobs:
-                    scheduler.settle(job.parameters or {}, job.metrics)
-                self._ended_jobs.add(job.id)
+            if job.id in self._ended_jobs:
+                self._settle(job)
+            self._ended_jobs.add(job.id)
         self._proceed()
+
+    def _settle(self, job: TrialJob) -> None:
+        """Take what became of a trial, once."""
+        self._settled_jobs.add(job.id)
+        path = job.parameters or {}
+        if job.was_killed:
+            self._started.retry(path)
+        else:
+            self._started.settle(path, job.metrics)
+
+    def _key(self, job: TrialJob) -> PathKey | None:
+        """Return the path of a trial as positions; None if it is not one of this space."""
+        space = self._started.search.space
+        try:
+            return space.key(restore_numbers(job.parameters or {}, space))
+        except PathError:
+            return None
 
     @_guarded
     def _close(self) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nni_spos.errors import CheckpointError, PathError
 from nni_spos.path import PathSpace
 from nni_spos.stage_cost import StageCost
-from nni_spos.tensors import is_loadable, load_tensors, save_tensors
+from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
 from nni_spos.values import shown
 
 VERSION = 1
@@ -64,7 +64,7 @@ def save_supernet(
         "preprocessing": dict(preprocessing),
         "cost": None if cost is None else cost.to_json(),
     }
-    save_tensors(file, content)
+    replace_tensors(file, content)
 
 
 def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:

@@ -24,6 +24,7 @@ from nni_spos.training import (
     TrainingCost,
     build_evaluator,
     exclusive,
+    is_written,
     prepare_start,
     tensor_shapes,
     training_session,
@@ -57,7 +58,7 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     """
     data = open_data(recipe.data)
     with exclusive(_folder(recipe), timeout=0):
-        if start is Start.CONTINUE and recipe.checkpoint.exists():
+        if start is Start.CONTINUE and is_written(recipe.checkpoint):
             return recipe.checkpoint
         return _train(recipe, data, start)
 

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
@@ -16,14 +17,18 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
 from nni_spos import locks
-from nni_spos.errors import CheckpointError
-from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.errors import CheckpointError, FileWarning
+from nni_spos.files import previous
+from nni_spos.tensors import load_tensors, load_undamaged, save_tensors
 from nni_spos.values import shown
 
 Identity = Mapping[str, Mapping[str, Any]]
 """What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
 
 KEY = "nni_spos"
+
+LEAST_KEPT = 2
+"""Checkpoints that stay at least: should the last one be damaged, the one before it is used."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -66,9 +71,10 @@ def epoch_checkpoints(folder: FilePath, keep: int | None) -> ModelCheckpoint:
     folder
         Where to.
     keep
-        How many of the last ones stay; None: all.
+        How many of the last ones stay, but at least `LEAST_KEPT`; None: all.
     """
-    limits = {"save_top_k": -1} if keep is None else {"save_top_k": keep, "monitor": "step"}
+    kept = -1 if keep is None else max(keep, LEAST_KEPT)
+    limits = {"save_top_k": kept} if keep is None else {"save_top_k": kept, "monitor": "step"}
     return ModelCheckpoint(
         folder,
         "step_{step:07d}",
@@ -83,6 +89,55 @@ def epoch_checkpoints(folder: FilePath, keep: int | None) -> ModelCheckpoint:
 def last_checkpoint(folder: FilePath) -> FilePath | None:
     """Return the checkpoint of the last finished epoch in a folder, or None."""
     return max(_checkpoints(folder), default=None)
+
+
+def last_undamaged(folder: FilePath) -> FilePath | None:
+    """Return the checkpoint of the last finished epoch that can be read, or None without any.
+
+    Warns
+    -----
+    FileWarning
+        One that was written later is damaged.
+
+    Raises
+    ------
+    CheckpointError
+        All are damaged.
+    """
+    problems: list[CheckpointError] = []
+    for file in sorted(_checkpoints(folder), reverse=True):
+        try:
+            read_identity(file)
+        except CheckpointError as problem:
+            problems.append(problem)
+            continue
+        for found in problems:
+            warnings.warn(f"{found} Going on from {file.name}.", FileWarning, stacklevel=2)
+        return file
+    if problems:
+        raise CheckpointError(
+            f"{problems[0]} No checkpoint before it can be read. --overwrite trains anew."
+        )
+    return None
+
+
+def is_written(product: FilePath) -> bool:
+    """Whether the file that a training writes at its end is there and can be read.
+
+    Warns
+    -----
+    FileWarning
+        It is damaged; the last checkpoint of the training gives it back.
+    """
+    if not product.exists():
+        return False
+    try:
+        load_undamaged(product)
+    except CheckpointError as problem:
+        text = f"{problem} It is written again."
+        warnings.warn(text, FileWarning, stacklevel=2)
+        return False
+    return True
 
 
 def _checkpoints(folder: FilePath) -> list[FilePath]:
@@ -157,7 +212,7 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     CheckpointError
         There is something to lose, or nothing to go on from.
     """
-    last = last_checkpoint(folder)
+    _remove_unfinished(folder, product)
     if isinstance(start, FilePath):
         return start
     if start is Start.OVERWRITE:
@@ -165,19 +220,35 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
             file.unlink()
         shutil.rmtree(folder / "logs", ignore_errors=True)
         product.unlink(missing_ok=True)
+        previous(product).unlink(missing_ok=True)
         return None
-    if start is Start.CONTINUE:
-        return last
-    if product.exists():
+    if start is Start.NEW:
+        _check_new(folder, product)
+        return None
+    if start is Start.RESUME and is_written(product):
         raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
+    last = last_undamaged(folder)
     if start is Start.RESUME and last is None:
         raise CheckpointError(f"{folder}: has no checkpoint to resume from. Leave out --resume.")
-    if start is Start.NEW and last is not None:
+    return last
+
+
+def _remove_unfinished(folder: FilePath, product: FilePath) -> None:
+    """Remove what a process left that was killed while it wrote; nobody else trains here."""
+    left = [*folder.glob(".step_*.ckpt.*"), *product.parent.glob(f".{product.name}.*")]
+    for file in left:
+        file.unlink(missing_ok=True)
+
+
+def _check_new(folder: FilePath, product: FilePath) -> None:
+    """Check that a new training takes nothing away. Raises CheckpointError."""
+    if product.exists():
+        raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
+    if (last := last_checkpoint(folder)) is not None:
         raise CheckpointError(
             f"{folder}: a training was begun here (last checkpoint: {last.name}). --resume goes "
             "on with it, --overwrite begins anew."
         )
-    return last
 
 
 def exclusive(folder: FilePath, timeout: float) -> contextlib.AbstractContextManager[None]:

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nni_spos.errors import SearchError
+from nni_spos.errors import FileWarning, SearchError
 from nni_spos.evolution import Candidate, EvolutionSearch, Journal, State, read_journal
+from nni_spos.sealing import open_record
 
 SETTINGS = {"seed": 1, "space": {"a": ["k3", "k5"]}, "constraints": ("flops <= 3",)}
 CANDIDATES = [
@@ -156,12 +157,46 @@ def test_garbage_is_refused(file, content):
     ],
 )
 def test_a_damaged_record_is_refused(written, damage):
-    first, record = written.read_bytes().splitlines(keepends=True)[:2]
-    written.write_bytes(b"".join([first, json.dumps(json.loads(record) | damage).encode() + b"\n"]))
+    # Of a journal that was begun before there were hashes.
+    record = open_record(written.read_bytes().splitlines()[1])[0]
+    written.write_bytes(header() + json.dumps(record | damage).encode() + b"\n")
     with pytest.raises(SearchError, match="is not a search journal"):
         Journal(written, SETTINGS)
-    written.write_bytes(first + record)
-    assert Journal(written, SETTINGS).outcomes == OUTCOMES[:1]
+    written.write_bytes(header() + json.dumps(record).encode() + b"\n")
+    Journal(written, SETTINGS).append(CANDIDATES[1])
+    assert Journal(written, SETTINGS).outcomes == OUTCOMES[:2]
+
+
+def test_a_damaged_line_is_left_out_and_hides_no_other(written):
+    content = written.read_bytes()
+    begins = [0] + [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
+    for place in range(begins[1], len(content) - 1, 3):
+        number = sum(begin <= place for begin in begins)
+        if content[place] in b"\n":
+            continue
+        damaged = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+        if damaged.count(b"\n") != content.count(b"\n"):
+            continue
+        written.write_bytes(damaged)
+        left = [outcome for i, outcome in enumerate(OUTCOMES, start=2) if i != number]
+        with pytest.warns(FileWarning, match=rf"search.jsonl: damaged and left out: line {number}"):
+            journal = Journal(written, SETTINGS)
+        assert journal.outcomes == left
+        assert written.read_bytes() == damaged
+    journal.append(CANDIDATES[2])
+    with pytest.warns(FileWarning, match="line 4"):
+        assert Journal(written, SETTINGS).outcomes == [*OUTCOMES[:2], OUTCOMES[2]]
+
+
+def test_a_damaged_first_line_is_refused(written):
+    content = written.read_bytes()
+    place = content.index(b'"seed": 1') + len(b'"seed": ')
+    for byte in (b"2", b"x"):
+        written.write_bytes(content[:place] + byte + content[place + 1 :])
+        with pytest.raises(SearchError, match="is not a search journal"):
+            Journal(written, SETTINGS)
+    written.write_bytes(content)
+    assert Journal(written, SETTINGS).outcomes == OUTCOMES
 
 
 def test_another_version_is_refused(file):

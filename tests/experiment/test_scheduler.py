@@ -142,6 +142,42 @@ def test_duplicates_and_strangers_are_ignored(make, caplog):
     assert len(scheduler.journal.file.read_text().splitlines()) == 2
 
 
+def test_the_path_of_a_killed_trial_is_handed_out_again_but_not_for_ever(make):
+    scheduler = make()
+    scheduler.request([0])
+    [(_, path)] = scheduler.hand_out()
+    for parameter_id in (1, 2):
+        scheduler.end(parameter_id - 1, now=1.0)
+        assert scheduler.overdue(2.0) == {parameter_id - 1: path}
+        scheduler.retry(path)
+        assert scheduler.overdue(2.0) == {}
+        scheduler.request([parameter_id])
+        assert scheduler.hand_out() == [(parameter_id, path)]
+        assert state(scheduler, path) is State.PENDING
+    scheduler.end(2, now=1.0)
+    scheduler.retry(path)
+    assert state(scheduler, path) is State.FAILED
+    assert scheduler.search.find(path).reason == "the trial was killed 3 times"
+    scheduler.request([3])
+    assert scheduler.hand_out()[0][1] != path
+
+
+def test_a_killed_trial_whose_result_comes_late_is_not_repeated(make):
+    scheduler = make()
+    scheduler.request([0])
+    [(_, path)] = scheduler.hand_out()
+    scheduler.end(0, now=1.0)
+    scheduler.retry(path)
+    scheduler.take(metrics(path), 0)
+    assert state(scheduler, path) is State.DONE
+    scheduler.request([1])
+    [(parameter_id, other)] = scheduler.hand_out()
+    assert parameter_id == 1
+    assert other != path
+    scheduler.retry(path)  # its end is seen once more
+    assert state(scheduler, path) is State.DONE
+
+
 def test_numbers_that_nni_changed_are_understood(make):
     scheduler = make()
     scheduler.request(range(6))

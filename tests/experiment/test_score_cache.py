@@ -68,6 +68,19 @@ def test_a_damaged_line_is_no_result_and_hides_no_other(file, damage):
     assert ScoreCache(file, SPACE).get(other) == RESULTS
 
 
+def test_a_changed_digit_is_no_result(file):
+    cache = ScoreCache(file, SPACE)
+    cache.put(PATH, RESULTS)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"81.25", b"91.25"))
+    assert ScoreCache(file, SPACE).get(PATH) is None
+    file.write_bytes(content)
+    assert ScoreCache(file, SPACE).get(PATH) == RESULTS
+    # Lines of before there were hashes count.
+    file.write_text('{"path": {"layer": "k3", "width": 32}, "results": {"top1": 1}}\n')
+    assert ScoreCache(file, SPACE).get(PATH) == {"top1": 1.0}
+
+
 def test_a_path_of_another_space_is_refused(file):
     with pytest.raises(PathError, match="'k9' is not a choice"):
         ScoreCache(file, SPACE).get({**PATH, "layer": "k9"})

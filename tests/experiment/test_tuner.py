@@ -203,6 +203,103 @@ def test_an_end_that_nni_did_not_announce_is_found(nni, manager, recipe_file, tm
     assert load_results(tmp_path).num_done == 5
 
 
+@pytest.mark.parametrize("how", ["announced", "not announced"])
+def test_a_killed_trial_is_followed_by_another_of_its_path(
+    nni, manager, recipe_file, tmp_path, how
+):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    trial = dispatcher.trial
+
+    def killed(parameter_id, path):
+        if parameter_id not in (1, 2, 9):
+            return trial(parameter_id, path)
+        with dispatcher.lock:
+            manager.jobs[f"job{parameter_id}"]["status"] = "USER_CANCELED"
+            dispatcher.running -= 1
+        if how == "announced":
+            tuner.trial_end(parameter_id, False)
+        dispatcher.request(1)
+
+    dispatcher.trial = killed
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    found = load_results(tmp_path).candidates
+    assert [(c.path, c.state) for c in found] == [
+        (c.path, c.state) for c in reference(recipe_file).candidates
+    ]
+    times = Counter(map(SPACE.key, dispatcher.issued))
+    assert sorted(times.values()) == [1] * 15 + [2] * 3
+    assert manager.puts[0][1]["params"]["maxTrialNumber"] == 21
+
+
+def test_a_trial_killed_before_a_resume_is_followed_by_another(
+    nni, manager, recipe_file, tmp_path, monkeypatch
+):
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    manager.add_job("old0", first[0], "USER_CANCELED")
+    manager.add_job("old1", first[1], "FAILED")
+    monkeypatch.setenv("NNI_MODE", "resume")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    issued = Counter(map(SPACE.key, dispatcher.issued))
+    assert issued[SPACE.key(first[0])] == 1
+    assert issued[SPACE.key(first[1])] == 0
+    states = {SPACE.key(c.path): c.state.value for c in load_results(tmp_path).candidates}
+    assert [states[SPACE.key(path)] for path in first[:2]] == ["done", "failed"]
+
+
+STRANGE = [
+    float("nan"), float("inf"), float("-inf"), "text", None, True, [1.0], {}, {"default": "99"},
+]  # fmt: skip
+
+
+def test_strange_results_do_not_change_the_search(nni, manager, recipe_file, tmp_path):
+    """Late, twice, for unknown ids and of any kind: the same candidates and the same winner."""
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    result, end = dispatcher.result, dispatcher.end
+    stranger = {"a": "k9", "b": "k3", "ratio": 1.0}
+
+    def disturb(parameter_id, path):
+        for value in STRANGE:
+            tuner.receive_trial_result(parameter_id, "", value)
+            tuner.receive_trial_result(1000 + parameter_id, "", value)
+            tuner.receive_trial_result(1000 + parameter_id, "", {"default": value, "path": path})
+            tuner.import_data([{"parameter": path, "value": value}])
+        tuner.receive_trial_result(parameter_id, "", {"default": 99.0, "path": path})
+        tuner.receive_trial_result(1000, "", {"default": 99.0, "path": stranger})
+        tuner.receive_trial_result(1000, "", {"default": 99.0})
+        tuner.trial_end(2000 + parameter_id, False)
+
+    def with_more(parameter_id, value):
+        result(parameter_id, value)
+        disturb(parameter_id, value["path"])
+
+    def ended_twice(parameter_id):
+        end(parameter_id)
+        tuner.trial_end(parameter_id, True)
+
+    dispatcher.result, dispatcher.end = with_more, ended_twice
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    found, expected = load_results(tmp_path), reference(recipe_file)
+    assert [(c.path, c.state) for c in found.candidates] == [
+        (c.path, c.state) for c in expected.candidates
+    ]
+    assert found.best.path == expected.top(1)[0].path
+    assert found.best.metrics["top1"] == score(found.best.path)
+    num_lines = (tmp_path / "checkpoint" / "search.jsonl").read_text().count("\n")
+    assert num_lines == 1 + len(expected.candidates)
+
+
 def test_all_trials_failing_is_an_error(nni, manager, recipe_file):
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
