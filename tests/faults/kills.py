@@ -1,0 +1,396 @@
+"""Kill the processes of a training and of searches at random moments; what came of it is printed.
+
+``python tests/faults/kills.py --kills 50`` kills the trainer, a search in one process, and under
+the real nnictl trials, workers, tuners and managers. What was cut off goes on by the command that
+a user would give, and in the end is compared with the same run that nobody disturbed.
+
+Trainers and searches are forks of this process, which has imported PyTorch: kills before that
+would prove nothing. Under nnictl every process is started as a user's is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import psutil
+import torch
+import yaml
+
+from nni_spos.cli import main as command_line
+from nni_spos.errors import SposError
+from nni_spos.experiment.results import Results, load_results
+from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.supernet import load_supernet
+
+TARGETS = ("trainer", "search", "trial", "worker", "tuner", "manager")
+PATIENCE_S = 240
+FORK = multiprocessing.get_context("fork")
+RECIPE = {
+    "space": {
+        "name": "shufflenet",
+        "stem_channels": 4,
+        "stem_stride": 1,
+        "stage_repeats": [2, 2],
+        "stage_channels": [8, 16],
+        "last_channels": 16,
+    },
+    "data": {"name": "digits", "image_size": 8, "num_train": 200, "num_validation": 100},
+    "supernet": {"epochs": 8, "batch_size": 20, "learning_rate": 0.1, "keep_checkpoints": 3},
+    "retrain": {"epochs": 1},
+    "evaluation": {"recalibration_images": 100, "batch_size": 50},
+    "search": {"population_size": 6, "num_generations": 4, "top_k": 3, "seed": 1},
+}
+
+
+class Work:
+    """A folder with a home of its own, the runs in it, and what was seen.
+
+    Parameters
+    ----------
+    folder
+        Empty.
+    seed
+        Of the moments and the victims.
+    """
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder = folder.resolve()
+        self.random = random.Random(seed)
+        self.kills: Counter[str] = Counter()
+        self.problems: list[str] = []
+        self.finished: dict[tuple, float] = {}
+        self.num_lost = self.num_twice = self.num_searches = 0
+        self.environment = {**os.environ, "HOME": str(self.folder), "PYTHONWARNINGS": "ignore"}
+
+    def write(self, name: str) -> Path:
+        """Write a recipe with an output folder of its own, and return it."""
+        file = self.folder / f"{name}.yml"
+        file.write_text(yaml.safe_dump({"output": f"{name}/runs", **RECIPE}))
+        return file
+
+    def begin(self, *arguments: object) -> subprocess.Popen[str]:
+        """Begin a command of nni-spos."""
+        log = (self.folder / "commands.log").open("a")
+        return subprocess.Popen(
+            [sys.executable, "-m", "nni_spos.cli", *map(str, arguments)],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+            text=True,
+        )
+
+    def fork(self, *arguments: object) -> BaseProcess:
+        """Begin a command of nni-spos in a fork."""
+        words = [str(word) for word in arguments]
+        process = FORK.Process(target=run_forked, args=(words, self.folder / "commands.log"))
+        process.start()
+        return process
+
+    def run(self, *arguments: object) -> float:
+        """Run a command to its end; return how long it took."""
+        begin = time.monotonic()
+        process = self.fork(*arguments)
+        process.join(PATIENCE_S)
+        if process.exitcode != 0:
+            process.kill()
+            code = process.exitcode
+            raise RuntimeError(f"{arguments}: exit code {code}, see {self.folder}/commands.log")
+        return time.monotonic() - begin
+
+    def note(self, problem: str) -> None:
+        """Remember what must not be."""
+        self.problems.append(problem)
+        print(f"PROBLEM: {problem}", flush=True)
+
+    def killed(self, target: str) -> None:
+        """Count a kill."""
+        self.kills[target] += 1
+        print(f"{time.strftime('%H:%M:%S')} killed: {target}, {self.kills.total()}", flush=True)
+
+    def processes(self, target: str) -> list[psutil.Process]:
+        """Return the running processes of a kind, known by their home and command."""
+        words = {
+            "trial": "nni_spos.cli trial",
+            "worker": "nni_spos.experiment.worker",
+            "tuner": "--exp_params",
+            "manager": "main.js",
+            "": "",
+        }[target]
+        found = []
+        for process in psutil.process_iter():
+            try:
+                command = " ".join(process.cmdline())
+                is_ours = process.environ().get("HOME") == str(self.folder)
+                is_running = process.status() != psutil.STATUS_ZOMBIE
+            except psutil.Error:
+                continue
+            if is_ours and is_running and words in command and not command.startswith("/bin/bash"):
+                found.append(process)
+        return found
+
+
+def run_forked(words: list[str], log: Path) -> None:
+    """Run a command of nni-spos in this process, with its output in a file."""
+    with log.open("a") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.exit(command_line(words))
+
+
+def kill_command(work: Work, target: str, count: int, seconds: float, *arguments: object) -> None:
+    """Kill a command at moments spread evenly over the time that it takes, then let it end."""
+    while work.kills[target] < count:
+        process = work.fork(*arguments)
+        process.join(work.random.uniform(0, seconds))
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            work.killed(target)
+        elif process.exitcode:
+            work.note(f"{target}: exit code {process.exitcode}")
+        elif work.kills[target] < count:  # it was done: there is nothing left to kill
+            begin_anew(load_recipe(str(arguments[1])), target)
+    work.run(*arguments)
+
+
+def begin_anew(recipe: Recipe, target: str) -> None:
+    """Remove what a training or a search has reached."""
+    if target == "trainer":
+        shutil.rmtree(recipe.output)
+    else:
+        shutil.rmtree(recipe.output / "search")
+        shutil.rmtree(recipe.output / "scores", ignore_errors=True)
+
+
+def kill_trainer(work: Work, count: int) -> None:
+    """Kill a training; its weights must be those of an undisturbed one, bit for bit."""
+    whole, cut = work.write("whole"), work.write("cut")
+    seconds = work.run("train", whole)
+    kill_command(work, "trainer", count, seconds, "train", cut, "--continue")
+    one, other = (load_supernet(load_recipe(file).checkpoint).weights for file in (whole, cut))
+    if any(not torch.equal(value, other[name]) for name, value in one.items()):
+        work.note("the weights are others than those of an undisturbed training")
+    if left := list((work.folder / "cut").rglob("*.ckpt.*")):
+        work.note(f"files of killed writers are left: {left}")
+
+
+def kill_search(work: Work, count: int) -> Results:
+    """Kill a search in one process; return the undisturbed one."""
+    seconds = work.run("search", work.folder / "whole.yml")
+    reference = load_results(work.folder / "whole/runs/search")
+    kill_command(work, "search", count, seconds, "search", work.folder / "cut.yml")
+    compare(work, load_recipe(work.folder / "cut.yml").output / "search", reference)
+    return reference
+
+
+def compare(work: Work, folder: Path, reference: Results) -> None:
+    """Compare a finished search with the undisturbed one."""
+    found = load_results(folder)
+    work.num_searches += 1
+    expected = [(c.number, c.path, c.state, c.metrics.get("top1")) for c in reference.candidates]
+    if [(c.number, c.path, c.state, c.metrics.get("top1")) for c in found.candidates] != expected:
+        reasons = [c.reason for c in found.candidates if c.reason]
+        work.note(f"{folder}: other candidates than those of the undisturbed search; {reasons}")
+    if found.best.path != reference.best.path:
+        work.note(f"{folder}: another winner")
+    final = {key(c.path): c.metrics.get("top1") for c in found.candidates}
+    lost = [path for path, top1 in work.finished.items() if final.get(path) != top1]
+    work.num_lost += len(lost)
+    work.finished.clear()
+    output = next(x for x in (folder, *folder.parents) if (x / "scores").is_dir())
+    records = [json.loads(line)["path"] for line in found.file.read_text().splitlines()[1:]]
+    scored = [
+        json.loads(line)["path"]
+        for file in (output / "scores").glob("*.jsonl")
+        for line in file.read_text().splitlines()
+        if line
+    ]
+    for paths in (records, scored):
+        work.num_twice += sum(number - 1 for number in Counter(map(key, paths)).values())
+
+
+def key(path: dict) -> tuple:
+    """Return a path as something to look up."""
+    return tuple(path.items())
+
+
+class Experiment:
+    """A search under nnictl that is begun, and gone on with whenever it was cut off."""
+
+    def __init__(self, work: Work, name: str):
+        self.work = work
+        recipe = work.write(name)
+        self.output = load_recipe(recipe).output
+        self.output.mkdir(parents=True)
+        shutil.copy(work.folder / "cut/runs/supernet.pt", self.output)
+        shutil.copy(work.folder / "cut/runs/costs.json", self.output)
+        work.run("space", recipe, "--output", work.folder / "space.json")
+        self.config = work.folder / f"{name}_nni.yml"
+        self.config.write_text(
+            yaml.safe_dump(
+                {
+                    "searchSpaceFile": "space.json",
+                    "trialCommand": f"{sys.executable} -m nni_spos.cli trial {recipe.name}",
+                    "trialCodeDirectory": ".",
+                    "trialConcurrency": 2,
+                    "experimentWorkingDirectory": f"{name}/experiments",
+                    "tuner": {
+                        "codeDirectory": ".",
+                        "className": "nni_spos.experiment.tuner.EvolutionTuner",
+                        "classArgs": {"recipe": recipe.name},
+                    },
+                    "trainingService": {"platform": "local"},
+                }
+            )
+        )
+        self.root = work.folder / name / "experiments"
+        self.command = self._begin("start", self.config)
+
+    def _begin(self, *arguments: object) -> subprocess.Popen[str]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        return self.work.begin(*arguments, "--port", port)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the experiment, once it has begun."""
+        journals = self.root.glob("*/checkpoint/search.jsonl")
+        return next((x.resolve().parents[1] for x in journals), None)
+
+    def results(self) -> Results | None:
+        """What is recorded so far."""
+        try:
+            return load_results(self.folder) if self.folder else None
+        except SposError:
+            return None
+
+    @property
+    def num_recorded(self) -> int:
+        """Number of outcomes so far."""
+        found = self.results()
+        return len(found.candidates) if found else 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all candidates have an outcome and the command has ended."""
+        total = RECIPE["search"]["population_size"] * RECIPE["search"]["num_generations"]
+        return self.command.poll() is not None and self.num_recorded >= total
+
+    def kill(self, target: str) -> bool:
+        """Kill a process of a kind, if there is one now; then wait until it goes on."""
+        victims = self.work.processes(target)
+        if not victims:
+            return False
+        found = self.results()
+        for candidate in found.candidates if found else ():
+            self.work.finished[key(candidate.path)] = candidate.metrics.get("top1")
+        self.work.random.choice(victims).kill()
+        self.work.killed(target)
+        if target in ("tuner", "manager"):
+            self.go_on()
+        self.wait(self.num_recorded)
+        return True
+
+    def go_on(self) -> None:
+        """Wait for the end of the command, and of what it left, then resume if there is need."""
+        self.command.wait(PATIENCE_S)
+        end = time.monotonic() + PATIENCE_S
+        while self.work.processes("") and time.monotonic() < end:
+            time.sleep(0.2)
+        if not self.is_over and self.folder:
+            self.command = self._begin("resume", self.folder.name)
+
+    def wait(self, num_recorded: int) -> None:
+        """Wait for one more outcome, or the end."""
+        end = time.monotonic() + PATIENCE_S
+        while self.num_recorded <= num_recorded and self.command.poll() is None:
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.folder}: does not go on")
+            time.sleep(0.1)
+        if self.command.poll() is not None and not self.is_over:
+            raise RuntimeError(f"{self.folder}: ended with exit code {self.command.returncode}")
+
+
+def kill_experiments(work: Work, targets: list[str], reference: Results) -> None:
+    """Kill processes of one experiment after the other until all targets had their turn."""
+    number = 0
+    while targets:
+        number += 1
+        experiment = Experiment(work, f"exp{number}")
+        experiment.wait(0)
+        while targets and not experiment.is_over:
+            time.sleep(work.random.uniform(0, 2.0))
+            if experiment.command.poll() is None and experiment.kill(targets[-1]):
+                targets.pop()
+            if experiment.command.poll() is not None and not experiment.is_over:
+                experiment.go_on()
+        while not experiment.is_over:
+            experiment.wait(experiment.num_recorded)
+        compare(work, experiment.folder, reference)
+
+
+def shares(
+    count: int, targets: list[str], randomness: random.Random
+) -> tuple[Counter[str], list[str]]:
+    """Return the kills by target, and in which order those under nnictl come."""
+    by_target = Counter(targets[i % len(targets)] for i in range(count))
+    under_nni = [x for x in by_target.elements() if x not in ("trainer", "search")]
+    randomness.shuffle(under_nni)
+    return by_target, under_nni
+
+
+def measure(folder: Path, count: int, targets: list[str], seed: int) -> dict:
+    """Kill so many processes; return the figures."""
+    work = Work(folder, seed)
+    by_target, under_nni = shares(count, targets, work.random)
+    try:
+        kill_trainer(work, by_target["trainer"])
+        reference = kill_search(work, by_target["search"])
+        kill_experiments(work, under_nni, reference)
+    finally:
+        left = work.processes("")
+        for process in left:
+            process.kill()
+    return {
+        "kills": dict(work.kills),
+        "total": work.kills.total(),
+        "searches": work.num_searches,
+        "finished_candidates_lost": work.num_lost,
+        "evaluated_twice": work.num_twice,
+        "problems": work.problems,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="empty; default: a temporary one")
+    options = parser.parse_args()
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="kills_"))
+    folder.mkdir(parents=True, exist_ok=True)
+    begin = time.monotonic()
+    figures = measure(folder, options.kills, options.targets, options.seed)
+    print(json.dumps({**figures, "seconds": round(time.monotonic() - begin)}, indent=2))
+    failed = figures["problems"] or figures["finished_candidates_lost"]
+    return 1 if failed or figures["evaluated_twice"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
