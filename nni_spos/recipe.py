@@ -196,10 +196,10 @@ class RetrainSettings(TrainSettings):
 class EvaluationSettings:
     """How a path is scored with the supernet's weights (paper: section 3.4), and by whom.
 
-    The trials of an NNI experiment either let a ``worker`` score their paths, one process that
-    holds the supernet and ends after `worker_idle_s` seconds without a trial, or do it ``inline``,
-    each for itself. With ``auto`` there is a worker where the trials run on the manager's machine.
-    With `cache` a path that an earlier search with the same supernet scored is not scored again.
+    The trials of an NNI experiment either let a ``worker`` score their paths, one process on each
+    machine that holds the supernet and ends after `worker_idle_s` seconds without a trial, or do it
+    ``inline``, each for itself. ``auto`` is a worker. With `cache` a path that an earlier search
+    with the same supernet scored is not scored again.
 
     Images are decoded once and held in memory up to `held_mb` MB of 2^20 bytes; those that take
     more are held in files in the output folder, which all processes share.

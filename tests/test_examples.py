@@ -50,6 +50,23 @@ def test_the_configurations_are_valid(examples, name, num_candidates):
     assert checked.warnings == ()
 
 
+def test_the_configuration_for_other_machines_is_valid(examples, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_rsa").touch()
+    checked = check_config(examples / "remote.yml")
+    assert checked.num_candidates == 32
+    assert checked.recipe.file == examples / "recipes" / "digits.yml"
+    (warning,) = checked.warnings
+    assert "fetch the supernet and never train it. Train it first" in warning
+    assert main(["start", str(examples / "remote.yml")]) == 2
+    assert "nni-spos train" in capsys.readouterr().err
+    checked.recipe.checkpoint.touch()
+    assert check_config(examples / "remote.yml").warnings == ()
+    assert main(["start", str(examples / "remote.yml")]) == 2
+    assert capsys.readouterr().err.startswith("ExperimentError: the machines would look for NNI's")
+
+
 def test_imagenet_has_the_papers_settings():
     recipe = load_recipe(EXAMPLES / "recipes" / "imagenet.yml")
     assert (recipe.supernet.steps, recipe.retrain.steps) == (150_000, 300_000)

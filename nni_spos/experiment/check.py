@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shlex
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -16,7 +16,10 @@ from typing import Any
 
 from nni_spos.errors import RecipeError, SposError, nearest
 from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.exchange import PLATFORMS
+from nni_spos.experiment.remote import check_remote, is_remote, remote_warnings
 from nni_spos.experiment.searches import build_search
+from nni_spos.experiment.trial_command import recipe_of_trials
 from nni_spos.experiment.tuner import check_space, load_tuner_recipe
 from nni_spos.files import read_json
 from nni_spos.path import PathSpace
@@ -89,10 +92,13 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     except SposError as problem:
         raise RecipeError(f"{file.name}: {problem}") from None
     _check_trial_command(config, recipe, file.name)
-    warnings = []
+    notes = []
+    if is_remote(config):
+        check_remote(config, recipe, file.name)
+        notes += remote_warnings(config, recipe, file.name)
     limit = config.get("maxTrialNumber")
     if limit is not None and limit < search.num_candidates:
-        warnings.append(
+        notes.append(
             f"{file.name}: maxTrialNumber: {limit} ends the search before its "
             f"{search.num_candidates} candidates; leave it out to run them all."
         )
@@ -103,7 +109,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
         space=space,
         concurrency=config["trialConcurrency"],
         num_candidates=search.num_candidates,
-        warnings=tuple(warnings),
+        warnings=tuple(notes),
     )
 
 
@@ -113,7 +119,9 @@ def _as_nni_reads_it(file: FilePath) -> dict[str, Any]:
     from nni.experiment.config.utils import unset_base_path
 
     try:
-        return ExperimentConfig.load(file).json()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of passwords, of which we warn in a line
+            return ExperimentConfig.load(file).json()
     except Exception as problem:
         text = " ".join(str(problem).split()) or type(problem).__name__
         raise RecipeError(f"{file.name}: NNI does not accept it: {text}") from None
@@ -161,14 +169,22 @@ def _check_tuner(tuner: Any, name: str) -> None:
 def _check_service(content: Mapping[str, Any], name: str) -> None:
     """Refuse what hangs, or gives wrong results, with NNI 3.0."""
     service = _get(content, "trainingService")
-    if not isinstance(service, Mapping) or _get(service, "platform") != "local":
+    if not isinstance(service, Mapping) or _get(service, "platform") not in PLATFORMS:
         given = _get(service, "platform") if isinstance(service, Mapping) else service
         raise RecipeError(
-            f"{name}: trainingService.platform must be 'local', got {shown(given)}: trials "
-            "elsewhere cannot read which path they are to evaluate."
+            f"{name}: trainingService.platform must be 'local' or 'remote', got {shown(given)}: "
+            "trials elsewhere cannot read which path they are to evaluate."
+        )
+    is_named = _get(service, "nniManagerIp") or _get(content, "nniManagerIp")
+    if _get(service, "platform") == "remote" and not is_named:
+        raise RecipeError(
+            f"{name}: the key 'nniManagerIp' is missing: the address at which the machines of "
+            "machineList reach this one."
         )
     num_gpus = _get(service, "trialGpuNumber", _get(content, "trialGpuNumber"))
-    if num_gpus and (_get(service, "maxTrialNumberPerGpu") or 1) == 1:
+    machines = _get(service, "machineList")
+    places = [x for x in machines if isinstance(x, Mapping)] if isinstance(machines, list) else []
+    if num_gpus and any((_get(x, "maxTrialNumberPerGpu") or 1) == 1 for x in places or [service]):
         raise RecipeError(
             f"{name}: trialGpuNumber: {num_gpus} with maxTrialNumberPerGpu: 1 makes NNI 3.0 hang "
             "on a machine with as many GPUs. Leave trialGpuNumber out (a trial uses the GPU if "
@@ -200,7 +216,7 @@ def _check_space_file(space_file: Any, file: FilePath) -> None:
 def _check_trial_command(config: Mapping[str, Any], recipe: Recipe, name: str) -> None:
     """Check that ``nni-spos trial RECIPE`` and the tuner mean the same recipe."""
     service = config["trainingService"]
-    given = trial_recipe(service.get("trialCommand") or config["trialCommand"])
+    given = recipe_of_trials(config)
     if given is None:
         return  # the user's own script
     file = FilePath(service["trialCodeDirectory"]) / os.path.expanduser(given)
@@ -211,27 +227,6 @@ def _check_trial_command(config: Mapping[str, Any], recipe: Recipe, name: str) -
             f"{name}: the trials use the recipe {file}, the tuner uses {recipe.file}; "
             "they must be the same file."
         )
-
-
-def trial_recipe(command: str) -> str | None:
-    """Return the recipe in ``nni-spos trial RECIPE``, or None for another command.
-
-    >>> trial_recipe("OMP_NUM_THREADS=1 nni-spos trial --quiet digits.yml")
-    'digits.yml'
-    >>> trial_recipe("python3 -m nni_spos.cli trial digits.yml")
-    'digits.yml'
-    >>> trial_recipe("python3 my_trial.py")
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return None
-    for i, word in enumerate(words[:-1]):
-        is_ours = os.path.basename(word) == "nni-spos" or word in ("nni_spos", "nni_spos.cli")
-        if is_ours and words[i + 1] == "trial":
-            arguments = [word for word in words[i + 2 :] if not word.startswith("-")]
-            return arguments[0] if arguments else None
-    return None
 
 
 def _get(content: Mapping[str, Any], key: str, default: Any = None) -> Any:

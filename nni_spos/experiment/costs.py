@@ -13,6 +13,7 @@ from nni_spos.child import python_command
 from nni_spos.cost_table import Costs, CostTable
 from nni_spos.errors import CostError, SposError
 from nni_spos.files import read_json, write_json
+from nni_spos.locks import exclusive
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.recipe_latency import load_latencies
@@ -40,15 +41,11 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     """
     file = recipe.output / "costs.json"
     if not are_built(recipe):
-        built = subprocess.run(
-            python_command("nni_spos.cli", ["costs", str(recipe.file)]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if built.returncode:
-            lines = built.stderr.strip().splitlines() or ["no message"]
-            raise _reported(lines[-1])
+        # Trials that start together on a machine without the tables build them once.
+        refusal = CostError(f"{file}: is being made by another process.")
+        with exclusive(recipe.output / "costs.lock", timeout=-1, refusal=refusal):
+            if not are_built(recipe):
+                _build(recipe)
     content = read_json(file, CostError)
     try:
         space = PathSpace.from_search_space(content["search_space"])
@@ -66,6 +63,18 @@ def are_built(recipe: Recipe) -> bool:
         return False
     content = read_json(file, CostError)
     return isinstance(content, dict) and content.get("made_for") == _made_for(recipe)
+
+
+def _build(recipe: Recipe) -> None:
+    built = subprocess.run(
+        python_command("nni_spos.cli", ["costs", str(recipe.file)]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if built.returncode:
+        lines = built.stderr.strip().splitlines() or ["no message"]
+        raise _reported(lines[-1])
 
 
 def _reported(line: str) -> SposError:

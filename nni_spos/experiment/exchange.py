@@ -5,6 +5,9 @@ one, while the manager's records, its web page and its exports show another. Wit
 trial at a time most rows are wrong. So a trial must not ask: it reads its own record instead,
 and the queue is never emptied, which costs nothing. The evaluated path is also part of the
 reported result, so that it never depends on NNI's book-keeping.
+
+A trial on another machine has only the address of its keeper, NNI's process there, which has no
+records. The keeper's configuration has the manager's address.
 """
 
 from __future__ import annotations
@@ -15,14 +18,19 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
 
 RECORD_TIMEOUT = 30.0
 """Seconds to wait for the record; the manager writes it a moment after it starts the trial."""
+
+PLATFORMS = ("local", "remote")
+"""NNI's training services whose trials can find their record."""
 
 LOST_AFTER = 5.0
 """Seconds without an answer after which the manager counts as gone."""
@@ -102,7 +110,7 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     Raises
     ------
     ExperimentError
-        This process is not a trial of a local experiment, or the record cannot be read.
+        This process is not a trial, or the record cannot be read.
     PathError
         The path is not one of the space.
     SystemExit
@@ -116,12 +124,12 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
             "this is not a trial of an NNI experiment. Start one with 'nni-spos start CONFIG' or "
             "'nnictl create'."
         )
-    if platform != "local":
+    if platform not in PLATFORMS:
         raise ExperimentError(
             f"trials on the training service '{platform}' cannot read which path they are to "
-            "evaluate; use 'trainingService: {platform: local}'."
+            "evaluate; use 'trainingService: {platform: local}' or 'remote'."
         )
-    manager = Manager.from_channel(channel)
+    manager = open_manager()
     job = _read_record(manager, job_id, timeout)
     if manager.has_reported(job_id):
         print(f"trial {job_id} has reported its result before; nothing to do")
@@ -131,6 +139,34 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     if space is not None:
         path = space.validate(restore_numbers(path, space))
     return TrialContext(path, job_id, job.parameter_id)
+
+
+def runs_elsewhere() -> bool:
+    """Whether this process is a trial on another machine than the manager's."""
+    return os.environ.get("NNI_PLATFORM") == "remote"
+
+
+def open_manager() -> Manager:
+    """Return the manager of the experiment that this process is a trial of.
+
+    Raises
+    ------
+    ExperimentError
+        The trial is on another machine, and what its keeper was told cannot be read.
+    """
+    if not runs_elsewhere():
+        return Manager.from_channel(os.environ["NNI_TRIAL_COMMAND_CHANNEL"])
+    # ENVIRONMENT/trials/JOB is the trial's; a resumed experiment has another keeper there.
+    environment = FilePath(os.environ["NNI_OUTPUT_DIR"]).parents[1]
+    files = list(environment.glob("trial_keeper*/trial_keeper_config.json"))
+    if not files:
+        raise ExperimentError(f"{environment}: NNI's trial keeper left no configuration here.")
+    file = max(files, key=lambda file: file.stat().st_mtime_ns)
+    content = read_json(file, ExperimentError)
+    channel = content.get("managerCommandChannel") if isinstance(content, dict) else None
+    if not isinstance(channel, str):
+        raise ExperimentError(f"{file}: does not say where the NNI manager is.")
+    return Manager.from_channel(channel)
 
 
 def restore_numbers(path: Mapping[str, Any], space: PathSpace) -> dict[str, Any]:

@@ -8,6 +8,12 @@ from pathlib import Path as FilePath
 REPORTED = "Dispatcher error: "
 """How the manager's log introduces an error that a tuner reported."""
 
+REMOTE_START = "Starting remote training service"
+"""What the manager's log says before it connects to the machines of the trials."""
+
+REMOTE_FAILURE = "Training srevice initialize failed: "
+"""How it introduces why they cannot be used; the spelling is NNI's."""
+
 
 def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
     """Return one line: the reason that an experiment ended with status ERROR, and where it is.
@@ -31,6 +37,22 @@ def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
         return f"{reason} (see {manager_log})"
     stated = "; ".join(errors) or "no reason given"
     return f"{stated} (see {manager_log} and {dispatcher_log})"
+
+
+def explain_stop(folder: FilePath) -> str:
+    """Return one line: why a manager stopped by itself; ``""`` if somebody stopped it.
+
+    It does so if it cannot use one of the machines for the trials.
+    """
+    manager_log = folder / "log" / "nnimanager.log"
+    lines = _lines(manager_log)
+    # An experiment that was resumed has the lines of its earlier runs too.
+    starts = [i for i, line in enumerate(lines) if REMOTE_START in line]
+    for line in lines[starts[-1] :] if starts else []:
+        if REMOTE_FAILURE in line:
+            reason = line.partition(REMOTE_FAILURE)[2].removeprefix("Error: ")
+            return f"a machine of the trials cannot be used: {reason} (see {manager_log})"
+    return ""
 
 
 def reported_error(lines: Sequence[str]) -> str:

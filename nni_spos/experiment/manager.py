@@ -1,4 +1,4 @@
-"""A small client of the NNI manager that runs on this machine.
+"""A small client of the NNI manager, on this machine or on another.
 
 The standard library's HTTP client is enough, and unlike NNI's own modules it is imported in no
 time. Proxies of the environment are not used: the manager is never behind one.
@@ -6,11 +6,13 @@ time. Proxies of the environment are not used: the manager is never behind one.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,9 @@ from nni_spos.errors import ExperimentError
 
 TIMEOUT = 20.0
 """Seconds that one request may take."""
+
+BLOCK = 1 << 20
+"""Bytes of a file that are read at a time."""
 
 RUNNING = ("WAITING", "RUNNING", "UNKNOWN")
 """States of a trial job that has not ended."""
@@ -87,29 +92,35 @@ class Manager:
         Port of its web page.
     prefix
         NNI's ``--url_prefix``, usually empty.
+    host
+        Name or address of its machine.
 
     Every method raises ExperimentError if the manager cannot be reached or refuses.
     """
 
-    def __init__(self, port: int, prefix: str = ""):
+    def __init__(self, port: int, prefix: str = "", host: str = "127.0.0.1"):
         self.port = port
-        self.url = f"http://127.0.0.1:{port}/{prefix.strip('/')}".rstrip("/")
+        self.host = host
+        self.url = f"http://{host}:{port}/{prefix.strip('/')}".rstrip("/")
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     @classmethod
     def from_channel(cls, channel: str) -> Manager:
-        """Find the manager by the address that it gives to its tuner or to a trial.
+        """Find the manager by the address that it gives to its tuner, a trial or a machine.
 
         Parameters
         ----------
         channel
-            ``ws://localhost:PORT/[PREFIX/]tuner`` or ``http://localhost:PORT/[PREFIX/]env/...``.
+            ``ws://localhost:PORT/[PREFIX/]tuner``, ``http://localhost:PORT/[PREFIX/]env/...`` or
+            ``ws://HOST:PORT/[PREFIX/]platform/...``.
         """
         parts = urllib.parse.urlsplit(channel)
         if parts.port is None:
             raise ExperimentError(f"NNI gave an address without a port: {channel!r}.")
-        path = parts.path.removesuffix("/tuner").partition("/env/")[0]
-        return cls(parts.port, path)
+        path = parts.path.removesuffix("/tuner").partition("/env/")[0].partition("/platform/")[0]
+        # What NNI calls localhost listens on IPv4, and the name may stand for IPv6 first.
+        is_here = parts.hostname in (None, "localhost")
+        return cls(parts.port, path, "127.0.0.1" if is_here else str(parts.hostname))
 
     def status(self) -> tuple[str, list[str]]:
         """Return the experiment's status, e.g. ``RUNNING`` or ``DONE``, and its errors."""
@@ -160,13 +171,26 @@ class Manager:
         }
         path = urllib.parse.urlsplit(channel).path
         command = {"type": "metric", "metric": json.dumps(metric)}
-        self._send("PUT", f"http://127.0.0.1:{self.port}{path}", command)
+        self._send("PUT", f"http://{self.host}:{self.port}{path}", command)
 
     def set_max_trial_number(self, number: int) -> None:
         """Change how many trials the experiment may have: it is done when so many have ended."""
         profile = self.experiment()
         profile["params"]["maxTrialNumber"] = number
         self._request("PUT", "/experiment?update_type=MAX_TRIAL_NUM", profile)
+
+    def read_log(self, name: str) -> Any:
+        """Return the content of a JSON file in the experiment's folder ``log``; None without it."""
+        answer = self._send("GET", f"{self.url}/logs/{urllib.parse.quote(name)}", None)
+        return None if isinstance(answer, str) else answer  # NNI's page stands for a missing file
+
+    def download_log(self, name: str, num_bytes: int) -> Iterator[bytes]:
+        """Read a file in the experiment's folder ``log`` block by block, at most `num_bytes`."""
+        request = urllib.request.Request(f"{self.url}/logs/{urllib.parse.quote(name)}")
+        with self._open(request) as response:
+            while num_bytes > 0 and (block := response.read(min(BLOCK, num_bytes))):
+                num_bytes -= len(block)
+                yield block
 
     def export(self) -> list[dict[str, Any]]:
         """Return what ``nnictl experiment export`` writes: parameter, value and trial job."""
@@ -192,19 +216,28 @@ class Manager:
             data=None if content is None else json.dumps(content).encode(),
             headers={"Content-Type": "application/json"},
         )
-        try:
-            with self._opener.open(request, timeout=TIMEOUT) as response:
-                text = response.read().decode()
-        except urllib.error.HTTPError as problem:
-            reason = f"{problem.code} {problem.reason}"
-            path = urllib.parse.urlsplit(url).path.removeprefix("/api/v1/nni")
-            raise ExperimentError(f"the NNI manager refused {method} {path}: {reason}.") from None
-        except (OSError, ValueError) as problem:
-            cause = problem.reason if isinstance(problem, urllib.error.URLError) else problem
-            raise ExperimentError(
-                f"the NNI manager on port {self.port} cannot be reached ({cause})."
-            ) from None
+        with self._open(request) as response:
+            text = response.read().decode()
         try:
             return json.loads(text)
         except ValueError:
             return text
+
+    @contextlib.contextmanager
+    def _open(self, request: urllib.request.Request) -> Iterator[Any]:
+        """Send a request; what goes wrong, also while the answer is read, is an ExperimentError."""
+        try:
+            with self._opener.open(request, timeout=TIMEOUT) as response:
+                yield response
+        except urllib.error.HTTPError as problem:
+            reason = f"{problem.code} {problem.reason}"
+            path = urllib.parse.urlsplit(request.full_url).path.removeprefix("/api/v1/nni")
+            raise ExperimentError(
+                f"the NNI manager refused {request.get_method()} {path}: {reason}."
+            ) from None
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            cause = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+            place = f"port {self.port}" + ("" if self.host == "127.0.0.1" else f" of {self.host}")
+            raise ExperimentError(
+                f"the NNI manager on {place} cannot be reached ({cause})."
+            ) from None

@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.failure import explain_failure
+from nni_spos.experiment.failure import explain_failure, explain_stop
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.processes import wait_for_workers
+from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
 from nni_spos.progress import open_bar
 
@@ -86,11 +87,16 @@ def start(
     RecipeError
         The configuration is not valid.
     ExperimentError
-        The port is in use, or the experiment failed; the message says why and where to look.
+        The port is in use, the machines of the trials cannot reach this one, or the experiment
+        failed; the message says why and where to look.
     """
     checked = check_config(config_file)
     for warning in checked.warnings:
         report(f"warning: {warning}")
+    if is_remote(checked.config):
+        check_trained(checked.config, checked.recipe)
+        if not public:
+            check_within_reach(checked.config, port)
     command = ["create", "--config", str(checked.file), "--port", str(port)]
     return _run(command, None, port, public, keep, checked.num_candidates, report)
 
@@ -108,6 +114,8 @@ def resume(
         raise ExperimentError(
             f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
         )
+    if not public and (read_manifest().get(experiment_id) or {}).get("platform") == "remote":
+        report("warning: other machines reach the manager only with --public, or by tunnels")
     command = ["resume", experiment_id, "--port", str(port)]
     # Without the folder nnictl asks its list, where a manager killed just now still counts as
     # running, and then fails with an exception of its own.
@@ -184,8 +192,12 @@ def _run(
         if experiment_id:
             stop(experiment_id)
         raise
+    reason = ""
     if status == "ERROR":
         reason = explain_failure(folder, errors)
+    elif status == "STOPPED":
+        reason = explain_stop(folder)
+    if reason:
         stop(experiment_id)
         raise ExperimentError(f"experiment {experiment_id} failed: {reason}")
     if not keep:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.exchange import TrialContext, open_trial
-from nni_spos.experiment.manager import Manager
+from nni_spos.experiment.exchange import (
+    TrialContext,
+    open_manager,
+    open_trial,
+    runs_elsewhere,
+)
+from nni_spos.experiment.shared_supernet import ensure_shared_supernet
 from nni_spos.experiment.worker_client import score_with_worker
 from nni_spos.recipe import Recipe, load_recipe
 
@@ -16,7 +22,8 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
 
     Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
     ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials
-    that start together train it once. A worker scores the path, see `uses_worker`.
+    that start together train it once. On other machines than the tuner's it is never trained, but
+    fetched, see `nni_spos.experiment.shared_supernet`. A worker scores the path, see `uses_worker`.
 
     Parameters
     ----------
@@ -26,7 +33,7 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     Raises
     ------
     ExperimentError
-        This process is not a trial of a local experiment, or NNI does not answer.
+        This process is not a trial, or NNI does not answer.
     SposError
         The recipe, its data or its supernet cannot be used.
     SystemExit
@@ -36,7 +43,9 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     space, costs = load_costs(recipe)
     trial = open_trial(space)
 
-    if not recipe.checkpoint.exists():
+    if runs_elsewhere():
+        ensure_shared_supernet(recipe, open_manager())
+    elif not recipe.checkpoint.exists():
         from nni_spos.supernet.training import ensure_supernet
 
         ensure_supernet(recipe)
@@ -52,11 +61,10 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
 def uses_worker(recipe: Recipe) -> bool:
     """Whether a worker scores the paths of a recipe's trials, as its evaluation settings say.
 
-    By default one does on NNI's local service: what a trial starts on another machine would be
-    left there, for want of a manager whose end it can see.
+    By default one does, on every machine. It ends with NNI's process there: the manager, or the
+    keeper of the trials.
     """
-    chosen = recipe.evaluation.evaluator
-    return chosen == "worker" or (chosen == "auto" and os.environ.get("NNI_PLATFORM") == "local")
+    return recipe.evaluation.evaluator != "inline"
 
 
 def _score(recipe: Recipe, trial: TrialContext) -> dict[str, float]:
@@ -77,6 +85,8 @@ def share_cores() -> None:
         return
     import torch
 
-    manager = Manager.from_channel(os.environ["NNI_TRIAL_COMMAND_CHANNEL"])
-    concurrency = manager.experiment()["params"]["trialConcurrency"]
-    torch.set_num_threads(max(1, torch.get_num_threads() // concurrency))
+    settings = open_manager().experiment()["params"]
+    # NNI deals its trials out to the machines in turn.
+    num_machines = len(settings.get("trainingService", {}).get("machineList", [])) or 1
+    num_here = math.ceil(settings["trialConcurrency"] / num_machines)
+    torch.set_num_threads(max(1, torch.get_num_threads() // num_here))

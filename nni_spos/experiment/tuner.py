@@ -24,6 +24,8 @@ What is worked around, all of it measured with NNI 3.0:
   hears at most the result: it watches them through the manager's REST interface.
 - NNI submits no trial a second time. One that was killed, which says nothing about its path, is
   followed by another one of the same path.
+- On other machines trials read their paths from the same records as here. A result whose path is
+  not the recorded one means that NNI's exports are wrong: it ends the experiment.
 - The manager may be killed: a tuner left over would connect to the next manager on that port.
 """
 
@@ -38,7 +40,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
 
@@ -54,6 +56,7 @@ from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.path import PathKey, PathSpace
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.settings import is_file_name
@@ -139,6 +142,9 @@ class EvolutionTuner(Tuner):
         self._scheduler = Scheduler(build_search(self.recipe.search, space, costs), journal)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()
+        self._runs_elsewhere = training_platform() == "remote"
+        if self._runs_elsewhere:
+            publish_supernet(self.recipe, folder.with_name("log"))
         for job in jobs:
             self._recall(job)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -167,6 +173,8 @@ class EvolutionTuner(Tuner):
         self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any
     ) -> None:
         """Take the result of a trial of this run."""
+        if self._runs_elsewhere:
+            self._check_record(kwargs["trial_job_id"], parameter_id, value)
         self._started.take(value, parameter_id=parameter_id, path=parameters or None)
         self._proceed()
         self._record_time()
@@ -209,6 +217,31 @@ class EvolutionTuner(Tuner):
             self._started.recall(job.parameters, job.metrics)
         elif not job.was_killed:
             self._started.recall(job.parameters, "the trial ended without a result")
+
+    def _check_record(self, job_id: str, parameter_id: int, value: Any) -> None:
+        """Check that a trial evaluated the path that NNI's records, and its exports, have for it.
+
+        Raises
+        ------
+        ExperimentError
+            They differ; the message has both paths.
+        """
+        record = self._manager.trial_job(job_id)
+        trial = self._started.trials.get(parameter_id)
+        issued = trial.path if trial else None
+        evaluated = value.get("path", issued) if isinstance(value, Mapping) else issued
+        if record is None or not record.parameters or not isinstance(evaluated, Mapping):
+            _logger.warning("trial %s: there is no record to compare its result with", job_id)
+            return
+        space = self._started.search.space
+        evaluated, recorded = (restore_numbers(x, space) for x in (evaluated, record.parameters))
+        if evaluated != recorded:
+            ours, theirs = (" ".join(map(str, x.values())) for x in (evaluated, recorded))
+            raise ExperimentError(
+                f"trial {job_id} evaluated the path '{ours}', and NNI's record of it has "
+                f"'{theirs}' ({', '.join(recorded)}): a trial must get its path from "
+                "nni_spos.experiment.exchange.open_trial."
+            )
 
     def _record_time(self) -> None:
         """Add the time since the last result; which process took what memory is not known here."""
@@ -325,12 +358,20 @@ def code_directory() -> FilePath:
     NNI runs the tuner in the experiment's log folder and passes the configuration, with absolute
     folders, in the command line option ``--exp_params``.
     """
+    return FilePath(_configuration().get("tuner", {}).get("codeDirectory") or ".").absolute()
+
+
+def training_platform() -> str:
+    """Return NNI's name of where the trials run, such as ``local`` or ``remote``."""
+    return _configuration().get("trainingService", {}).get("platform", "local")
+
+
+def _configuration() -> dict[str, Any]:
+    """Return the experiment's configuration; empty if this process was not started by NNI."""
     arguments = sys.argv
     if "--exp_params" not in arguments[:-1]:
-        return FilePath.cwd()
-    packed = arguments[arguments.index("--exp_params") + 1]
-    folder = json.loads(base64.b64decode(packed))["tuner"].get("codeDirectory")
-    return FilePath(folder or ".").absolute()
+        return {}
+    return json.loads(base64.b64decode(arguments[arguments.index("--exp_params") + 1]))
 
 
 def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:

@@ -108,11 +108,12 @@ class Study:
         return journal.read_text().count("\n") - 1 if journal else 0
 
     def processes(self, argument: str = "") -> list[psutil.Process]:
-        """Running processes of this study, known by their home; those with an argument."""
+        """Running processes of this study, known by their home in it; those with an argument."""
         found = []
         for process in psutil.process_iter():
             try:
-                is_ours = process.environ().get("HOME", "") == str(self.folder)
+                home = Path(process.environ().get("HOME", "/"))
+                is_ours = home.is_relative_to(self.folder)
                 is_running = process.status() != psutil.STATUS_ZOMBIE
                 has_argument = not argument or argument in " ".join(process.cmdline())
             except psutil.Error:
@@ -122,7 +123,7 @@ class Study:
         return found
 
     def end(self) -> None:
-        """End what a failed test left; only processes whose home is this study's folder."""
+        """End what a failed test left; only processes whose home is in this study's folder."""
         for process in self.processes():
             process.kill()
 

@@ -89,6 +89,8 @@ class FakeManager:
     def __init__(self):
         self.jobs: dict[str, dict] = {}
         self.metrics: dict[str, dict] = {}
+        self.logs: dict[str, bytes] = {}
+        self.num_downloads = 0
         self.status: object = {"status": "RUNNING", "errors": []}
         self.profile = {"id": "abcd", "params": {"maxTrialNumber": 99, "trialConcurrency": 2}}
         self.puts: list[tuple[str, dict]] = []
@@ -123,6 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         parts = urlsplit(self.path)
+        if parts.path.startswith("/logs/"):
+            return self._send_log(parts.path.removeprefix("/logs/"))
         kind, _, name = parts.path.removeprefix("/api/v1/nni/").partition("/")
         if self.manager.refusals:
             self.manager.refusals -= 1
@@ -137,6 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return self._answer(answers[kind]()) if kind in answers else self._answer("", 404)
 
+    def _send_log(self, name):
+        self.manager.num_downloads += name.endswith(".pt")
+        self._answer(self.manager.logs.get(name, "<html>NNI's page</html>"))
+
     def do_PUT(self):
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.manager.puts.append((self.path, content))
@@ -145,7 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, content, code=200):
         self.send_response(code)
         self.end_headers()
-        self.wfile.write((content if isinstance(content, str) else json.dumps(content)).encode())
+        if not isinstance(content, bytes):
+            content = (content if isinstance(content, str) else json.dumps(content)).encode()
+        self.wfile.write(content)
 
     def log_message(self, *arguments):
         pass

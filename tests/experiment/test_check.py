@@ -8,7 +8,8 @@ from small import SPACE, save_table, write_recipe
 from nni_spos import latency_table
 from nni_spos.cli import main
 from nni_spos.errors import RecipeError
-from nni_spos.experiment.check import check_config, trial_recipe
+from nni_spos.experiment.check import check_config
+from nni_spos.experiment.trial_command import trial_recipe
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_keys_are_written_as_nni_allows(check, tmp_path, monkeypatch):
             "there is no cost 'flop'; did you mean 'flops'",
         ),
         ({"trialGpuNumber": 1, "service": {"useActiveGpu": True}}, "makes NNI 3.0 hang"),
-        ({"service": {"platform": "remote"}}, "must be 'local', got 'remote'"),
+        ({"service": {"platform": "openpai"}}, "must be 'local' or 'remote', got 'openpai'"),
         ({"service": {"reuseMode": True}}, "reuseMode is not supported"),
         ({"trialCommand": "nni-spos trial none.yml"}, "none.yml: no such file"),
         (

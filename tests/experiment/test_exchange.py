@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import threading
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
-from small import SPACE
+from small import SPACE, FakeManager
 
 from nni_spos.errors import ExperimentError, PathError
 from nni_spos.experiment.exchange import TrialContext, open_trial
@@ -80,8 +81,65 @@ def test_outside_of_nni_the_error_says_what_to_do(monkeypatch):
 
 
 def test_other_training_services_are_refused(trial, monkeypatch):
+    monkeypatch.setenv("NNI_PLATFORM", "openpai")
+    with pytest.raises(ExperimentError, match="training service 'openpai'"):
+        open_trial()
+
+
+@pytest.fixture
+def elsewhere(manager, monkeypatch, tmp_path):
+    """A trial on another machine: the folder of its environment, with the keeper's settings."""
     monkeypatch.setenv("NNI_PLATFORM", "remote")
-    with pytest.raises(ExperimentError, match="training service 'remote'"):
+    monkeypatch.setenv("NNI_TRIAL_JOB_ID", "mine")
+    monkeypatch.setenv("NNI_TRIAL_COMMAND_CHANNEL", "http://localhost:9/env/remote-worker1/mine")
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trials" / "mine"))
+    write_keeper(tmp_path / "trial_keeper", f"ws://127.0.0.1:{manager.port}/platform/remote/1")
+    return tmp_path
+
+
+def write_keeper(folder, channel):
+    folder.mkdir()
+    settings = {} if channel is None else {"managerCommandChannel": channel}
+    (folder / "trial_keeper_config.json").write_text(json.dumps(settings))
+
+
+def test_a_trial_elsewhere_reads_its_record_from_the_manager(elsewhere, manager):
+    manager.add_job("other", {**PATH, "a": "k5"}, parameter_id=3)
+    manager.add_job("mine", PATH, parameter_id=4)
+    context = open_trial(SPACE)
+    assert (context.path, context.job_id, context.parameter_id) == (PATH, "mine", 4)
+
+
+def test_a_trial_elsewhere_reports_to_its_keeper(elsewhere, manager, monkeypatch):
+    manager.add_job("mine", PATH, parameter_id=4)
+    keeper = FakeManager()
+    channel = f"http://localhost:{keeper.port}/env/remote-worker1/mine"
+    monkeypatch.setenv("NNI_TRIAL_COMMAND_CHANNEL", channel)
+    open_trial(SPACE).report({"top1": 1.0})
+    keeper.close()
+    assert manager.puts == []
+    ((metric, result),) = keeper.reports
+    assert keeper.puts[0][0] == "/env/remote-worker1/mine"
+    assert (metric["trial_job_id"], metric["parameter_id"]) == ("mine", 4)
+    assert result == {"default": 1.0, "path": PATH}
+
+
+def test_of_several_keepers_the_latest_knows_the_manager(elsewhere, manager):
+    manager.add_job("mine", PATH)
+    old, new = elsewhere / "trial_keeper", elsewhere / "trial_keeper_1"
+    old.rename(new)
+    write_keeper(old, "ws://127.0.0.1:9/platform/remote/1")
+    os.utime(old / "trial_keeper_config.json", (1, 1))
+    assert open_trial(SPACE).path == PATH
+
+
+def test_a_keeper_that_says_nothing(elsewhere, monkeypatch):
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(elsewhere / "a" / "trials" / "mine"))
+    with pytest.raises(ExperimentError, match=r"keeper left no configuration here\.$"):
+        open_trial()
+    (elsewhere / "a").mkdir()
+    write_keeper(elsewhere / "a" / "trial_keeper", None)
+    with pytest.raises(ExperimentError, match="does not say where the NNI manager is"):
         open_trial()
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from nni_spos.experiment.failure import explain_failure
+from nni_spos.experiment.failure import explain_failure, explain_stop
 
 REPORTED = """\
 [2026-01-01 10:00:00] INFO (NNIManager) Change status
@@ -51,3 +51,29 @@ def test_without_logs_the_manager_is_quoted(tmp_path):
     assert text.startswith("Training service error: disk full (see ")
     assert "no reason given" in explain_failure(tmp_path, [])
     assert "did not start (see" in explain_failure(tmp_path, ["Tuner did not connect"])
+
+
+REMOTE = """\
+[2026-01-01 10:00:00] INFO (RemoteV3.remote) Starting remote training service...
+[2026-01-01 10:00:00] ERROR (TrainingServiceCompat) Training srevice initialize failed: Error: \
+connect ECONNREFUSED 192.0.2.11:22
+    at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1494:16) {
+"""
+RESUMED = """\
+[2026-01-01 11:00:00] INFO (RemoteV3.remote) Starting remote training service...
+[2026-01-01 11:00:09] INFO (RemoteV3.remote) Remote training service started
+"""
+
+
+def test_a_machine_that_cannot_be_used(logs, tmp_path):
+    (logs / "nnimanager.log").write_text(REMOTE)
+    assert explain_stop(tmp_path) == (
+        "a machine of the trials cannot be used: connect ECONNREFUSED 192.0.2.11:22 "
+        f"(see {logs / 'nnimanager.log'})"
+    )
+
+
+@pytest.mark.parametrize("text", ["", REPORTED, RESUMED, REMOTE + RESUMED])
+def test_an_experiment_that_somebody_stopped(logs, tmp_path, text):
+    (logs / "nnimanager.log").write_text(text)
+    assert explain_stop(tmp_path) == ""

@@ -68,6 +68,22 @@ def test_errors_name_the_port_and_the_cause(client, manager):
             Manager(port).status()
 
 
+def test_errors_name_another_machine(manager):
+    manager.close()
+    elsewhere = Manager(manager.port, host="127.0.0.2")
+    with pytest.raises(ExperimentError, match=rf"port {manager.port} of 127\.0\.0\.2 cannot"):
+        elsewhere.status()
+
+
+def test_files_of_the_log_folder(client, manager):
+    manager.logs = {"x.json": b'{"a": [1]}', "x.bin": bytes(range(10))}
+    assert client.read_log("x.json") == {"a": [1]}
+    assert client.read_log("none.json") is None
+    assert b"".join(client.download_log("x.bin", 10)) == bytes(range(10))
+    assert b"".join(client.download_log("x.bin", 4)) == bytes(range(4)), "no more than expected"
+    assert b"".join(client.download_log("x.bin", 99)) == bytes(range(10))
+
+
 def test_another_server_is_not_taken_for_a_manager(client, manager):
     manager.profile = "<html>"
     with pytest.raises(ExperimentError, match="not an NNI manager"):
@@ -81,6 +97,8 @@ def test_another_server_is_not_taken_for_a_manager(client, manager):
         ("ws://localhost:8081/my/prefix/tuner", "http://127.0.0.1:8081/my/prefix"),
         ("http://localhost:8080/env/local-env/aBcD", "http://127.0.0.1:8080"),
         ("http://localhost:8080/p/env/local-env/aBcD", "http://127.0.0.1:8080/p"),
+        ("ws://192.0.2.10:8080/platform/remote/1", "http://192.0.2.10:8080"),
+        ("ws://manager.example:8080/p/platform/remote/1", "http://manager.example:8080/p"),
     ],
 )
 def test_the_manager_is_found_by_a_channel(channel, url):

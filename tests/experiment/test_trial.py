@@ -11,11 +11,13 @@ import torch
 from held import wait_for
 from trained import write_trained, write_untrained
 
-from nni_spos.errors import ExperimentError, PathError
+from nni_spos.errors import CheckpointError, ExperimentError, PathError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scoring import open_scorer
+from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
 from nni_spos.experiment.worker_client import identify, worker_folder
+from nni_spos.files import write_json
 from nni_spos.supernet import training
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
@@ -97,8 +99,8 @@ def test_outside_of_nni_it_fails_at_once(recipe):
     ("evaluator", "platform", "expected"),
     [
         ("auto", "local", True),
-        ("auto", "remote", False),
-        ("worker", "remote", True),
+        ("auto", "remote", True),
+        ("inline", "remote", False),
         ("inline", "local", False),
     ],
 )
@@ -106,6 +108,39 @@ def test_who_evaluates(recipe, monkeypatch, evaluator, platform, expected):
     monkeypatch.setenv("NNI_PLATFORM", platform)
     settings = dataclasses.replace(recipe.evaluation, evaluator=evaluator)
     assert uses_worker(dataclasses.replace(recipe, evaluation=settings)) is expected
+
+
+@pytest.fixture
+def elsewhere(recipe, manager, environment, monkeypatch, tmp_path):
+    """A trial on another machine, whose tuner has the supernet of `recipe`."""
+    monkeypatch.setenv("NNI_PLATFORM", "remote")
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trials" / "mine"))
+    keeper = tmp_path / "trial_keeper" / "trial_keeper_config.json"
+    channel = f"ws://127.0.0.1:{manager.port}/platform/remote/1"
+    write_json(keeper, {"managerCommandChannel": channel})
+    (tmp_path / "log").mkdir()
+    publish_supernet(recipe, tmp_path / "log")
+    manager.logs = {file.name: file.read_bytes() for file in (tmp_path / "log").iterdir()}
+
+
+def test_a_trial_elsewhere_fetches_the_supernet(recipe, manager, elsewhere):
+    manager.add_job("mine", PATH, parameter_id=4)
+    results = open_scorer(recipe)(PATH)
+    recipe.checkpoint.unlink()
+    run_trial(recipe.file)
+    assert recipe.checkpoint.read_bytes() == manager.logs["supernet.pt"]
+    ((_, reported),) = manager.reports
+    assert (reported["default"], reported["loss"]) == (results["top1"], results["loss"])
+
+
+def test_a_trial_elsewhere_never_trains(recipe, manager, elsewhere, monkeypatch):
+    monkeypatch.setattr(training, "ensure_supernet", lambda recipe: pytest.fail("expensive"))
+    manager.add_job("mine", PATH)
+    recipe.checkpoint.unlink()
+    manager.logs = {}
+    with pytest.raises(CheckpointError, match=r"the tuner had no supernet .* Train it on"):
+        run_trial(recipe.file)
+    assert manager.puts == []
 
 
 TRIAL = """
@@ -132,10 +167,17 @@ def test_with_a_worker_a_trial_needs_neither_pytorch_nor_nni(tmp_path, manager, 
     wait_for(lambda: "ends: there was no trial" in log.read_text())
 
 
-@pytest.mark.parametrize(("concurrency", "expected"), [(1, 8), (2, 4), (3, 2), (8, 1), (25, 1)])
-def test_trials_share_the_cores(manager, environment, monkeypatch, concurrency, expected):
+@pytest.mark.parametrize(
+    ("concurrency", "num_machines", "expected"),
+    [(1, 0, 8), (2, 0, 4), (3, 0, 2), (8, 0, 1), (25, 0, 1), (4, 1, 2), (4, 2, 4), (3, 2, 4)],
+)
+def test_trials_share_the_cores(
+    manager, environment, monkeypatch, concurrency, num_machines, expected
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     manager.profile["params"]["trialConcurrency"] = concurrency
+    if num_machines:
+        manager.profile["params"]["trainingService"] = {"machineList": [{}] * num_machines}
     torch.set_num_threads(8)
     share_cores()
     assert torch.get_num_threads() == expected

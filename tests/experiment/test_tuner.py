@@ -20,6 +20,7 @@ from nni_spos.experiment.tuner import (
     check_space,
     code_directory,
     load_tuner_recipe,
+    training_platform,
 )
 from nni_spos.path import PathSpace
 from nni_spos.recipe import load_recipe
@@ -411,6 +412,68 @@ def test_an_exception_in_a_callback_is_reported(nni, manager, recipe_file):
     assert "in append" in dispatcher.errors[0]
 
 
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """Trials run on other machines; the experiment has a folder for its logs."""
+    configuration = {"tuner": {}, "trainingService": {"platform": "remote"}}
+    option = base64.b64encode(json.dumps(configuration).encode()).decode()
+    monkeypatch.setattr(sys, "argv", ["-m", "--exp_params", option])
+    (tmp_path / "log").mkdir()
+
+
+def test_trials_elsewhere_that_read_their_records(nni, manager, elsewhere, tmp_path):
+    recipe_file = write_recipe(tmp_path)
+    checkpoint = load_recipe(recipe_file).checkpoint
+    checkpoint.write_bytes(b"weights")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    assert (tmp_path / "log" / "supernet.pt").read_bytes() == b"weights"
+    dispatcher = FakeDispatcher(tuner, manager, fate_by_path)
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert len(load_results(tmp_path).candidates) == 18
+
+
+@pytest.mark.parametrize("with_path", [True, False])
+def test_a_trial_elsewhere_with_the_path_of_another(nni, manager, elsewhere, tmp_path, with_path):
+    write_recipe(tmp_path)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    sent, errors = {}, []
+
+    class Channel:
+        def report_error(self, text):
+            errors.append(text)
+
+        def send(self, parameter_id, path):
+            sent[parameter_id] = path
+
+    tuner.generate_multiple_parameters([0, 1], st_callback=Channel().send)
+    # NNI's queue: each trial has the other's path and parameter id.
+    manager.add_job("job0", sent[0], parameter_id=0)
+    manager.add_job("job1", sent[1], parameter_id=1)
+    value = {"default": 1.0, "path": sent[1]} if with_path else 1.0
+    tuner.receive_trial_result(1, "", value, trial_job_id="job0")
+    (error,) = errors
+    evaluated, recorded = (" ".join(map(str, sent[i].values())) for i in (1, 0))
+    assert f"trial job0 evaluated the path '{evaluated}'" in error
+    assert f"NNI's record of it has '{recorded}' (a, b, ratio)" in error
+    assert load_results(tmp_path).candidates == []
+
+
+def test_a_trial_here_with_the_path_of_another(nni, manager, tmp_path):
+    write_recipe(tmp_path)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    sent = {}
+    tuner.generate_multiple_parameters([0, 1], st_callback=sent.__setitem__)
+    manager.add_job("job0", sent[0], parameter_id=0)
+    tuner.receive_trial_result(1, "", {"default": 1.0, "path": sent[1]}, trial_job_id="job0")
+    (candidate,) = load_results(tmp_path).candidates
+    assert candidate.path == sent[1]
+
+
 def test_the_search_space_must_be_that_of_the_recipe(recipe_file):
     recipe = load_recipe(recipe_file)
     content = json.loads(json.dumps(SPACE.to_search_space()).replace("1.0", "1"))
@@ -432,6 +495,7 @@ def test_the_recipe_is_relative_to_the_code_directory(tmp_path, monkeypatch):
     option = base64.b64encode(packed).decode()
     monkeypatch.setattr(sys, "argv", ["-m", "--exp_params", option])
     assert code_directory() == tmp_path
+    assert training_platform() == "local"
     recipe = load_tuner_recipe({"recipe": "recipe.yml", "seed": 5}, code_directory())
     assert recipe.file == tmp_path / "recipe.yml"
     assert recipe.search.seed == 5

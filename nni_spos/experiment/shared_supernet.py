@@ -1,0 +1,162 @@
+"""One supernet for the trials on all machines.
+
+Where trials run elsewhere, the tuner puts the digest of its supernet, and of all else that decides
+scores, into the experiment's folder ``log``, which NNI's manager serves. Every trial compares. A
+machine without the supernet fetches it from there, once, and uses it only if its digest is right.
+
+Neither side imports PyTorch or NNI.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
+from typing import Any, BinaryIO
+
+from nni_spos._version import __version__
+from nni_spos.errors import CheckpointError, ExperimentError
+from nni_spos.experiment.manager import Manager
+from nni_spos.experiment.score_cache import digest_file
+from nni_spos.files import write_atomically, write_json
+from nni_spos.locks import exclusive
+from nni_spos.recipe import Recipe
+from nni_spos.user_modules import digest_space_code
+from nni_spos.values import shown
+
+DESCRIPTION_NAME = "supernet.json"
+"""Name of what the tuner says about its supernet, in the folder ``log``."""
+
+CHECKPOINT_NAME = "supernet.pt"
+"""Name of the supernet in the folder ``log``, a link to it."""
+
+
+def publish_supernet(recipe: Recipe, folder: FilePath) -> None:
+    """Let the trials on other machines know the tuner's supernet, if it is trained.
+
+    Parameters
+    ----------
+    recipe
+        Of the experiment.
+    folder
+        The experiment's folder ``log``.
+    """
+    if not recipe.checkpoint.exists():
+        return  # trials of the user's own may do without
+    link = folder / CHECKPOINT_NAME
+    link.unlink(missing_ok=True)
+    link.symlink_to(recipe.checkpoint)
+    description = {
+        "sha256": digest_file(recipe.checkpoint),
+        "num_bytes": recipe.checkpoint.stat().st_size,
+        "settings": deciding_settings(recipe),
+    }
+    write_json(folder / DESCRIPTION_NAME, description)
+
+
+def deciding_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return what, beside the supernet, must be the same on all machines, as JSON values."""
+    data = dataclasses.asdict(recipe.data)
+    place = {"root", "download", "workers"}
+    content = {
+        "nni_spos": __version__,
+        "space": {"name": recipe.space.name, **recipe.space.arguments},
+        "code of the space": digest_space_code(recipe.space.name, recipe.file.parent),
+        "data": {key: value for key, value in data.items() if key not in place},
+        "evaluation": recipe.evaluation.deciding(),
+        "channels_last": recipe.supernet.channels_last,
+    }
+    return json.loads(json.dumps(content, default=str))
+
+
+def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
+    """Make sure, in a trial on another machine, that `recipe.checkpoint` is the tuner's supernet.
+
+    If it is not there, it is fetched; trials that start together fetch it once. A supernet of
+    other content is never replaced.
+
+    Parameters
+    ----------
+    recipe
+        As it is on this machine.
+    manager
+        NNI's manager.
+
+    Raises
+    ------
+    CheckpointError
+        There is another supernet here, the tuner has none, or what arrives is not the tuner's.
+    ExperimentError
+        The recipe or this package differs from the tuner's, or the manager cannot be reached.
+    """
+    description = _read_description(manager)
+    for key, here, there in _differences(deciding_settings(recipe), description["settings"]):
+        raise ExperimentError(
+            f"{_here(recipe.file)}: this machine and the tuner's do not agree: {key} is "
+            f"{shown(here)} here and {shown(there)} there."
+        )
+    file = recipe.checkpoint
+    if not file.exists():
+        refusal = ExperimentError(f"{file}: is being fetched by another process.")
+        with exclusive(recipe.output / "fetch.lock", timeout=-1, refusal=refusal):
+            if not file.exists():
+                _fetch(file, description, manager)
+    digest = digest_file(file)
+    if digest != description["sha256"]:
+        raise CheckpointError(
+            f"{_here(file)}: is another supernet (SHA-256 {digest}) than the tuner's "
+            f"({description['sha256']}). Delete it here, then it is fetched; or copy the tuner's."
+        )
+    return file
+
+
+def _differences(
+    here: Mapping[str, Any], there: Mapping[str, Any], section: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs: its name, and its value here and there."""
+    for key in {**here, **there}:
+        ours, theirs = here.get(key), there.get(key)
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            yield from _differences(ours, theirs, f"{section}{key}.")
+        elif ours != theirs:
+            yield f"{section}{key}", ours, theirs
+
+
+def _read_description(manager: Manager) -> Mapping[str, Any]:
+    content = manager.read_log(DESCRIPTION_NAME)
+    if content is None:
+        raise CheckpointError(
+            "the tuner had no supernet when the experiment started. Train it on the manager's "
+            "machine first: nni-spos train RECIPE."
+        )
+    kinds = {"sha256": str, "num_bytes": int, "settings": dict}
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise CheckpointError(f"{manager.url}/logs/{DESCRIPTION_NAME}: is damaged.")
+    return content
+
+
+def _fetch(file: FilePath, description: Mapping[str, Any], manager: Manager) -> None:
+    """Copy the tuner's supernet to `file`; what is not complete and right is never there."""
+
+    def write(stream: BinaryIO) -> None:
+        digest = hashlib.sha256()
+        for block in manager.download_log(CHECKPOINT_NAME, description["num_bytes"]):
+            digest.update(block)
+            stream.write(block)
+        if digest.hexdigest() != description["sha256"]:
+            raise CheckpointError(
+                f"{_here(file)}: what {manager.url} sent is not the supernet that the experiment "
+                f"started with (SHA-256 {digest.hexdigest()} instead of {description['sha256']})."
+            )
+
+    write_atomically(file, write)
+    print(f"fetched {file} from {manager.url}")
+
+
+def _here(file: FilePath) -> str:
+    return f"{platform.node()}: {file}"
