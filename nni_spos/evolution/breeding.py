@@ -67,7 +67,7 @@ class BreedingSearch(Search):
         """Yield parents without end; called when there is at least one finished candidate."""
 
     def propose(self, generator: np.random.Generator) -> Iterator[PathKey]:
-        if self.top(1):
+        if self._ranking:
             parents = self.select(generator)
 
             def mutant() -> _Bred:

@@ -59,9 +59,12 @@ def pareto_front(
     """
     done = [candidate for candidate in candidates if candidate.state is State.DONE]
     values = objective_values(done, objective, cost_objectives)
-    front = [
-        candidate
-        for candidate, own in zip(done, values, strict=True)
-        if not ((values <= own).all(axis=1) & (values < own).any(axis=1)).any()
-    ]
+    # A candidate follows those that dominate it, and the first of these is on the front.
+    front: list[Candidate] = []
+    on_front = np.empty_like(values)
+    for place in np.lexsort(values.T[::-1]):
+        own, known = values[place], on_front[: len(front)]
+        if not ((known <= own).all(axis=1) & (known < own).any(axis=1)).any():
+            on_front[len(front)] = own
+            front.append(done[place])
     return sorted(front, key=lambda c: (*(c.costs[x] for x in cost_objectives), c.number))

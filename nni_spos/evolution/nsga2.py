@@ -10,8 +10,9 @@ import numpy as np
 from nni_spos.cost_table import Costs
 from nni_spos.errors import SearchError, nearest
 from nni_spos.evolution.breeding import BreedingSearch
-from nni_spos.evolution.candidate import Candidate, State
-from nni_spos.evolution.front import choose_cost_objectives, objective_values, pareto_front
+from nni_spos.evolution.candidate import Candidate
+from nni_spos.evolution.contenders import Contenders
+from nni_spos.evolution.front import choose_cost_objectives, pareto_front
 from nni_spos.path import PathKey, PathSpace
 
 
@@ -59,6 +60,8 @@ class Nsga2Search(BreedingSearch):
                     f"cost_objectives: there is no cost '{metric}'"
                     f"{nearest(metric, self.costs) or '.'} Costs: {', '.join(self.costs)}."
                 )
+        self._contenders = Contenders(self.objective, self.cost_objectives, self.population_size)
+        self._num_compared = 0
         try:
             from pymoo.algorithms.moo.nsga2 import NSGA2
             from pymoo.core.problem import Problem
@@ -78,10 +81,11 @@ class Nsga2Search(BreedingSearch):
     def select(self, generator: np.random.Generator) -> Iterator[PathKey]:
         from pymoo.core.population import Population
 
-        done = [candidate for candidate in self.candidates if candidate.state is State.DONE]
+        self._contenders.add(self._ranking.since(self._num_compared))
+        self._num_compared = len(self._ranking)
         population = Population.new(
-            X=np.array([self.space.key(candidate.path) for candidate in done]),
-            F=objective_values(done, self.objective, self.cost_objectives),
+            X=np.array([self.space.key(x.path) for x in self._contenders.candidates]),
+            F=self._contenders.values,
         )
         algorithm = self._algorithm
         # pymoo's tournaments look here; nothing else may decide who wins a tie.

@@ -6,6 +6,7 @@ import enum
 import itertools
 import math
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from nni_spos.cost_table import Costs
 from nni_spos.errors import SearchError
 from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.feasible import FeasibleSampler
+from nni_spos.evolution.ranking import Ranking
 from nni_spos.path import Path, PathKey, PathSpace
 
 
@@ -79,7 +81,9 @@ class Search(ABC):
         self.generation = -1
         self._candidates: dict[PathKey, Candidate] = {}
         self._known: dict[PathKey, Mapping[str, Any] | str] = {}
-        self._unasked: list[PathKey] = []
+        # First in, first out, and a look-up of any.
+        self._unasked: OrderedDict[PathKey, None] = OrderedDict()
+        self._ranking = Ranking(objective)
         self._num_pending = 0
         self._finished = False
 
@@ -104,7 +108,7 @@ class Search(ABC):
                 return Signal.WAIT
             if not self._start_generation():
                 return Signal.FINISHED
-        return dict(self._candidates[self._unasked.pop(0)].path)
+        return dict(self._candidates[self._unasked.popitem(last=False)[0]].path)
 
     def tell(self, path: Mapping[str, Any], metrics: Mapping[str, Any]) -> Candidate:
         """Take the results of a path that was asked for.
@@ -132,6 +136,7 @@ class Search(ABC):
             candidate.state = State.DONE
             candidate.metrics = dict(metrics)
             candidate.reason = ""
+            self._ranking.add(candidate)
         return candidate
 
     def tell_failure(self, path: Mapping[str, Any], reason: str) -> Candidate:
@@ -162,8 +167,7 @@ class Search(ABC):
 
     def top(self, count: int) -> list[Candidate]:
         """Return the best finished candidates, best first; ties go to the earlier proposed."""
-        done = [c for c in self._candidates.values() if c.state is State.DONE]
-        return sorted(done, key=lambda c: (-c.metrics[self.objective], c.number))[:count]
+        return self._ranking.top(count)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -182,7 +186,7 @@ class Search(ABC):
         return candidate
 
     def _start_generation(self) -> bool:
-        if self._candidates and not self.top(1):
+        if self._candidates and not self._ranking:
             reasons = {c.reason for c in self.candidates}
             raise SearchError(
                 f"all {len(self._candidates)} candidates failed, the search cannot go on. "
@@ -203,13 +207,13 @@ class Search(ABC):
         path = self.space.decode([key])[0]
         costs = {metric: table.price(path) for metric, table in self.costs.items()}
         self._candidates[key] = Candidate(path, len(self._candidates), self.generation, costs)
-        self._unasked.append(key)
+        self._unasked[key] = None
         self._num_pending += 1
 
     def _tell_remembered(self) -> None:
         remembered = [key for key in self._unasked if key in self._known]
-        self._unasked = [key for key in self._unasked if key not in self._known]
         for key in remembered:
+            del self._unasked[key]
             path, outcome = self._candidates[key].path, self._known.pop(key)
             if isinstance(outcome, str):
                 self.tell_failure(path, outcome)

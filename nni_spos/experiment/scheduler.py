@@ -34,11 +34,14 @@ class Trial:
     ----------
     path
         What the trial is to evaluate.
+    key
+        The same as positions, to compare it at once.
     ended_at
         When the trial ended without a result, None while it runs.
     """
 
     path: Path
+    key: PathKey
     ended_at: float | None = None
 
 
@@ -128,7 +131,7 @@ class Scheduler:
             path = self._queue.popleft()
             if self._is_pending(path):  # else the result of a killed trial came late
                 parameter_id = self._requests.popleft()
-                self.trials[parameter_id] = Trial(path)
+                self.trials[parameter_id] = Trial(path, self.search.space.key(path))
                 handed.append((parameter_id, path))
         return handed
 
@@ -166,7 +169,7 @@ class Scheduler:
             if trial:
                 self._fail(trial.path, f"the trial reported another path: {problem}")
             return
-        if trial and not self._is_same(reported, trial.path):
+        if trial and self.search.space.key(reported) != trial.key:
             _logger.warning(
                 "parameter id %s: the trial evaluated %s instead of %s; the result counts for "
                 "the former",
@@ -232,10 +235,16 @@ class Scheduler:
         self._forget(path)
 
     def _ask(self) -> None:
+        generation = self.search.generation
         while not isinstance(answer := self.search.ask(), Signal):
             if self.search.space.key(answer) not in self.adopted:
                 self._queue.append(answer)
         self._signal = answer
+        if self.search.generation > generation:
+            self._record_recalled()
+
+    def _record_recalled(self) -> None:
+        """Record the recalled outcomes of candidates that are proposed by now."""
         for key, path in list(self._unrecorded.items()):
             candidate = self.search.find(path)
             if candidate is not None:
@@ -269,23 +278,27 @@ class Scheduler:
 
     def _forget(self, path: Path) -> None:
         """Expect nothing more of the trials of a path."""
-        self.adopted.pop(self.search.space.key(path), None)
+        key = self.search.space.key(path)
+        self.adopted.pop(key, None)
         for parameter_id, trial in list(self.trials.items()):
-            if self._is_same(trial.path, path):
+            if trial.key == key:
                 del self.trials[parameter_id]
 
     def _is_pending(self, path: Mapping[str, Any]) -> bool:
         candidate = self.search.find(path)
         return candidate is not None and candidate.state is State.PENDING
 
-    def _is_same(self, path: Path, other: Path) -> bool:
-        return self.search.space.key(path) == self.search.space.key(other)
-
     def _exchange(self, trial: Trial, reported: Path) -> None:
         """Let `trial` stand for the path that it evaluated, and its holder for the other."""
+        key = self.search.space.key(reported)
         for other in self.trials.values():
-            if self._is_same(other.path, reported):
-                other.path, trial.path = trial.path, other.path
+            if other.key == key:
+                other.path, other.key, trial.path, trial.key = (
+                    trial.path,
+                    trial.key,
+                    other.path,
+                    other.key,
+                )
                 return
 
     def _split(self, issued: Any, metrics: Any) -> tuple[Path, dict[str, Any]]:

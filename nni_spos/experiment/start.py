@@ -223,10 +223,13 @@ def _follow(
                 if time.monotonic() - last_answer > LOST_AFTER:
                     raise
                 status, errors = "UNKNOWN", []
+            begin = time.monotonic()
             _show(bar, folder)
+            reading = time.monotonic() - begin
             if status in ("DONE", "ERROR", "STOPPED"):
                 return status, errors
-            time.sleep(1.0)
+            # The journal grows: reading it may not take all of a processor.
+            time.sleep(max(1.0, 9 * reading))
 
 
 def _show(bar: tqdm[None], folder: FilePath) -> None:

@@ -107,7 +107,9 @@ class EvolutionTuner(Tuner):
     TICK = 0.5
     """Seconds between looks at trials that ended, or that only the manager knows about."""
     POLL = 2.0
-    """Seconds between requests to the manager."""
+    """Seconds between requests to the manager, at least."""
+    PAUSE = 9.0
+    """Pause after a request for all trials, in times of what it took: it grows with them."""
 
     def __init__(self, **class_args: Any):
         super().__init__()
@@ -265,9 +267,10 @@ class EvolutionTuner(Tuner):
                 os._exit(1)
             self._give_up()
             self._close()
-            if time.monotonic() >= next_poll:
-                next_poll = time.monotonic() + self.POLL
+            if (begin := time.monotonic()) >= next_poll:
                 self._poll()
+                end = time.monotonic()
+                next_poll = end + max(self.POLL, self.PAUSE * (end - begin))
 
     @_guarded
     def _give_up(self) -> None:
@@ -281,7 +284,7 @@ class EvolutionTuner(Tuner):
         except ExperimentError as problem:
             _logger.warning("%s Trying again.", problem)
             return
-        keys = {scheduler.search.space.key(path) for path in overdue.values()}
+        keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
         for job in jobs:
             if job.was_killed and job.id not in self._settled_jobs and self._key(job) in keys:
                 self._settle(job)
@@ -305,13 +308,16 @@ class EvolutionTuner(Tuner):
             _logger.warning("%s Trying again.", problem)
             return
         space = scheduler.search.space
-        awaited = {*scheduler.adopted, *(space.key(t.path) for t in scheduler.trials.values())}
+        awaited = {*scheduler.adopted, *(trial.key for trial in scheduler.trials.values())}
         for job in jobs:
-            if job.id in self._settled_jobs or not job.has_ended or self._key(job) not in awaited:
+            if job.id in self._settled_jobs or not job.has_ended:
                 continue
-            if job.id in self._ended_jobs:
+            if self._key(job) not in awaited:
+                self._settled_jobs.add(job.id)
+            elif job.id in self._ended_jobs:
                 self._settle(job)
-            self._ended_jobs.add(job.id)
+            else:
+                self._ended_jobs.add(job.id)
         self._proceed()
 
     def _settle(self, job: TrialJob) -> None:
