@@ -307,7 +307,6 @@ class EvolutionTuner(Tuner):
         except ExperimentError as problem:
             _logger.warning("%s Trying again.", problem)
             return
-        space = scheduler.search.space
         awaited = {*scheduler.adopted, *(trial.key for trial in scheduler.trials.values())}
         for job in jobs:
             if job.id in self._settled_jobs or not job.has_ended:
