@@ -20,7 +20,7 @@ from nni_spos.experiment.exchange import PLATFORMS
 from nni_spos.experiment.remote import check_remote, is_remote, remote_warnings
 from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.trial_command import recipe_of_trials
-from nni_spos.experiment.tuner import check_space, load_tuner_recipe
+from nni_spos.experiment.tuner_configuration import check_space, load_tuner_recipe
 from nni_spos.files import read_json
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe

@@ -31,12 +31,9 @@ What is worked around, all of it measured with NNI 3.0:
 
 from __future__ import annotations
 
-import base64
 import functools
-import json
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
@@ -57,11 +54,14 @@ from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.experiment.shared_supernet import publish_supernet
-from nni_spos.path import PathKey, PathSpace
-from nni_spos.recipe import Recipe, load_recipe
-from nni_spos.settings import is_file_name
+from nni_spos.experiment.tuner_configuration import (
+    check_space,
+    code_directory,
+    load_tuner_recipe,
+    training_platform,
+)
+from nni_spos.path import PathKey
 from nni_spos.stage_cost import StageCost
-from nni_spos.values import shown
 
 _logger = logging.getLogger(__name__)
 
@@ -355,70 +355,3 @@ class EvolutionTuner(Tuner):
         if self._send is not None and not self._failure_reported:
             self._failure_reported = True
             self._send.__self__.report_error(self._failure)  # type: ignore[attr-defined]
-
-
-def code_directory() -> FilePath:
-    """Return the `codeDirectory` of the tuner's configuration, else the working directory.
-
-    NNI runs the tuner in the experiment's log folder and passes the configuration, with absolute
-    folders, in the command line option ``--exp_params``.
-    """
-    return FilePath(_configuration().get("tuner", {}).get("codeDirectory") or ".").absolute()
-
-
-def training_platform() -> str:
-    """Return NNI's name of where the trials run, such as ``local`` or ``remote``."""
-    return _configuration().get("trainingService", {}).get("platform", "local")
-
-
-def _configuration() -> dict[str, Any]:
-    """Return the experiment's configuration; empty if this process was not started by NNI."""
-    arguments = sys.argv
-    if "--exp_params" not in arguments[:-1]:
-        return {}
-    return json.loads(base64.b64decode(arguments[arguments.index("--exp_params") + 1]))
-
-
-def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:
-    """Read the recipe that the tuner's `classArgs` name, with their changes to the search.
-
-    Parameters
-    ----------
-    class_args
-        See `EvolutionTuner`.
-    folder
-        What the recipe's file name is relative to.
-
-    Raises
-    ------
-    RecipeError
-        No recipe, an unknown key or a wrong value.
-    """
-    if not isinstance(class_args, dict):
-        raise RecipeError(f"classArgs: must map keys to values, got {shown(class_args)}.")
-    changes = dict(class_args)
-    file = changes.pop("recipe", None)
-    if not is_file_name(file):
-        raise RecipeError(
-            f"classArgs: the key 'recipe' must name a file, got {shown(file)}; e.g. 'recipe: "
-            "spos.yml'."
-        )
-    recipe = load_recipe(folder / os.path.expanduser(file))
-    return recipe.with_search(changes, "classArgs")
-
-
-def check_space(search_space: Any, space: PathSpace, recipe: Recipe) -> None:
-    """Check that NNI's search space is the recipe's. Raises RecipeError, or PathError."""
-    given = PathSpace.from_search_space(search_space)
-    # NNI may hand on 1.0 as 1.
-    restored = {
-        label: [restore_numbers({label: value}, space)[label] for value in values]
-        for label, values in given.items()
-    }
-    wrong = space.differing(PathSpace(restored))
-    if wrong:
-        raise RecipeError(
-            f"NNI's search space is not that of {recipe.file.name}: label '{wrong[0]}' has "
-            f"{given.describe_choices(wrong[0])} instead of {space.describe_choices(wrong[0])}. "
-            "Write it anew with 'nni-spos space'."
-        )

@@ -12,17 +12,9 @@ from collections import Counter
 import pytest
 from small import SPACE, reference, score, write_recipe
 
-from nni_spos.errors import RecipeError
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.run_record import read_run_record
-from nni_spos.experiment.tuner import (
-    EvolutionTuner,
-    check_space,
-    code_directory,
-    load_tuner_recipe,
-    training_platform,
-)
-from nni_spos.path import PathSpace
+from nni_spos.experiment.tuner import EvolutionTuner
 from nni_spos.recipe import load_recipe
 
 
@@ -472,33 +464,6 @@ def test_a_trial_here_with_the_path_of_another(nni, manager, tmp_path):
     tuner.receive_trial_result(1, "", {"default": 1.0, "path": sent[1]}, trial_job_id="job0")
     (candidate,) = load_results(tmp_path).candidates
     assert candidate.path == sent[1]
-
-
-def test_the_search_space_must_be_that_of_the_recipe(recipe_file):
-    recipe = load_recipe(recipe_file)
-    content = json.loads(json.dumps(SPACE.to_search_space()).replace("1.0", "1"))
-    check_space(content, SPACE, recipe)
-    check_space(dict(reversed(content.items())), SPACE, recipe)
-    with pytest.raises(RecipeError, match="label 'b' has no choices instead of the choices 'k3'"):
-        check_space({k: v for k, v in content.items() if k != "b"}, SPACE, recipe)
-    more = {**content, "c": {"_type": "choice", "_value": [1]}}
-    with pytest.raises(RecipeError, match="label 'c' has the choices 1 instead of no choices"):
-        check_space(more, SPACE, recipe)
-    wrong_type = PathSpace({"x": [1, 2]})
-    with pytest.raises(RecipeError, match="label 'x' has the choices '1', '2'"):
-        check_space({"x": {"_type": "choice", "_value": ["1", "2"]}}, wrong_type, recipe)
-
-
-def test_the_recipe_is_relative_to_the_code_directory(tmp_path, monkeypatch):
-    write_recipe(tmp_path)
-    packed = json.dumps({"tuner": {"codeDirectory": str(tmp_path)}}).encode()
-    option = base64.b64encode(packed).decode()
-    monkeypatch.setattr(sys, "argv", ["-m", "--exp_params", option])
-    assert code_directory() == tmp_path
-    assert training_platform() == "local"
-    recipe = load_tuner_recipe({"recipe": "recipe.yml", "seed": 5}, code_directory())
-    assert recipe.file == tmp_path / "recipe.yml"
-    assert recipe.search.seed == 5
 
 
 def test_importing_the_tuner_is_light():

@@ -25,7 +25,7 @@ from nni_spos.experiment import costs as experiment_costs
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import load_results
-from nni_spos.experiment.tuner import load_tuner_recipe
+from nni_spos.experiment.tuner_configuration import load_tuner_recipe
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import load_path
 from nni_spos.recipe import load_recipe
