@@ -217,7 +217,8 @@ class EvolutionTuner(Tuner):
             self._started.adopt(job.parameters)
         elif job.metrics is not None:
             self._started.recall(job.parameters, job.metrics)
-        elif not job.was_killed:
+        elif not job.was_killed and not self._manager.has_reported(job.id):
+            # What a failed trial had reported comes through `import_data`, before any request.
             self._started.recall(job.parameters, "the trial ended without a result")
 
     def _check_record(self, job_id: str, parameter_id: int, value: Any) -> None:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import socket
@@ -22,183 +20,90 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from multiprocessing.process import BaseProcess
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import torch
 import yaml
+from work import FIRST_GUESS_S, MAX_AGAIN, PATIENCE_S, RECIPE, TARGETS, Work
 
-from nni_spos.cli import main as command_line
 from nni_spos.errors import SposError
 from nni_spos.experiment.results import Results, load_results
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.supernet import load_supernet
 
-TARGETS = ("trainer", "search", "trial", "worker", "tuner", "manager")
-PATIENCE_S = 240
-FORK = multiprocessing.get_context("fork")
-RECIPE = {
-    "space": {
-        "name": "shufflenet",
-        "stem_channels": 4,
-        "stem_stride": 1,
-        "stage_repeats": [2, 2],
-        "stage_channels": [8, 16],
-        "last_channels": 16,
-    },
-    "data": {"name": "digits", "image_size": 8, "num_train": 200, "num_validation": 100},
-    "supernet": {"epochs": 8, "batch_size": 20, "learning_rate": 0.1, "keep_checkpoints": 3},
-    "retrain": {"epochs": 1},
-    "evaluation": {"recalibration_images": 100, "batch_size": 50},
-    "search": {"population_size": 6, "num_generations": 4, "top_k": 3, "seed": 1},
-}
 
+def kill_command(
+    work: Work, target: str, count: int, check: Callable[[], None], *arguments: object
+) -> None:
+    """Kill a command at moments spread evenly over the time that it takes, then let it end.
 
-class Work:
-    """A folder with a home of its own, the runs in it, and what was seen.
-
-    Parameters
-    ----------
-    folder
-        Empty.
-    seed
-        Of the moments and the victims.
+    Whenever it ends, `check` compares what it made with what an undisturbed one does.
     """
-
-    def __init__(self, folder: Path, seed: int):
-        self.folder = folder.resolve()
-        self.random = random.Random(seed)
-        self.kills: Counter[str] = Counter()
-        self.problems: list[str] = []
-        self.finished: dict[tuple, float] = {}
-        self.num_lost = self.num_twice = self.num_searches = 0
-        self.environment = {**os.environ, "HOME": str(self.folder), "PYTHONWARNINGS": "ignore"}
-
-    def write(self, name: str) -> Path:
-        """Write a recipe with an output folder of its own, and return it."""
-        file = self.folder / f"{name}.yml"
-        file.write_text(yaml.safe_dump({"output": f"{name}/runs", **RECIPE}))
-        return file
-
-    def begin(self, *arguments: object) -> subprocess.Popen[str]:
-        """Begin a command of nni-spos."""
-        log = (self.folder / "commands.log").open("a")
-        return subprocess.Popen(
-            [sys.executable, "-m", "nni_spos.cli", *map(str, arguments)],
-            env=self.environment,
-            cwd=self.folder,
-            stdout=log,
-            stderr=log,
-            text=True,
-        )
-
-    def fork(self, *arguments: object) -> BaseProcess:
-        """Begin a command of nni-spos in a fork."""
-        words = [str(word) for word in arguments]
-        process = FORK.Process(target=run_forked, args=(words, self.folder / "commands.log"))
-        process.start()
-        return process
-
-    def run(self, *arguments: object) -> float:
-        """Run a command to its end; return how long it took."""
-        begin = time.monotonic()
-        process = self.fork(*arguments)
-        process.join(PATIENCE_S)
-        if process.exitcode != 0:
-            process.kill()
-            code = process.exitcode
-            raise RuntimeError(f"{arguments}: exit code {code}, see {self.folder}/commands.log")
-        return time.monotonic() - begin
-
-    def note(self, problem: str) -> None:
-        """Remember what must not be."""
-        self.problems.append(problem)
-        print(f"PROBLEM: {problem}", flush=True)
-
-    def killed(self, target: str) -> None:
-        """Count a kill."""
-        self.kills[target] += 1
-        print(f"{time.strftime('%H:%M:%S')} killed: {target}, {self.kills.total()}", flush=True)
-
-    def processes(self, target: str) -> list[psutil.Process]:
-        """Return the running processes of a kind, known by their home and command."""
-        words = {
-            "trial": "nni_spos.cli trial",
-            "worker": "nni_spos.experiment.worker",
-            "tuner": "--exp_params",
-            "manager": "main.js",
-            "": "",
-        }[target]
-        found = []
-        for process in psutil.process_iter():
-            try:
-                command = " ".join(process.cmdline())
-                is_ours = process.environ().get("HOME") == str(self.folder)
-                is_running = process.status() != psutil.STATUS_ZOMBIE
-            except psutil.Error:
-                continue
-            if is_ours and is_running and words in command and not command.startswith("/bin/bash"):
-                found.append(process)
-        return found
-
-
-def run_forked(words: list[str], log: Path) -> None:
-    """Run a command of nni-spos in this process, with its output in a file."""
-    with log.open("a") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    sys.exit(command_line(words))
-
-
-def kill_command(work: Work, target: str, count: int, seconds: float, *arguments: object) -> None:
-    """Kill a command at moments spread evenly over the time that it takes, then let it end."""
+    recipe = load_recipe(str(arguments[1]))
+    begin_anew(recipe, target)
+    seconds, is_whole = FIRST_GUESS_S, True
     while work.kills[target] < count:
+        begin = time.monotonic()
         process = work.fork(*arguments)
         process.join(work.random.uniform(0, seconds))
         if process.exitcode is None:
             process.kill()
             process.join()
             work.killed(target)
+            is_whole = False
         elif process.exitcode:
             work.note(f"{target}: exit code {process.exitcode}")
-        elif work.kills[target] < count:  # it was done: there is nothing left to kill
-            begin_anew(load_recipe(str(arguments[1])), target)
+        else:  # it was done: there is nothing left to kill
+            if is_whole:
+                seconds = time.monotonic() - begin
+            check()
+            begin_anew(recipe, target)
+            is_whole = True
     work.run(*arguments)
+    check()
 
 
 def begin_anew(recipe: Recipe, target: str) -> None:
     """Remove what a training or a search has reached."""
     if target == "trainer":
-        shutil.rmtree(recipe.output)
+        shutil.rmtree(recipe.output, ignore_errors=True)
     else:
-        shutil.rmtree(recipe.output / "search")
+        shutil.rmtree(recipe.output / "search", ignore_errors=True)
         shutil.rmtree(recipe.output / "scores", ignore_errors=True)
 
 
 def kill_trainer(work: Work, count: int) -> None:
     """Kill a training; its weights must be those of an undisturbed one, bit for bit."""
     whole, cut = work.write("whole"), work.write("cut")
-    seconds = work.run("train", whole)
-    kill_command(work, "trainer", count, seconds, "train", cut, "--continue")
-    one, other = (load_supernet(load_recipe(file).checkpoint).weights for file in (whole, cut))
-    if any(not torch.equal(value, other[name]) for name, value in one.items()):
-        work.note("the weights are others than those of an undisturbed training")
-    if left := list((work.folder / "cut").rglob("*.ckpt.*")):
-        work.note(f"files of killed writers are left: {left}")
+    work.run("train", whole, "--continue")
+
+    def check() -> None:
+        work.num_trainings += 1
+        one, other = (load_supernet(load_recipe(x).checkpoint).weights for x in (whole, cut))
+        if any(not torch.equal(value, other[name]) for name, value in one.items()):
+            work.note("the weights are others than those of an undisturbed training")
+        if left := list((work.folder / "cut").rglob("*.ckpt.*")):
+            work.note(f"files of killed writers are left: {left}")
+
+    kill_command(work, "trainer", count, check, "train", cut, "--continue")
 
 
 def kill_search(work: Work, count: int) -> Results:
     """Kill a search in one process; return the undisturbed one."""
-    seconds = work.run("search", work.folder / "whole.yml")
+    work.run("search", work.folder / "whole.yml")
     reference = load_results(work.folder / "whole/runs/search")
-    kill_command(work, "search", count, seconds, "search", work.folder / "cut.yml")
-    compare(work, load_recipe(work.folder / "cut.yml").output / "search", reference)
+    output = load_recipe(work.folder / "cut.yml").output
+
+    def check() -> None:
+        compare(work, output / "search", output, reference)
+
+    kill_command(work, "search", count, check, "search", work.folder / "cut.yml")
     return reference
 
 
-def compare(work: Work, folder: Path, reference: Results) -> None:
-    """Compare a finished search with the undisturbed one."""
+def compare(work: Work, folder: Path, output: Path, reference: Results) -> None:
+    """Compare a finished search with the undisturbed one; its scores are in `output`."""
     found = load_results(folder)
     work.num_searches += 1
     expected = [(c.number, c.path, c.state, c.metrics.get("top1")) for c in reference.candidates]
@@ -211,7 +116,6 @@ def compare(work: Work, folder: Path, reference: Results) -> None:
     lost = [path for path, top1 in work.finished.items() if final.get(path) != top1]
     work.num_lost += len(lost)
     work.finished.clear()
-    output = next(x for x in (folder, *folder.parents) if (x / "scores").is_dir())
     records = [json.loads(line)["path"] for line in found.file.read_text().splitlines()[1:]]
     scored = [
         json.loads(line)["path"]
@@ -235,6 +139,7 @@ class Experiment:
         self.work = work
         recipe = work.write(name)
         self.output = load_recipe(recipe).output
+        shutil.rmtree(work.folder / name, ignore_errors=True)
         self.output.mkdir(parents=True)
         shutil.copy(work.folder / "cut/runs/supernet.pt", self.output)
         shutil.copy(work.folder / "cut/runs/costs.json", self.output)
@@ -258,6 +163,7 @@ class Experiment:
             )
         )
         self.root = work.folder / name / "experiments"
+        self.num_again = 0
         self.command = self._begin("start", self.config)
 
     def _begin(self, *arguments: object) -> subprocess.Popen[str]:
@@ -312,8 +218,20 @@ class Experiment:
         end = time.monotonic() + PATIENCE_S
         while self.work.processes("") and time.monotonic() < end:
             time.sleep(0.2)
-        if not self.is_over and self.folder:
-            self.command = self._begin("resume", self.folder.name)
+        if not self.is_over:
+            self.command = (
+                self._begin("resume", self.folder.name)
+                if self.folder
+                else self._begin("start", self.config)
+            )
+
+    def go_on_again(self) -> None:
+        """Go on after an end without a kill: NNI gives up a tuner that takes ten seconds."""
+        self.num_again += 1
+        print(f"began again, exit code {self.command.returncode}", flush=True)
+        if self.num_again > MAX_AGAIN:
+            raise RuntimeError(f"{self.root}: does not go on")
+        self.go_on()
 
     def wait(self, num_recorded: int) -> None:
         """Wait for one more outcome, or the end."""
@@ -323,7 +241,7 @@ class Experiment:
                 raise RuntimeError(f"{self.folder}: does not go on")
             time.sleep(0.1)
         if self.command.poll() is not None and not self.is_over:
-            raise RuntimeError(f"{self.folder}: ended with exit code {self.command.returncode}")
+            self.go_on_again()
 
 
 def kill_experiments(work: Work, targets: list[str], reference: Results) -> None:
@@ -341,7 +259,7 @@ def kill_experiments(work: Work, targets: list[str], reference: Results) -> None
                 experiment.go_on()
         while not experiment.is_over:
             experiment.wait(experiment.num_recorded)
-        compare(work, experiment.folder, reference)
+        compare(work, experiment.folder, experiment.output, reference)
 
 
 def shares(
@@ -369,6 +287,7 @@ def measure(folder: Path, count: int, targets: list[str], seed: int) -> dict:
     return {
         "kills": dict(work.kills),
         "total": work.kills.total(),
+        "trainings": work.num_trainings,
         "searches": work.num_searches,
         "finished_candidates_lost": work.num_lost,
         "evaluated_twice": work.num_twice,
@@ -381,7 +300,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", help="empty; default: a temporary one")
+    parser.add_argument("--folder", help="empty, or of an earlier call; default: a temporary one")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="kills_"))
     folder.mkdir(parents=True, exist_ok=True)
