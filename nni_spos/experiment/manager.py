@@ -24,7 +24,10 @@ TIMEOUT = 20.0
 BLOCK = 1 << 20
 """Bytes of a file that are read at a time."""
 
-RUNNING = ("WAITING", "RUNNING", "UNKNOWN")
+RESUMED = "ADD_RESUMED"
+"""State of a trial job that a resumed manager is going to run again."""
+
+RUNNING = ("WAITING", "RUNNING", "UNKNOWN", RESUMED)
 """States of a trial job that has not ended."""
 
 KILLED = ("USER_CANCELED", "SYS_CANCELED")

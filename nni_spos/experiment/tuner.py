@@ -22,6 +22,7 @@ What is worked around, all of it measured with NNI 3.0:
   the number of trials there were.
 - After a resume, trials that were cut off run again under their old ids, of which this tuner
   hears at most the result: it watches them through the manager's REST interface.
+- A manager that is killed before it has run them again forgets these trials.
 - NNI submits no trial a second time. One that was killed, which says nothing about its path, is
   followed by another one of the same path.
 - On other machines trials read their paths from the same records as here. A result whose path is
@@ -47,7 +48,7 @@ from nni_spos.errors import ExperimentError, PathError, RecipeError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import restore_numbers
-from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
 from nni_spos.experiment.processes import is_alive, manager_process
 from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.run_record import RunRecorder
@@ -108,6 +109,8 @@ class EvolutionTuner(Tuner):
     """Seconds between looks at trials that ended, or that only the manager knows about."""
     POLL = 2.0
     """Seconds between requests to the manager, at least."""
+    PATIENCE = 30.0
+    """Seconds until a trial that NNI was to run again, and has room for, is taken for forgotten."""
     PAUSE = 9.0
     """Pause after a request for all trials, in times of what it took: it grows with them."""
 
@@ -121,6 +124,7 @@ class EvolutionTuner(Tuner):
         self._scheduler: Scheduler | None = None
         self._ended_jobs: set[str] = set()
         self._settled_jobs: set[str] = set()
+        self._expected_since: dict[str, float] = {}
         self._is_closed = False
         self._read_arguments(class_args)
 
@@ -310,15 +314,27 @@ class EvolutionTuner(Tuner):
             return
         awaited = {*scheduler.adopted, *(trial.key for trial in scheduler.trials.values())}
         for job in jobs:
-            if job.id in self._settled_jobs or not job.has_ended:
+            if job.id in self._settled_jobs:
                 continue
-            if self._key(job) not in awaited:
+            if not job.has_ended:
+                if job.status == RESUMED and self._is_forgotten(job):
+                    self._settled_jobs.add(job.id)
+                    scheduler.retry(job.parameters or {})
+            elif self._key(job) not in awaited:
                 self._settled_jobs.add(job.id)
             elif job.id in self._ended_jobs:
                 self._settle(job)
             else:
                 self._ended_jobs.add(job.id)
         self._proceed()
+
+    def _is_forgotten(self, job: TrialJob) -> bool:
+        """Whether NNI has had room for a trial for a while, and does not run it again."""
+        scheduler, now = self._started, time.monotonic()
+        if self._key(job) not in scheduler.adopted or not scheduler.is_idle:
+            self._expected_since.pop(job.id, None)
+            return False
+        return now - self._expected_since.setdefault(job.id, now) >= self.PATIENCE
 
     def _settle(self, job: TrialJob) -> None:
         """Take what became of a trial, once."""

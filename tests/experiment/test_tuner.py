@@ -338,7 +338,7 @@ def test_resume_adopts_running_trials_and_recalls_the_rest(
     done = {"default": score(first[0]), "path": first[0]}
     manager.add_job("old0", first[0], "SUCCEEDED", metrics=done)
     manager.add_job("old1", first[1], "RUNNING")
-    manager.add_job("old2", first[2], "WAITING")
+    manager.add_job("old2", first[2], "ADD_RESUMED")  # soon it is running
     monkeypatch.setenv("NNI_MODE", "resume")
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
@@ -359,6 +359,31 @@ def test_resume_adopts_running_trials_and_recalls_the_rest(
     found = load_results(tmp_path).candidates
     assert [(c.path, c.state) for c in found] == [(c.path, c.state) for c in expected]
     assert manager.puts[0][1]["params"]["maxTrialNumber"] == 18
+
+
+def test_a_trial_that_nni_forgot_is_handed_out_again(
+    nni, manager, recipe_file, tmp_path, monkeypatch
+):
+    """The manager was killed again before it ran the trial: nothing happens to it any more."""
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    manager.add_job("old0", first[0], "ADD_RESUMED")
+    manager.add_job("old1", first[1], "RUNNING")
+    monkeypatch.setenv("NNI_MODE", "resume")
+    monkeypatch.setattr(EvolutionTuner, "PATIENCE", 0.5)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: SPACE.key(first[0]) in map(SPACE.key, dispatcher.issued))
+    value = {"default": score(first[1]), "path": first[1]}
+    tuner.receive_trial_result(77, "", value)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    issued = Counter(map(SPACE.key, dispatcher.issued))
+    assert issued[SPACE.key(first[0])] == 1
+    assert issued[SPACE.key(first[1])] == 0, "it runs, however long that takes"
+    paths = [(c.path, c.state.value) for c in load_results(tmp_path).candidates]
+    assert paths == [(c.path, "done") for c in reference(recipe_file).candidates]
 
 
 def test_a_second_tuner_goes_on_from_the_journal(nni, manager, recipe_file, tmp_path):
