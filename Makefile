@@ -32,6 +32,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/experiment.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/latency.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/search.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/growth.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

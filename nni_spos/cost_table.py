@@ -114,7 +114,8 @@ class CostTable:
     def price_many(self, indices: Indices) -> npt.NDArray[Any]:
         """Return the costs of paths given as positions, shape (num_paths, num_labels)."""
         indices = np.asarray(indices)
-        dtype = np.result_type(np.array(self.constant), *(f.table for f in self.factors))
+        # Types, not values: NumPy 1 would take a small constant for a small type.
+        dtype = np.result_type(np.array(self.constant).dtype, *(f.table for f in self.factors))
         total = np.full(len(indices), self.constant, dtype=dtype)
         for columns, factor in zip(self._columns, self.factors, strict=True):
             total += factor.table[tuple(indices[:, column] for column in columns)]

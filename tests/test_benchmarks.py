@@ -33,6 +33,7 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
             "experiment.py",
             "--data digits --population 2 --generations 1 --images 250 --concurrency 2",
         ),
+        ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
     ],
 )

@@ -52,7 +52,7 @@ def test_size_is_exact_beyond_64_bits():
         ({"a": [["k3"]]}, r"label 'a': \['k3'\] cannot be a choice."),
         ({"a": [1.0, float("nan")]}, "label 'a': nan cannot be a choice."),
         ({"a": [float("inf")]}, "label 'a': inf cannot be a choice."),
-        ({"a": [np.int64(3)]}, r"label 'a': np.int64\(3\) cannot be a choice."),
+        ({"a": [np.int64(3)]}, r"label 'a': (np.int64\()?3\)? cannot be a choice."),
     ],
 )
 def test_refuses_what_is_not_a_space(choices, message):

@@ -1,12 +1,13 @@
 import logging
 
 import pytest
-from small import SPACE, reference, score
+from small import SPACE, reference, score, write_recipe
 
 from nni_spos.evolution import Journal, State
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scheduler import Scheduler
 from nni_spos.experiment.searches import build_search
+from nni_spos.path import PathSpace
 from nni_spos.recipe import load_recipe
 
 
@@ -256,3 +257,20 @@ def test_settle_ends_a_trial_whose_end_was_lost(make):
     assert state(scheduler, reported) is State.DONE
     assert state(scheduler, silent) is State.FAILED
     assert scheduler.trials == {}
+
+
+def test_mixed_up_trials_cost_no_more_when_there_are_many(tmp_path, monkeypatch):
+    write_recipe(tmp_path, population_size=36, num_generations=1)
+    recipe = load_recipe(tmp_path / "recipe.yml")
+    search = build_search(recipe.search, *load_costs(recipe))
+    scheduler = Scheduler(search, Journal(tmp_path / "many.jsonl", {}))
+    scheduler.request(range(36))
+    paths = [path for _, path in scheduler.hand_out()]
+    validate, calls = PathSpace.validate, []
+    monkeypatch.setattr(PathSpace, "validate", lambda *x: calls.append(x) or validate(*x))
+    # Each reports the path of the one that was started last of those that have not reported.
+    for parameter_id, path in enumerate(reversed(paths)):
+        calls.clear()
+        scheduler.take(metrics(path), parameter_id)
+        assert len(calls) <= 10, "the other trials' paths are not looked up"
+    assert all(state(scheduler, path) is State.DONE for path in paths)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -101,3 +102,15 @@ def test_a_running_or_unknown_experiment_is_not_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "is_running", lambda experiment_id: True)
     with pytest.raises(ExperimentError, match="is running; stop it first: nnictl stop abc"):
         module.resume("abc")
+
+
+@pytest.mark.parametrize(("reading", "pause"), [(0.01, 1.0), (0.5, 4.5)])
+def test_a_large_journal_is_read_less_often(monkeypatch, tmp_path, reading, pause):
+    now, pauses = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=pauses.append)
+    monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(module, "_show", lambda bar, folder: now.append(now.pop() + reading))
+    statuses = iter(["RUNNING", "DONE"])
+    manager = SimpleNamespace(status=lambda: (next(statuses), []))
+    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    assert pauses == [pytest.approx(pause)]

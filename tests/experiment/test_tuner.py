@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 from small import SPACE, reference, score, write_recipe
 
+from nni_spos.experiment import tuner as tuner_module
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.tuner import EvolutionTuner
@@ -522,3 +523,34 @@ def test_importing_the_tuner_is_light():
     code = "import sys, nni_spos.experiment.tuner; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_ended_trials_are_read_twice_at_most(nni, manager, recipe_file, monkeypatch):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    tuner._on_exit()  # the test looks itself
+    sent = []
+    tuner.generate_multiple_parameters([0], st_callback=lambda number, path: sent.append(path))
+    tuner._scheduler.request([1] * 9)  # they wait, so the manager is asked
+    for number, path in enumerate(SPACE.decode(SPACE.enumerate())):
+        manager.add_job(f"job{number}", path, "SUCCEEDED" if path not in sent else "RUNNING")
+    read = []
+    restore = tuner_module.restore_numbers
+    monkeypatch.setattr(tuner_module, "restore_numbers", lambda *x: read.append(x) or restore(*x))
+    counts = []
+    for _ in range(4):
+        tuner._scheduler._queue.clear()
+        tuner._poll()
+        counts.append(len(read))
+    assert counts[0] == 35
+    assert counts[-1] <= 2 * 35
+    assert counts[2] == counts[3]
+
+
+def test_looking_at_many_trials_takes_a_tenth_of_the_time(nni, manager, recipe_file, monkeypatch):
+    monkeypatch.setattr(EvolutionTuner, "POLL", 0.0)
+    looks = []
+    monkeypatch.setattr(EvolutionTuner, "_poll", lambda self: looks.append(1) or time.sleep(0.15))
+    nni().update_search_space(SPACE.to_search_space())
+    time.sleep(1.2)
+    assert 1 <= len(looks) <= 2
