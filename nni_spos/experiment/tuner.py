@@ -284,10 +284,8 @@ class EvolutionTuner(Tuner):
         overdue = scheduler.overdue(before)
         if not overdue:
             return
-        try:
-            jobs = self._manager.trial_jobs()
-        except ExperimentError as problem:
-            _logger.warning("%s Trying again.", problem)
+        jobs = self._trial_jobs()
+        if jobs is None:
             return
         keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
         for job in jobs:
@@ -307,10 +305,8 @@ class EvolutionTuner(Tuner):
         scheduler = self._started
         if not (scheduler.adopted or scheduler.is_idle):
             return
-        try:
-            jobs = self._manager.trial_jobs()
-        except ExperimentError as problem:
-            _logger.warning("%s Trying again.", problem)
+        jobs = self._trial_jobs()
+        if jobs is None:
             return
         awaited = {*scheduler.adopted, *(trial.key for trial in scheduler.trials.values())}
         for job in jobs:
@@ -335,6 +331,14 @@ class EvolutionTuner(Tuner):
             self._expected_since.pop(job.id, None)
             return False
         return now - self._expected_since.setdefault(job.id, now) >= self.PATIENCE
+
+    def _trial_jobs(self) -> list[TrialJob] | None:
+        """Return the manager's records of all trials, or None if it is busy."""
+        try:
+            return self._manager.trial_jobs()
+        except ExperimentError as problem:
+            _logger.warning("%s Trying again.", problem)
+            return None
 
     def _settle(self, job: TrialJob) -> None:
         """Take what became of a trial, once."""

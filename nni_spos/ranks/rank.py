@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import pickle  # nosec B403
 import sys
 import threading
 from pathlib import Path as FilePath
@@ -15,7 +15,8 @@ from nni_spos.ranks.launch import Outcome, run_job
 def main() -> int:
     """Read a job, do it, and write how it ended to a file."""
     with open(0, "rb", closefd=False) as stream:
-        job = pickle.load(stream)
+        # A pipe from the process that started this one.
+        job = pickle.load(stream)  # nosec B301
     threading.Thread(target=_end_with_parent, daemon=True).start()
     outcome: Outcome = run_job(job)
     if os.environ["RANK"] != "0" and outcome.error is None:
