@@ -31,7 +31,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/population.py --space shufflenet --data generated --limit 330M --epochs 1 --population 16 --generations 5 --images 64 --repeats 3 --sample 4
 	$(BIN)/python -W ignore tests/benchmarks/experiment.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/latency.py
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/growth.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/growth.py --candidates 20000
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/search.py
 
 $(VENV)/.installed: setup.cfg pyproject.toml
