@@ -122,22 +122,17 @@ def last_undamaged(folder: FilePath) -> FilePath | None:
 
 
 def is_written(product: FilePath) -> bool:
-    """Whether the file that a training writes at its end is there and can be read.
+    """Whether the file that a training writes at its end is there and can be read."""
+    return product.exists() and _damage(product) is None
 
-    Warns
-    -----
-    FileWarning
-        It is damaged; the last checkpoint of the training gives it back.
-    """
-    if not product.exists():
-        return False
+
+def _damage(file: FilePath) -> CheckpointError | None:
+    """Return why a file cannot be read, or None."""
     try:
-        load_undamaged(product)
+        load_undamaged(file)
     except CheckpointError as problem:
-        text = f"{problem} It is written again."
-        warnings.warn(text, FileWarning, stacklevel=2)
-        return False
-    return True
+        return problem
+    return None
 
 
 def _checkpoints(folder: FilePath) -> list[FilePath]:
@@ -207,6 +202,11 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     product
         The file that the training writes at its end.
 
+    Warns
+    -----
+    FileWarning
+        A checkpoint or the product is damaged, and the training goes on from what is not.
+
     Raises
     ------
     CheckpointError
@@ -228,8 +228,13 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     if start is Start.RESUME and is_written(product):
         raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
     last = last_undamaged(folder)
+    problem = _damage(product) if product.exists() else None
     if start is Start.RESUME and last is None:
-        raise CheckpointError(f"{folder}: has no checkpoint to resume from. Leave out --resume.")
+        raise problem or CheckpointError(
+            f"{folder}: has no checkpoint to resume from. Leave out --resume."
+        )
+    if problem is not None:
+        warnings.warn(f"{problem} It is written again.", FileWarning, stacklevel=2)
     return last
 
 
