@@ -75,6 +75,13 @@ class DataSettings:
     split_seed: int = setting(COUNT, 0)
     workers: int = setting(COUNT, 0)
 
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the images, and not where they are or who reads them."""
+        values = dataclasses.asdict(self)
+        for name in ("root", "download", "workers"):
+            del values[name]
+        return values
+
 
 @dataclass(frozen=True)
 class TrainSettings:

@@ -24,9 +24,6 @@ from nni_spos.training import Start
 FOLDER = "baselines"
 """Folder of the results, in the recipe's output folder."""
 
-PLACES = ("root", "download", "workers")
-"""Settings of the data that decide where images are, and not what they are."""
-
 WINNER = "winner of the search"
 
 
@@ -188,11 +185,10 @@ def _read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], Baselin
 def _made_for(baseline: Baseline) -> dict[str, Any]:
     """Return, as JSON values, what the result of a baseline depends on."""
     recipe = baseline.recipe
-    data = recipe.data
     return {
         "space": {"name": recipe.space.name, **recipe.space.arguments},
         "path": dict(baseline.path),
-        "data": {key: value for key, value in vars(data).items() if key not in PLACES},
+        "data": recipe.data.deciding(),
         "retrain": recipe.retrain.deciding(),
     }
 

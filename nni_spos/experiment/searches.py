@@ -90,8 +90,6 @@ def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any
     search["constraints"] = [str(limit) for limit in recipe.search.constraints]
     search["cost_objectives"] = list(cost_objectives)
     unused = set(search) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
-    data = dataclasses.asdict(recipe.data)
-    place = {"root", "download", "workers"}
     deciding = {*cost_objectives, *(limit.metric for limit in recipe.search.constraints)}
     measured = sorted(filter(_is_latency, deciding))
     latencies = {metric: _digest(costs[metric].to_json()) for metric in measured}
@@ -99,7 +97,7 @@ def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any
         "space": space.to_search_space(),
         "search": {key: value for key, value in search.items() if key not in unused},
         "evaluation": recipe.evaluation.deciding(),
-        "data": {key: value for key, value in data.items() if key not in place},
+        "data": recipe.data.deciding(),
         "supernet": recipe.supernet.deciding(),
         "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",
     }

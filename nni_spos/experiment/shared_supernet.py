@@ -9,7 +9,6 @@ Neither side imports PyTorch or NNI.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import platform
@@ -59,13 +58,11 @@ def publish_supernet(recipe: Recipe, folder: FilePath) -> None:
 
 def deciding_settings(recipe: Recipe) -> dict[str, Any]:
     """Return what, beside the supernet, must be the same on all machines, as JSON values."""
-    data = dataclasses.asdict(recipe.data)
-    place = {"root", "download", "workers"}
     content = {
         "nni_spos": __version__,
         "space": {"name": recipe.space.name, **recipe.space.arguments},
         "code of the space": digest_space_code(recipe.space.name, recipe.file.parent),
-        "data": {key: value for key, value in data.items() if key not in place},
+        "data": recipe.data.deciding(),
         "evaluation": recipe.evaluation.deciding(),
         "channels_last": recipe.supernet.channels_last,
     }

@@ -225,10 +225,11 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     if start is Start.NEW:
         _check_new(folder, product)
         return None
-    if start is Start.RESUME and is_written(product):
+    is_there = product.exists()
+    problem = _damage(product) if is_there else None
+    if start is Start.RESUME and is_there and problem is None:
         raise CheckpointError(f"{product}: is there already. --overwrite trains it anew.")
     last = last_undamaged(folder)
-    problem = _damage(product) if product.exists() else None
     if start is Start.RESUME and last is None:
         raise problem or CheckpointError(
             f"{folder}: has no checkpoint to resume from. Leave out --resume."

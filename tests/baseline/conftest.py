@@ -2,20 +2,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.recipe import load_recipe
 
 CONTENT = {
     "output": "output",
-    "space": {
-        "name": "shufflenet",
-        "stem_channels": 4,
-        "stem_stride": 1,
-        "stage_repeats": [1, 2],
-        "stage_channels": [8, 16],
-        "last_channels": 16,
-    },
-    "data": {"name": "digits", "image_size": 8, "num_train": 100, "num_validation": 60},
+    "space": TINY_SPACE,
+    "data": TINY_DATA,
     "supernet": {"epochs": 1, "batch_size": 20, "warmup_steps": 1},
     "evaluation": {"recalibration_images": 40, "batch_size": 20},
     "search": {

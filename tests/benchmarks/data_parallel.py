@@ -20,16 +20,17 @@ core show the work that is done, and not how much of it could be hidden behind t
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from rounds import time_in_turns
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -149,22 +150,13 @@ def measure(rank: int, port: int, options: argparse.Namespace, answers: Any) -> 
         "find unused": bench.find_unused(),
         "alone": bench.alone(),
     }
-    for number in range(len(bench.paths)):
-        for step in steps.values():
-            step(number)
-        _progress(rank, f"warm-up {number + 1}/{len(bench.paths)}")
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(options.repeats):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            distributed.barrier()
-            start = time.perf_counter()
-            steps[name](number % len(bench.paths))
-            distributed.barrier()
-            seconds[name].append(time.perf_counter() - start)
-        times = "  ".join(f"{name} {seconds[name][-1]:.3f} s" for name in names)
-        _progress(rank, f"round {number + 1}/{options.repeats}  {times}")
+    seconds = time_in_turns(
+        steps,
+        len(bench.paths),
+        options.repeats,
+        distributed.barrier,
+        functools.partial(_progress, rank),
+    )
     if rank == 0:
         answers.put(seconds)
     distributed.destroy_process_group()

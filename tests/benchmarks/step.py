@@ -22,13 +22,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rounds import time_in_turns
 
 if TYPE_CHECKING:
     from nni.nas.evaluator.pytorch import LightningModule
@@ -177,27 +177,6 @@ def _training_module(network: nn.Module) -> LightningModule:
     return module
 
 
-def measure(bench: Bench, steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
-    """Return the seconds of each contender's step in each round."""
-    for number in range(len(bench.paths)):
-        for step in steps.values():
-            step(number)
-        _progress(f"warm-up {number + 1}/{len(bench.paths)}")
-    names = list(steps)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(repeats):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            bench.synchronise()
-            start = time.perf_counter()
-            steps[name](number % len(bench.paths))
-            bench.synchronise()
-            seconds[name].append(time.perf_counter() - start)
-        times = "  ".join(f"{name} {seconds[name][-1]:.3f} s" for name in names)
-        _progress(f"round {number + 1}/{repeats}  {times}")
-    return seconds
-
-
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -252,7 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     bench = Bench(options.batch_size, min(options.paths, options.repeats))
     steps = {"ours": bench.ours(), "stand-alone": bench.stand_alone(), "stock": bench.stock()}
-    summary = summarise(measure(bench, steps, options.repeats))
+    summary = summarise(
+        time_in_turns(steps, len(bench.paths), options.repeats, bench.synchronise, _progress)
+    )
     summary["settings"] = {"batch_size": options.batch_size, "repeats": options.repeats,
                            "paths": len(bench.paths), "threads": torch.get_num_threads(),
                            "device": str(bench.device), "torch": torch.__version__}  # fmt: skip

@@ -4,10 +4,21 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from study import Study
 
 # The published table of the search benchmark.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """Sums depend on the number of threads, and the trials' results are compared exactly."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -20,8 +21,9 @@ from nni_spos.experiment.costs import load_costs, save_costs
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.searches import build_search
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe import Recipe, load_recipe
 
+ROOT = Path(__file__).parents[2]
 FAKE_TRIAL = Path(__file__).with_name("fake_trial.py")
 SPACE = PathSpace({f"layer_{i}": ["k3", "k5", "k7", "xcep"] for i in range(1, 6)})
 
@@ -37,6 +39,20 @@ class Study:
             self.port = probe.getsockname()[1]
         self.manager = Manager(self.port)
         self.config = folder / "spos.yml"
+
+    def copy_examples(self, **changes) -> Recipe:
+        """Copy the examples, with few digits and other changes of digits.yml; return its recipe."""
+        for folder in ("examples", "search_spaces"):
+            shutil.copytree(ROOT / folder, self.folder / folder)
+        file = self.folder / "examples" / "recipes" / "digits.yml"
+        content = yaml.safe_load(file.read_text())
+        for section, values in {
+            "data": {"num_train": 256, "num_validation": 100},
+            **changes,
+        }.items():
+            content[section].update(values)
+        file.write_text(yaml.safe_dump(content))
+        return load_recipe(file)
 
     def write(self, *, seconds=0.0, failures=True, concurrency=4, class_args=None, **search):
         """Write a small search whose trials are those of `fake_trial`."""

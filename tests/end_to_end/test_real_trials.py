@@ -5,44 +5,25 @@ By default a worker evaluates for the trials; ``inline`` each of them does it it
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.scoring import open_scorer
 from nni_spos.experiment.start import start, stop
-from nni_spos.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def one_thread(monkeypatch):
-    """Sums depend on the number of threads, and the trials' results are compared exactly."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("evaluator", ["auto", "inline"])
 def test_the_example_without_a_supernet(study, one_thread, evaluator):
-    for folder in ("examples", "search_spaces"):
-        shutil.copytree(ROOT / folder, study.folder / folder)
-    file = study.folder / "examples" / "recipes" / "digits.yml"
-    content = yaml.safe_load(file.read_text())
-    content["data"].update(num_train=256, num_validation=100)
-    content["supernet"].update(epochs=2)
-    content["search"].update(population_size=3, num_generations=2, top_k=2)
-    content["evaluation"].update(evaluator=evaluator)
-    file.write_text(yaml.safe_dump(content))
-    recipe = load_recipe(file)
+    recipe = study.copy_examples(
+        supernet={"epochs": 2},
+        search={"population_size": 3, "num_generations": 2, "top_k": 2},
+        evaluation={"evaluator": evaluator},
+    )
 
     result = start(
         study.folder / "examples" / "spos.yml",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from machines import running_machines
 from study import wait_until
@@ -28,16 +26,6 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def one_thread(monkeypatch):
-    """Sums depend on the number of threads, and the trials' results are compared exactly."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def machines(study):
     with running_machines(study.folder, ("127.0.0.2", "127.0.0.3")) as machines:
         yield machines
@@ -46,14 +34,7 @@ def machines(study):
 @pytest.fixture
 def config(study, machines):
     """The example, for these machines, a smaller search, and a supernet of random weights."""
-    for folder in ("examples", "search_spaces"):
-        shutil.copytree(ROOT / folder, study.folder / folder)
-    file = study.folder / "examples" / "recipes" / "digits.yml"
-    content = yaml.safe_load(file.read_text())
-    content["data"].update(num_train=256, num_validation=100)
-    content["search"].update(population_size=8, num_generations=2, top_k=4)
-    file.write_text(yaml.safe_dump(content))
-    recipe = load_recipe(file)
+    recipe = study.copy_examples(search={"population_size": 8, "num_generations": 2, "top_k": 4})
     supernet = build_recipe_space(recipe, Form.SUPERNET, seed=0)
     save_supernet(recipe.checkpoint, supernet, open_data(recipe.data).preprocessing)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.data import open_data
 from nni_spos.experiment.costs import save_costs
@@ -29,15 +30,8 @@ def write_untrained(folder: Path, **sections: Any) -> Recipe:
     """Write a recipe and its costs, which then need not be built in a process of their own."""
     content: dict[str, Any] = {
         "output": "output",
-        "space": {
-            "name": "shufflenet",
-            "stem_channels": 4,
-            "stem_stride": 1,
-            "stage_repeats": [1, 2],
-            "stage_channels": [8, 16],
-            "last_channels": 16,
-        },
-        "data": {"name": "digits", "image_size": 8, "num_train": 100, "num_validation": 60},
+        "space": TINY_SPACE,
+        "data": TINY_DATA,
         "supernet": {"steps": 2, "batch_size": 20},
         "retrain": {"epochs": 1},
         "evaluation": {"recalibration_images": 40, "batch_size": 20},

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from mutations import CANARY, COUNTS, Mutant, mutants
+from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.cli import main
 from nni_spos.cost_table import CostTable
@@ -40,18 +41,10 @@ from nni_spos.spaces import Form
 from nni_spos.supernet import extract_subnet, load_supernet, restore_supernet, save_supernet
 from nni_spos.supernet.building import build_recipe_space
 
-SPACE = {
-    "name": "shufflenet",
-    "stem_channels": 4,
-    "stem_stride": 1,
-    "stage_repeats": [1, 2],
-    "stage_channels": [8, 16],
-    "last_channels": 16,
-}
 RECIPE = {
     "output": "output",
-    "space": SPACE,
-    "data": {"name": "digits", "image_size": 8, "num_train": 100, "num_validation": 60},
+    "space": TINY_SPACE,
+    "data": TINY_DATA,
     "supernet": {
         "steps": 2,
         "batch_size": 20,
@@ -124,7 +117,7 @@ def work(tmp_path_factory):
         journal.append(Candidate(path, i, i // 2, prices, state, **done))
     save_supernet(recipe.checkpoint, model, {"image_size": 8})
     made_from = SpaceArguments(
-        "shufflenet", {k: v for k, v in SPACE.items() if k != "name"}, 10, 1, 8
+        "shufflenet", {k: v for k, v in TINY_SPACE.items() if k != "name"}, 10, 1, 8
     )
     network = extract_subnet(build_recipe_space(recipe, Form.SUBNET, seed=0), PATH)
     test = {"top1": 90.0, "top5": 99.0, "loss": 0.5, "num_images": 20}
