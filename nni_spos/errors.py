@@ -71,6 +71,10 @@ class ExperimentError(SposError):
     """An NNI experiment could not be started, reached or read."""
 
 
+class EvaluatorError(ExperimentError):
+    """No path can be scored here, whichever it is."""
+
+
 class FileWarning(UserWarning):
     """A file is damaged or cannot be written, and it goes on without; one line, as errors are."""
 

@@ -90,3 +90,26 @@ def test_space_writes_what_nni_takes(tmp_path, capsys):
 def test_results_of_nothing(tmp_path, capsys):
     assert main(["results", str(tmp_path)]) == 2
     assert "has no results yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("status", "code"), [("DONE", 0), ("STOPPED", 2)])
+def test_a_search_that_somebody_stopped_is_no_success(monkeypatch, tmp_path, capsys, status, code):
+    from nni_spos.experiment import start as module
+
+    found = module.StartResult("aBcDe", status, tmp_path)
+    monkeypatch.setattr(module, "resume", lambda *arguments: found)
+    monkeypatch.setattr(module, "load_results", lambda folder: Found())
+    assert main(["resume", "aBcDe"]) == code
+    output, errors = capsys.readouterr()
+    assert output.splitlines() == [f"experiment aBcDe: {status}", "the table"]
+    assert ("nni-spos resume aBcDe goes on" in errors) == (status == "STOPPED")
+
+
+class Found:
+    """Stands for the results of a search."""
+
+    def format_table(self, top):
+        return "the table"
+
+    def format_front(self):
+        return ""

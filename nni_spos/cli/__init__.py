@@ -9,16 +9,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
 from nni_spos.errors import FileWarning, SposError, one_line
 from nni_spos.latency_table import LatencyWarning
+from nni_spos.termination import Terminated
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    That is 0, 2 for an error that the user can mend, or 130 if the user pressed Ctrl-C.
+    That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, or 143 if
+    SIGTERM ended a command that has processes to end.
     """
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -31,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
         return 2
+    except Terminated:
+        print("terminated", file=sys.stderr)
+        return termination.EXIT_CODE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

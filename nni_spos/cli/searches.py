@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from nni_spos.cli.options import add_manager_options, add_result_options
+from nni_spos.errors import ExperimentError
 from nni_spos.recipe import load_recipe, parse_constraints
 
 if TYPE_CHECKING:
@@ -112,6 +113,11 @@ def resume(options: argparse.Namespace) -> None:
 def _print_experiment(result: StartResult, options: argparse.Namespace) -> None:
     print(f"experiment {result.id}: {result.status}")
     _print_results(result.results, options)
+    if result.status != "DONE":
+        raise ExperimentError(
+            f"experiment {result.id} was stopped before its end; what was found is above. "
+            f"nni-spos resume {result.id} goes on."
+        )
 
 
 def results(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import ExperimentError
+from nni_spos.errors import ExperimentError, SposError
 from nni_spos.experiment.manager import Manager, TrialJob
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
@@ -31,6 +31,9 @@ RECORD_TIMEOUT = 30.0
 
 PLATFORMS = ("local", "remote")
 """NNI's training services whose trials can find their record."""
+
+PROBLEM = "problem"
+"""What a trial reports under this name is no result: it says why no path can be evaluated."""
 
 LOST_AFTER = 5.0
 """Seconds without an answer after which the manager counts as gone."""
@@ -53,6 +56,18 @@ class TrialContext:
     path: Path
     job_id: str
     parameter_id: int | None
+
+    def report_problem(self, problem: SposError) -> None:
+        """Report, in place of a result, why no path can be evaluated here: the search ends.
+
+        A path that alone cannot be evaluated needs no report: the trial fails.
+
+        Raises
+        ------
+        ExperimentError
+            The manager cannot be reached.
+        """
+        self._send({PROBLEM: f"{type(problem).__name__}: {problem}", "path": dict(self.path)})
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Report the final result, once.
@@ -79,7 +94,9 @@ class TrialContext:
                     f"a result needs 'default' or 'top1'; got {', '.join(value) or 'nothing'}."
                 )
             value = {"default": value.pop("top1"), **value}
-        value["path"] = dict(self.path)
+        self._send({**value, "path": dict(self.path)})
+
+    def _send(self, value: Mapping[str, Any]) -> None:
         try:
             text = json.dumps(value, default=lambda number: number.item())
         except (AttributeError, TypeError, ValueError, RuntimeError) as problem:
@@ -91,6 +108,12 @@ class TrialContext:
             )
         except ExperimentError as problem:
             raise ExperimentError(f"the result cannot be reported: {problem}") from None
+
+
+def reported_problem(metrics: Any) -> str | None:
+    """Return why a trial could not evaluate any path, None if it reported something else."""
+    problem = metrics.get(PROBLEM) if isinstance(metrics, Mapping) else None
+    return None if problem is None else str(problem)
 
 
 def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) -> TrialContext:

@@ -28,6 +28,7 @@ from nni_spos.experiment.processes import wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
 from nni_spos.progress import open_bar
+from nni_spos.termination import raise_on_sigterm
 
 LOOPBACK = FilePath(__file__).with_name("loopback.js")
 STOP_TIMEOUT = 90.0
@@ -169,6 +170,7 @@ def nnictl_environment(public: bool = False) -> dict[str, str]:
     return environment
 
 
+@raise_on_sigterm()
 def _run(
     command: Sequence[str],
     experiment_id: str | None,
@@ -187,7 +189,7 @@ def _run(
         report(f"experiment {experiment_id}, web page {address}")
         folder = experiment_folder(experiment_id)
         status, errors = _follow(manager, experiment_id, folder, num_candidates)
-    except BaseException:  # also Ctrl-C: nothing is left running
+    except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
         experiment_id = experiment_id or _id_on_port(port)
         if experiment_id:
             stop(experiment_id)

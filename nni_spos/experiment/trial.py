@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+from nni_spos.errors import CheckpointError, DataError, EvaluatorError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import (
     TrialContext,
@@ -35,7 +36,8 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     ExperimentError
         This process is not a trial, or NNI does not answer.
     SposError
-        The recipe, its data or its supernet cannot be used.
+        The recipe, its data or its supernet cannot be used. What keeps every trial from its result,
+        and not this path alone, is reported too, and ends the search.
     SystemExit
         This trial reported its result before the experiment was resumed.
     """
@@ -43,19 +45,25 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     space, costs = load_costs(recipe)
     trial = open_trial(space)
 
+    try:
+        results = _evaluate(recipe, trial)
+    except (CheckpointError, DataError, EvaluatorError) as problem:
+        trial.report_problem(problem)
+        raise
+    accuracies = {"default": results["top1"], "top5": results["top5"]}
+    prices = {name: table.price(trial.path) for name, table in costs.items()}
+    # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
+    trial.report({**accuracies, **prices, "loss": results["loss"]})
+
+
+def _evaluate(recipe: Recipe, trial: TrialContext) -> dict[str, float]:
     if runs_elsewhere():
         ensure_shared_supernet(recipe, open_manager())
     elif not recipe.checkpoint.exists():
         from nni_spos.supernet.training import ensure_supernet
 
         ensure_supernet(recipe)
-    results = (
-        score_with_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
-    )
-    accuracies = {"default": results["top1"], "top5": results["top5"]}
-    prices = {name: table.price(trial.path) for name, table in costs.items()}
-    # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
-    trial.report({**accuracies, **prices, "loss": results["loss"]})
+    return score_with_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
 
 
 def uses_worker(recipe: Recipe) -> bool:

@@ -47,7 +47,7 @@ from nni.tuner import Tuner
 from nni_spos.errors import ExperimentError, PathError, RecipeError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.exchange import restore_numbers
+from nni_spos.experiment.exchange import reported_problem, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
 from nni_spos.experiment.processes import is_alive, manager_process
 from nni_spos.experiment.results import JOURNAL_NAME
@@ -195,7 +195,8 @@ class EvolutionTuner(Tuner):
     def import_data(self, data: list[Any]) -> None:
         """Take results of an earlier run, and those of its trials that are run again."""
         for entry in data:
-            self._started.take(entry["value"], path=entry.get("parameter"))
+            if reported_problem(entry["value"]) is None:
+                self._started.take(entry["value"], path=entry.get("parameter"))
         self._proceed()
         self._record_time()
 
@@ -219,6 +220,8 @@ class EvolutionTuner(Tuner):
             return
         if not job.has_ended:
             self._started.adopt(job.parameters)
+        elif reported_problem(job.metrics) is not None:
+            pass  # of an experiment that ended with it: the path is handed out again
         elif job.metrics is not None:
             self._started.recall(job.parameters, job.metrics)
         elif not job.was_killed and not self._manager.has_reported(job.id):

@@ -209,7 +209,7 @@ def _serve(post: Post) -> None:
     except SposError as problem:
         post.endpoint.remove()
         for request in post.reception.gather():
-            request.trial.send({"error": f"{type(problem).__name__}: {problem}"})
+            request.trial.send({"unusable": f"{type(problem).__name__}: {problem}"})
         raise
     if not post.is_current():
         raise ExperimentError("the checkpoint was replaced while it was read.")

@@ -30,7 +30,7 @@ import psutil
 
 from nni_spos._version import __version__
 from nni_spos.child import python_command
-from nni_spos.errors import CheckpointError, ExperimentError
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
 from nni_spos.experiment.processes import WORKER_MODULE, manager_process
 from nni_spos.files import write_json
 from nni_spos.locks import exclusive
@@ -164,26 +164,34 @@ def score_with_worker(
     ------
     CheckpointError
         The supernet is not trained.
+    EvaluatorError
+        The worker cannot open the supernet, or did not start, twice; then the text ends with the
+        last lines of its log.
     ExperimentError
-        The path cannot be scored, the worker cannot be started, or it died twice; then the text
-        ends with the last lines of its log.
+        The path cannot be scored, or the worker died with it, twice.
     """
     manager = manager or manager_process()
     user = None if manager is None else [manager.pid, manager.create_time()]
     question = json.dumps({"path": dict(path), "manager": user}).encode()
+    error: type[ExperimentError] = EvaluatorError
     for _ in range(ATTEMPTS):
         # Anew each time: a worker ends when its checkpoint is replaced.
         identity = identify(recipe)
         folder = worker_folder(recipe, identity)
         connection = _open(folder, identity, user)
-        answer = None if connection is None else _ask(connection, question)
+        if connection is None:
+            continue
+        answer = _ask(connection, question)
         if answer is not None:
             break
+        error = ExperimentError  # it may be the path
     else:
-        raise ExperimentError(
+        raise error(
             f"the worker that evaluates paths ended, or did not start, {ATTEMPTS} times. "
             f"{_end_of_log(folder)}"
         )
+    if "unusable" in answer:
+        raise EvaluatorError(answer["unusable"])
     if "error" in answer:
         raise ExperimentError(answer["error"])
     return answer["results"]

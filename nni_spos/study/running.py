@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -18,11 +19,16 @@ from nni_spos.locks import exclusive
 from nni_spos.report.tables import format_duration
 from nni_spos.study.planning import Plan, PlannedStep
 from nni_spos.study.results import write_results
+from nni_spos.termination import Terminated, raise_on_sigterm
 
 INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes of a command that Ctrl-C ended."""
 
+INTERRUPT_TIMEOUT = 30.0
+"""Seconds that a step may take to end after Ctrl-C, which it was sent as well."""
 
+
+@raise_on_sigterm()
 def run_plan(
     plan: Plan, only: Sequence[str] = (), report: Callable[[str], None] = print
 ) -> FilePath:
@@ -70,13 +76,28 @@ def _run(step: PlannedStep) -> None:
     sys.stdout.flush()
     begin = time.monotonic()
     # In a process of its own, so that its peak memory is that of the step.
-    done = subprocess.run(python_command("nni_spos.cli", step.arguments), check=False)
-    if done.returncode in INTERRUPTED:
+    exit_code = _run_command(step.arguments)
+    if exit_code in INTERRUPTED:
         raise KeyboardInterrupt
-    if done.returncode:
+    if exit_code:
         raise ExperimentError(
-            f"step '{step.name}' failed with exit code {done.returncode}; its message is above. "
+            f"step '{step.name}' failed with exit code {exit_code}; its message is above. "
             "The same command goes on from here."
         )
     seconds = time.monotonic() - begin
     write_json(step.record, {"seconds": seconds, "made_for": step.made_for})
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    """Run ``nni-spos`` and return its exit code; never leave it running."""
+    with subprocess.Popen(python_command("nni_spos.cli", arguments)) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt as interrupt:
+            # It may have processes of its own to end: a manager, a pool.
+            if not isinstance(interrupt, Terminated):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(INTERRUPT_TIMEOUT)
+            process.terminate()
+            process.wait()
+            raise

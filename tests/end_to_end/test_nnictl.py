@@ -81,7 +81,10 @@ print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status
 """
 
 
-@pytest.mark.parametrize("how", ["interrupt", "kill"])
+ENDS = {"interrupt": (signal.SIGINT, "KeyboardInterrupt"), "end": (signal.SIGTERM, "Terminated")}
+
+
+@pytest.mark.parametrize("how", [*ENDS, "kill"])
 def test_a_search_that_was_cut_off_goes_on(study, how):
     study.write(concurrency=3, seconds=0.3, population_size=6)
     running = subprocess.Popen(
@@ -93,10 +96,11 @@ def test_a_search_that_was_cut_off_goes_on(study, how):
     wait_until(lambda: study.num_outcomes() >= 8 or running.poll() is not None, 50)
     assert running.poll() is None, running.communicate()
     experiment_id = study.journal().resolve().parents[1].name
-    if how == "interrupt":
-        running.send_signal(signal.SIGINT)
+    if how in ENDS:
+        number, said = ENDS[how]
+        running.send_signal(number)
         _, errors = running.communicate(timeout=60)
-        assert "KeyboardInterrupt" in errors
+        assert said in errors.splitlines()[-1]
     else:
         managers = [process for process in study.processes() if process.name() == "node"]
         assert len(managers) == 1

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from nni_spos.errors import ExperimentError
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.scoring import open_scorer
-from nni_spos.experiment.start import start, stop
+from nni_spos.experiment.start import resume, start, stop
+from nni_spos.files import previous
+from nni_spos.supernet.training import ensure_supernet
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,3 +66,24 @@ def test_the_example_without_a_supernet(study, one_thread, evaluator):
         assert reported == found
     best = load_results(result.id).best
     assert best.metrics["top1"] == scorer(best.path)["top1"]
+
+
+@pytest.mark.slow
+def test_a_supernet_that_no_trial_can_read_ends_the_search_until_it_is_mended(study, one_thread):
+    recipe = study.copy_examples(
+        supernet={"epochs": 1}, search={"population_size": 3, "num_generations": 2, "top_k": 2}
+    )
+    ensure_supernet(recipe)
+    content = recipe.checkpoint.read_bytes()
+    recipe.checkpoint.write_bytes(content[: len(content) // 2])
+    previous(recipe.checkpoint).unlink(missing_ok=True)
+    config = study.folder / "examples" / "spos.yml"
+    with pytest.raises(ExperimentError, match=r"no path can be evaluated: .*supernet\.pt") as ended:
+        start(config, port=study.port, report=lambda line: None)
+    assert study.processes() == []
+
+    recipe.checkpoint.write_bytes(content)
+    experiment_id = str(ended.value).split()[1]
+    assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
+    assert [x.state.value for x in load_results(experiment_id).candidates] == ["done"] * 6
+    assert study.processes() == []

@@ -11,13 +11,13 @@ import torch
 from held import wait_for
 from trained import write_trained, write_untrained
 
-from nni_spos.errors import CheckpointError, ExperimentError, PathError
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, PathError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scoring import open_scorer
 from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
 from nni_spos.experiment.worker_client import identify, worker_folder
-from nni_spos.files import write_json
+from nni_spos.files import previous, write_json
 from nni_spos.supernet import training
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
@@ -60,6 +60,19 @@ def test_a_missing_supernet_is_trained_first(tmp_path, manager, environment):
     assert recipe.checkpoint.exists()
     ((_, reported),) = manager.reports
     assert reported["default"] == open_scorer(recipe)(PATH)["top1"]
+
+
+@pytest.mark.parametrize("evaluator", ["inline", "auto"])
+def test_what_every_trial_would_fail_of_is_reported(recipe, manager, environment, evaluator):
+    recipe = write_trained(recipe.file.parent, evaluation={"evaluator": evaluator})
+    recipe.checkpoint.write_bytes(b"damaged")
+    previous(recipe.checkpoint).unlink()
+    manager.add_job("mine", PATH, parameter_id=4)
+    with pytest.raises((CheckpointError, EvaluatorError), match=r"supernet\.pt") as raised:
+        run_trial(recipe.file)
+    ((metric, reported),) = manager.reports
+    assert metric["parameter_id"] == 4
+    assert reported == {"problem": f"{raised.type.__name__}: {raised.value}", "path": PATH}
 
 
 def test_a_trial_that_reported_before_does_nothing(recipe, manager, environment, monkeypatch):
@@ -140,7 +153,8 @@ def test_a_trial_elsewhere_never_trains(recipe, manager, elsewhere, monkeypatch)
     manager.logs = {}
     with pytest.raises(CheckpointError, match=r"the tuner had no supernet .* Train it on"):
         run_trial(recipe.file)
-    assert manager.puts == []
+    ((_, reported),) = manager.reports
+    assert "the tuner had no supernet" in reported["problem"]
 
 
 TRIAL = """

@@ -338,6 +338,37 @@ def test_all_trials_failing_is_an_error(nni, manager, recipe_file):
     assert manager.puts == []
 
 
+def test_a_problem_of_all_trials_ends_the_search_and_not_its_path(
+    nni, manager, recipe_file, tmp_path, monkeypatch
+):
+    first = next(c.path for c in reference(recipe_file).candidates)
+    value = {"problem": "CheckpointError: supernet.pt: is damaged.", "path": first}
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
+    with dispatcher.lock:
+        manager.add_job("job0", first, parameter_id=0)
+    tuner._send = dispatcher.send
+    dispatcher.result(0, value)
+    dispatcher.wait(lambda: False)
+    assert "no path can be evaluated: CheckpointError: supernet.pt" in dispatcher.errors[0]
+    assert not tuner._scheduler.journal.outcomes
+
+    # The supernet was mended; the manager tells what it has.
+    manager.jobs["job0"]["status"] = "FAILED"
+    monkeypatch.setenv("NNI_MODE", "resume")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    tuner.import_data([{"parameter": first, "value": value, "trialJobId": "job0"}])
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.next_id = 1
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert [c.state.value for c in load_results(tmp_path).candidates] == ["done"] * 18
+    assert first in dispatcher.issued
+
+
 def test_resume_adopts_running_trials_and_recalls_the_rest(
     nni, manager, recipe_file, tmp_path, monkeypatch
 ):

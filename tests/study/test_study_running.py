@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from types import SimpleNamespace
+import sys
+import time
 
+import psutil
 import pytest
 import yaml
 
@@ -33,22 +35,16 @@ def section(text, title):
     return {cells[0].strip(): [x.strip() for x in cells[1:]] for cells in lines[2:]}
 
 
-def replace_run(monkeypatch, run):
-    """Replace how steps are run, and not how their commands start processes."""
-    monkeypatch.setattr(running, "subprocess", SimpleNamespace(run=run))
-
-
 @pytest.fixture
 def commands(monkeypatch):
     """Run the steps in this process, and note their commands."""
     ran = []
 
-    def in_process(command, check):
-        arguments = command[command.index("nni_spos.cli") + 1 :]
+    def in_process(arguments):
         ran.append(arguments)
-        return subprocess.CompletedProcess(command, main(arguments))
+        return main(arguments)
 
-    replace_run(monkeypatch, in_process)
+    monkeypatch.setattr(running, "_run_command", in_process)
     return ran
 
 
@@ -157,12 +153,33 @@ def test_a_failed_step_is_named_and_not_done(tiny, commands, capsys):
 
 @pytest.mark.parametrize("code", [130, -signal.SIGINT])
 def test_an_interrupted_step_interrupts_the_experiment(tiny, monkeypatch, code):
-    def interrupted(command, check):
-        return subprocess.CompletedProcess(command, code)
-
-    replace_run(monkeypatch, interrupted)
+    monkeypatch.setattr(running, "_run_command", lambda arguments: code)
     assert run(tiny) == 130
     assert not (tiny.parent / "runs" / "tiny" / "steps").exists()
+
+
+STEP = """
+import sys
+from nni_spos.study import running
+from nni_spos.termination import raise_on_sigterm
+program = "import signal, sys, time\\n"
+program += "def end(*_): time.sleep(1); print('ended its own', flush=True); sys.exit(143)\\n"
+program += "signal.signal(signal.SIGTERM, end); print('begun', flush=True); time.sleep(60)"
+running.python_command = lambda module, arguments: [sys.executable, "-c", program]
+with raise_on_sigterm():
+    running._run_command([])
+"""
+
+
+def test_a_terminated_experiment_waits_until_its_step_has_ended_what_it_began():
+    process = psutil.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "begun\n"
+    begin = time.monotonic()
+    process.terminate()
+    output, _ = process.communicate(timeout=30)
+    assert output == "ended its own\n"
+    assert time.monotonic() - begin < running.INTERRUPT_TIMEOUT
+    assert process.returncode != 0
 
 
 def test_a_dry_run_writes_nothing(tiny, commands, capsys):
@@ -216,10 +233,7 @@ def test_a_damaged_record_is_named(tiny, commands, capsys):
 
 
 def test_the_recipes_that_are_written_are_those_of_the_plan(tiny, monkeypatch):
-    def nothing(command, check):
-        return subprocess.CompletedProcess(command, 1)
-
-    replace_run(monkeypatch, nothing)
+    monkeypatch.setattr(running, "_run_command", lambda arguments: 1)
     assert run(tiny, "--set", "search.seed=7", "--output", str(tiny.parent / "other")) == 2
     content = yaml.safe_load((tiny.parent / "other" / "recipes" / "blocks.yml").read_text())
     assert content["search"]["seed"] == 7
