@@ -68,8 +68,16 @@ def read_stage_cost(content: Any) -> StageCost | None:
 
 def measure_since(begin: float) -> StageCost:
     """Return the cost of what this process did since a moment of `time.monotonic`."""
+    return StageCost(time.monotonic() - begin, *_peak_memory())
+
+
+def measure_memory() -> dict[str, Any]:
+    """Return the highest memory that this process needed, as JSON; see `StageCost`.
+
+    The keys are ``peak_memory_bytes`` and ``device``.
+    """
     peak, device = _peak_memory()
-    return StageCost(time.monotonic() - begin, peak, device)
+    return {"peak_memory_bytes": peak, "device": device}
 
 
 def reset_peak_memory() -> None:
@@ -89,6 +97,15 @@ def _peak_memory() -> tuple[int | None, str]:
         return None, "cpu"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * KIBIBYTE, "cpu"
+
+
+def add_memory(seconds: float, memory: Any) -> StageCost:
+    """Return the cost of what took `seconds` here and, elsewhere, the memory of `measure_memory`.
+
+    Memory that is not there, or damaged, is not known.
+    """
+    content = memory if isinstance(memory, Mapping) else {}
+    return read_stage_cost({**content, "seconds": seconds}) or StageCost(seconds, None, "")
 
 
 def _is_amount(value: Any) -> bool:

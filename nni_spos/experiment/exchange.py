@@ -32,6 +32,9 @@ RECORD_TIMEOUT = 30.0
 PLATFORMS = ("local", "remote")
 """NNI's training services whose trials can find their record."""
 
+MEMORY = "memory"
+"""Name under which a trial reports what its evaluation needed; it is no metric of the path."""
+
 PROBLEM = "problem"
 """What a trial reports under this name is no result: it says why no path can be evaluated."""
 

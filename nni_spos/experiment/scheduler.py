@@ -17,7 +17,7 @@ from typing import Any
 
 from nni_spos.errors import PathError, SearchError
 from nni_spos.evolution import Candidate, Journal, Search, Signal, State
-from nni_spos.experiment.exchange import reported_problem, restore_numbers
+from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
 from nni_spos.path import Path, PathKey
 
 _logger = logging.getLogger(__name__)
@@ -314,6 +314,7 @@ class Scheduler:
         if isinstance(metrics, Mapping):
             metrics = dict(metrics)
             issued = metrics.pop("path", issued)
+            metrics.pop(MEMORY, None)
             if "default" in metrics:  # NNI's name for what its page shows as the result
                 metrics = {"top1": metrics.pop("default"), **metrics}
         else:

@@ -8,23 +8,26 @@ import os
 from nni_spos.errors import CheckpointError, DataError, EvaluatorError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import (
+    MEMORY,
     TrialContext,
     open_manager,
     open_trial,
     runs_elsewhere,
 )
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet
-from nni_spos.experiment.worker_client import score_with_worker
+from nni_spos.experiment.worker_client import Answer, ask_worker
 from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.stage_cost import measure_memory
 
 
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     """Score the path that NNI gave this trial, and report the result.
 
     Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
-    ``params``, ``loss`` and the path. The supernet is trained first if it is not there; trials
-    that start together train it once. On other machines than the tuner's it is never trained, but
-    fetched, see `nni_spos.experiment.shared_supernet`. A worker scores the path, see `uses_worker`.
+    ``params``, ``loss``, the path, and the memory that its evaluation needed. The supernet is
+    trained first if it is not there; trials that start together train it once. On other machines
+    than the tuner's it is never trained, but fetched, see `nni_spos.experiment.shared_supernet`. A
+    worker scores the path, see `uses_worker`.
 
     Parameters
     ----------
@@ -46,24 +49,25 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     trial = open_trial(space)
 
     try:
-        results = _evaluate(recipe, trial)
+        answer = _evaluate(recipe, trial)
     except (CheckpointError, DataError, EvaluatorError) as problem:
         trial.report_problem(problem)
         raise
+    results = answer.results
     accuracies = {"default": results["top1"], "top5": results["top5"]}
     prices = {name: table.price(trial.path) for name, table in costs.items()}
     # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
-    trial.report({**accuracies, **prices, "loss": results["loss"]})
+    trial.report({**accuracies, **prices, "loss": results["loss"], MEMORY: answer.memory})
 
 
-def _evaluate(recipe: Recipe, trial: TrialContext) -> dict[str, float]:
+def _evaluate(recipe: Recipe, trial: TrialContext) -> Answer:
     if runs_elsewhere():
         ensure_shared_supernet(recipe, open_manager())
     elif not recipe.checkpoint.exists():
         from nni_spos.supernet.training import ensure_supernet
 
         ensure_supernet(recipe)
-    return score_with_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
+    return ask_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
 
 
 def uses_worker(recipe: Recipe) -> bool:
@@ -75,12 +79,12 @@ def uses_worker(recipe: Recipe) -> bool:
     return recipe.evaluation.evaluator != "inline"
 
 
-def _score(recipe: Recipe, trial: TrialContext) -> dict[str, float]:
+def _score(recipe: Recipe, trial: TrialContext) -> Answer:
     # PyTorch is imported only by a trial that has something to do itself.
     from nni_spos.experiment.scoring import open_scorer
 
     share_cores()
-    return open_scorer(recipe)(trial.path)
+    return Answer(open_scorer(recipe)(trial.path), measure_memory())
 
 
 def share_cores() -> None:

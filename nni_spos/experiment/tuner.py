@@ -47,7 +47,7 @@ from nni.tuner import Tuner
 from nni_spos.errors import ExperimentError, PathError, RecipeError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.exchange import reported_problem, restore_numbers
+from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
 from nni_spos.experiment.processes import is_alive, manager_process
 from nni_spos.experiment.results import JOURNAL_NAME
@@ -62,7 +62,7 @@ from nni_spos.experiment.tuner_configuration import (
     training_platform,
 )
 from nni_spos.path import PathKey
-from nni_spos.stage_cost import StageCost
+from nni_spos.stage_cost import add_memory
 
 _logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class EvolutionTuner(Tuner):
             self._check_record(kwargs["trial_job_id"], parameter_id, value)
         self._started.take(value, parameter_id=parameter_id, path=parameters or None)
         self._proceed()
-        self._record_time()
+        self._record_cost(value)
 
     @_guarded
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
@@ -198,7 +198,7 @@ class EvolutionTuner(Tuner):
             if reported_problem(entry["value"]) is None:
                 self._started.take(entry["value"], path=entry.get("parameter"))
         self._proceed()
-        self._record_time()
+        self._record_cost(None)
 
     def _on_exit(self) -> None:
         self._stopping.set()
@@ -253,10 +253,11 @@ class EvolutionTuner(Tuner):
                 "nni_spos.experiment.exchange.open_trial."
             )
 
-    def _record_time(self) -> None:
-        """Add the time since the last result; which process took what memory is not known here."""
+    def _record_cost(self, value: Any) -> None:
+        """Add the time since the last result, and the memory that a trial reported."""
         now = time.monotonic()
-        self._recorder.add(StageCost(now - self._recorded_at, None, ""))
+        memory = value.get(MEMORY) if isinstance(value, Mapping) else None
+        self._recorder.add(add_memory(now - self._recorded_at, memory))
         self._recorded_at = now
 
     def _proceed(self) -> None:

@@ -38,6 +38,7 @@ from nni_spos.experiment.worker_reception import Endpoint, Reception, log
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path
 from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.stage_cost import measure_memory
 
 TICK_S = 0.2
 """Seconds between two looks at whether this worker should end."""
@@ -109,8 +110,9 @@ class Worker:
         seconds = time.monotonic() - begin
         self._longest_s = max(self._longest_s, seconds)
         log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {seconds:.2f}")
+        memory = measure_memory()
         for request in requests:
-            request.trial.send(answers[_key(request.path)])
+            request.trial.send({**answers[_key(request.path)], "memory": memory})
 
 
 def _key(path: Path) -> str:

@@ -84,6 +84,22 @@ class WorkerFolder:
         return self.path / "worker.log"
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a worker says of a path.
+
+    Parameters
+    ----------
+    results
+        ``top1`` and ``top5`` in percent and ``loss``.
+    memory
+        What the worker needed so far, see `nni_spos.stage_cost.measure_memory`.
+    """
+
+    results: dict[str, float]
+    memory: Any
+
+
 def identify(recipe: Recipe) -> dict[str, Any]:
     """Return everything that a worker's scores depend on, as JSON values.
 
@@ -144,6 +160,13 @@ def worker_folder(recipe: Recipe, identity: Mapping[str, Any]) -> WorkerFolder:
 def score_with_worker(
     recipe: Recipe, path: Mapping[str, Choice], manager: psutil.Process | None = None
 ) -> dict[str, float]:
+    """Return the results of `ask_worker` alone: what an inline scorer returns, too."""
+    return ask_worker(recipe, path, manager).results
+
+
+def ask_worker(
+    recipe: Recipe, path: Mapping[str, Choice], manager: psutil.Process | None = None
+) -> Answer:
     """Let the worker of a recipe score a path; the first caller starts it.
 
     Parameters
@@ -155,10 +178,6 @@ def score_with_worker(
     manager
         The process whose end ends the worker, unless others use it; by default the NNI manager
         that started this process, if one did.
-
-    Returns
-    -------
-    ``top1`` and ``top5`` in percent and ``loss``.
 
     Raises
     ------
@@ -194,7 +213,7 @@ def score_with_worker(
         raise EvaluatorError(answer["unusable"])
     if "error" in answer:
         raise ExperimentError(answer["error"])
-    return answer["results"]
+    return Answer(answer["results"], answer.get("memory"))
 
 
 def _ask(connection: Connection, question: bytes) -> dict[str, Any] | None:

@@ -32,7 +32,8 @@ STAGES_NOTE = (
     "Time is that of the wall clock. Peak memory is what tensors took on a GPU, and the resident "
     "size of the process on a CPU. Scores that an earlier search of the same supernet left cost "
     "nothing here. Under NNI the search's time runs from the start of the experiment to the last "
-    "result, with a supernet that a trial trained first; the memory of trials is not recorded."
+    "result, with a supernet that a trial trained first; its memory is that of the largest process "
+    "that scored paths: a worker, or a trial."
 )
 
 

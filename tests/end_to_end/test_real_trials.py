@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.results import load_results
+from nni_spos.experiment.results import experiment_folder, load_results
+from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.scoring import open_scorer
 from nni_spos.experiment.start import resume, start, stop
 from nni_spos.files import previous
@@ -59,11 +60,13 @@ def test_the_example_without_a_supernet(study, one_thread, evaluator):
         reported = row["value"]
         path = row["parameter"]
         assert reported.pop("path") == path
+        assert reported.pop("memory")["peak_memory_bytes"] > 100e6
         found = scorer(path)
         assert reported.pop("default") == found.pop("top1")
         costs = {name: reported.pop(name) for name in ("flops", "params")}
         assert costs["flops"] <= 800e3
         assert reported == found
+    assert read_run_record(experiment_folder(result.id) / "checkpoint").cost.peak_memory_bytes > 1e8
     best = load_results(result.id).best
     assert best.metrics["top1"] == scorer(best.path)["top1"]
 

@@ -78,6 +78,7 @@ def test_trials_on_two_machines(study, machines, config, one_thread):
         reported = row["value"]
         path = row["parameter"]
         assert reported.pop("path") == path
+        assert reported.pop("memory")["peak_memory_bytes"] > 100e6
         found = scorer(path)
         assert reported.pop("default") == found.pop("top1")
         assert reported.pop("flops") <= 800e3

@@ -18,6 +18,7 @@ from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
 from nni_spos.experiment.worker_client import identify, worker_folder
 from nni_spos.files import previous, write_json
+from nni_spos.stage_cost import measure_memory
 from nni_spos.supernet import training
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
@@ -48,6 +49,9 @@ def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, environm
     assert set(costs) == {"flops", "params"}
     expected = {"default": results.pop("top1"), **results, **costs, "path": PATH}
     ((metric, reported),) = manager.reports
+    memory = reported.pop("memory")
+    assert 100e6 < memory["peak_memory_bytes"] <= measure_memory()["peak_memory_bytes"]
+    assert memory["device"] == measure_memory()["device"]
     assert reported == expected
     assert {type(value) for value in reported.values()} == {int, float, dict}
     assert (metric["trial_job_id"], metric["parameter_id"]) == ("mine", 4)

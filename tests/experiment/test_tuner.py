@@ -32,6 +32,8 @@ class FakeDispatcher:
         self.next_id = 0
         self.running = 0
         self.num_running = []
+        self.reported = {}
+        """What every trial reports besides."""
         self.least_issued = lambda index: 0
         """Paths that are issued before the trial of this index reports."""
 
@@ -58,7 +60,7 @@ class FakeDispatcher:
         while len(self.issued) < least and time.monotonic() < end:
             time.sleep(0.001)
         fate = self.fate(path)
-        value = {"default": score(path), "path": path}
+        value = {"default": score(path), "path": path, **self.reported}
         steps = [lambda: self.end(parameter_id)]
         if fate in ("scores", "late"):
             steps.append(lambda: self.result(parameter_id, value))
@@ -153,18 +155,31 @@ def test_order_and_failures_do_not_change_the_search(nni, manager, tmp_path, see
     assert len(manager.puts) == 1
 
 
-def test_recipe_and_time_are_recorded_beside_the_journal(nni, manager, recipe_file, tmp_path):
+@pytest.mark.parametrize(
+    ("reported", "peak", "device"),
+    [
+        ({"memory": {"peak_memory_bytes": 7, "device": "a GPU"}}, 7, "a GPU"),
+        ({}, None, ""),
+        ({"memory": {"peak_memory_bytes": -1, "device": "a GPU"}}, None, ""),
+        ({"memory": "much"}, None, ""),
+    ],
+)
+def test_recipe_and_cost_are_recorded_beside_the_journal(
+    nni, manager, recipe_file, tmp_path, reported, peak, device
+):
     tuner = nni(num_generations=1)
     begin = time.monotonic()
     tuner.update_search_space(SPACE.to_search_space())
     dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.reported = reported
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)
     elapsed = time.monotonic() - begin
     record = read_run_record(tmp_path / "checkpoint")
     assert record.recipe == recipe_file
     assert 0 < record.cost.seconds <= elapsed
-    assert record.cost.peak_memory_bytes is None
+    assert (record.cost.peak_memory_bytes, record.cost.device) == (peak, device)
+    assert all(set(c.metrics) == {"top1"} for c in load_results(tmp_path).candidates)
 
 
 def test_the_end_is_announced_although_the_manager_was_busy(nni, manager, recipe_file):

@@ -112,7 +112,8 @@ def test_trials_that_are_there_together_are_one_population(trials, worker, super
     worker.step()
     assert [sorted(call) for call in supernet.calls] == [[0, 1, 2]]
     found = [answer(trial) for trial in connected]
-    assert found == [{"results": {"top1": float(n), "loss": 0.1}} for n in range(3)]
+    assert [x["results"] for x in found] == [{"top1": float(n), "loss": 0.1} for n in range(3)]
+    assert all(x["memory"]["peak_memory_bytes"] > 1e6 for x in found)
 
 
 def test_nobody_waits_for_a_trial_that_does_not_ask(trials, worker, supernet):
@@ -186,7 +187,8 @@ def test_only_the_bad_path_of_a_population_fails(trials, worker, supernet, monke
         ask(trial, number)
     worker.step()
     found = [answer(trial) for trial in connected]
-    assert found[1] == {"error": "PathError: there is no such path."}
+    assert found[1]["error"] == "PathError: there is no such path."
+    assert "results" not in found[1]
     assert [found[0]["results"]["top1"], found[2]["results"]["top1"]] == [1.0, 2.0]
     assert sorted(map(sorted, supernet.calls)) == [[-1], [-1, 1, 2], [1], [2]]
 
