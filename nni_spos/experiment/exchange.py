@@ -22,7 +22,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import ExperimentError, SposError
-from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.manager import FINAL, INTERMEDIATE, Manager, TrialJob
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
 
@@ -36,7 +36,7 @@ MEMORY = "memory"
 """Name under which a trial reports what its evaluation needed; it is no metric of the path."""
 
 PROBLEM = "problem"
-"""What a trial reports under this name is no result: it says why no path can be evaluated."""
+"""Name under which a trial reports, without a result, why no path can be evaluated."""
 
 LOST_AFTER = 5.0
 """Seconds without an answer after which the manager counts as gone."""
@@ -61,16 +61,17 @@ class TrialContext:
     parameter_id: int | None
 
     def report_problem(self, problem: SposError) -> None:
-        """Report, in place of a result, why no path can be evaluated here: the search ends.
+        """Report why no path can be evaluated here, before this trial fails: the search ends.
 
-        A path that alone cannot be evaluated needs no report: the trial fails.
+        A path that alone cannot be evaluated needs no report.
 
         Raises
         ------
         ExperimentError
             The manager cannot be reached.
         """
-        self._send({PROBLEM: f"{type(problem).__name__}: {problem}", "path": dict(self.path)})
+        # Not as its result: a resumed experiment runs the trial again if it has none.
+        self._send({PROBLEM: f"{type(problem).__name__}: {problem}"}, INTERMEDIATE)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Report the final result, once.
@@ -99,24 +100,26 @@ class TrialContext:
             value = {"default": value.pop("top1"), **value}
         self._send({**value, "path": dict(self.path)})
 
-    def _send(self, value: Mapping[str, Any]) -> None:
+    def _send(self, value: Mapping[str, Any], kind: str = FINAL) -> None:
         try:
             text = json.dumps(value, default=lambda number: number.item())
         except (AttributeError, TypeError, ValueError, RuntimeError) as problem:
             raise ExperimentError(f"the result is not made of numbers ({problem}).") from None
         channel = os.environ["NNI_TRIAL_COMMAND_CHANNEL"]
         try:
-            Manager.from_channel(channel).report_final(
-                self.job_id, self.parameter_id, text, channel
+            Manager.from_channel(channel).report(
+                self.job_id, self.parameter_id, text, channel, kind
             )
         except ExperimentError as problem:
             raise ExperimentError(f"the result cannot be reported: {problem}") from None
 
 
-def reported_problem(metrics: Any) -> str | None:
-    """Return why a trial could not evaluate any path, None if it reported something else."""
-    problem = metrics.get(PROBLEM) if isinstance(metrics, Mapping) else None
-    return None if problem is None else str(problem)
+def reported_problem(manager: Manager, job_id: str) -> str | None:
+    """Return why a trial could not evaluate any path, if it said so; see `report_problem`."""
+    for value in manager.intermediate_results(job_id):
+        if isinstance(value, Mapping) and PROBLEM in value:
+            return str(value[PROBLEM])
+    return None
 
 
 def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) -> TrialContext:

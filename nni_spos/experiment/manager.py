@@ -24,6 +24,9 @@ TIMEOUT = 20.0
 BLOCK = 1 << 20
 """Bytes of a file that are read at a time."""
 
+FINAL, INTERMEDIATE = "FINAL", "PERIODICAL"
+"""What a trial may report: its result, and what comes before."""
+
 RESUMED = "ADD_RESUMED"
 """State of a trial job that a resumed manager is going to run again."""
 
@@ -74,9 +77,7 @@ class TrialJob:
         issued = record.get("hyperParameters") or []
         packed = json.loads(issued[0]) if issued else {}
         final = record.get("finalMetricData") or []
-        metrics = final[0]["data"] if final else None
-        while isinstance(metrics, str):
-            metrics = json.loads(metrics)
+        metrics = _unpacked(final[0]["data"]) if final else None
         return cls(
             id=record["trialJobId"],
             status=record["status"],
@@ -150,25 +151,39 @@ class Manager:
 
     def has_reported(self, job_id: str) -> bool:
         """Whether the manager has a final result of a trial job, however the job ended."""
-        answer = self._request("GET", f"/metric-data/{urllib.parse.quote(job_id)}?type=FINAL")
-        return bool(answer)
+        return bool(self._metrics(job_id, FINAL))
 
-    def report_final(self, job_id: str, parameter_id: int | None, value: str, channel: str) -> None:
-        """Report the final result of a trial, in the words of NNI's own client of a trial.
+    def _metrics(self, job_id: str, kind: str) -> Any:
+        job = urllib.parse.quote(job_id)
+        return self._request("GET", f"/metric-data/{job}?type={kind}") or []
+
+    def intermediate_results(self, job_id: str) -> list[Any]:
+        """Return what a trial job reported before its result, in this order."""
+        answer = self._request(
+            "GET", f"/metric-data/{urllib.parse.quote(job_id)}?type={INTERMEDIATE}"
+        )
+        return [_unpacked(record["data"]) for record in answer or []]
+
+    def report(
+        self, job_id: str, parameter_id: int | None, value: str, channel: str, kind: str = FINAL
+    ) -> None:
+        """Report what a trial found, in the words of NNI's own client of a trial.
 
         Parameters
         ----------
         job_id, parameter_id
             NNI's id of the trial, and the id under which the tuner issued its parameters.
         value
-            The result as JSON.
+            What is reported, as JSON.
         channel
             The address that NNI gave the trial, of this manager.
+        kind
+            `FINAL`, the result, or `INTERMEDIATE`.
         """
         metric = {
             "parameter_id": parameter_id,
             "trial_job_id": job_id,
-            "type": "FINAL",
+            "type": kind,
             "sequence": 0,
             "value": value,
         }
@@ -244,3 +259,10 @@ class Manager:
             raise ExperimentError(
                 f"the NNI manager on {place} cannot be reached ({cause})."
             ) from None
+
+
+def _unpacked(value: Any) -> Any:
+    """Read JSON that was made into text once or more."""
+    while isinstance(value, str):
+        value = json.loads(value)
+    return value

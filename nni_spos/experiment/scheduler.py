@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nni_spos.errors import PathError, SearchError
+from nni_spos.errors import PathError
 from nni_spos.evolution import Candidate, Journal, Search, Signal, State
-from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
+from nni_spos.experiment.exchange import MEMORY, restore_numbers
 from nni_spos.path import Path, PathKey
 
 _logger = logging.getLogger(__name__)
@@ -157,15 +157,7 @@ class Scheduler:
             Id that the result came under, if it is one of this run.
         path
             Path that NNI believes was evaluated, used if the metrics do not say.
-
-        Raises
-        ------
-        SearchError
-            The trial reported a problem that every trial has. Nothing is recorded of its path, so
-            that a resumed search evaluates it.
         """
-        if problem := reported_problem(metrics):
-            raise SearchError(f"no path can be evaluated: {problem}")
         trial = None if parameter_id is None else self.trials.get(parameter_id)
         if trial is None and parameter_id is not None:
             _logger.warning("a result came under the unknown parameter id %s", parameter_id)

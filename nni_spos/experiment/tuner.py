@@ -44,7 +44,7 @@ from typing import Any, TypeVar
 
 from nni.tuner import Tuner
 
-from nni_spos.errors import ExperimentError, PathError, RecipeError
+from nni_spos.errors import ExperimentError, PathError, RecipeError, SearchError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
@@ -195,8 +195,7 @@ class EvolutionTuner(Tuner):
     def import_data(self, data: list[Any]) -> None:
         """Take results of an earlier run, and those of its trials that are run again."""
         for entry in data:
-            if reported_problem(entry["value"]) is None:
-                self._started.take(entry["value"], path=entry.get("parameter"))
+            self._started.take(entry["value"], path=entry.get("parameter"))
         self._proceed()
         self._record_cost(None)
 
@@ -220,13 +219,19 @@ class EvolutionTuner(Tuner):
             return
         if not job.has_ended:
             self._started.adopt(job.parameters)
-        elif reported_problem(job.metrics) is not None:
-            pass  # of an experiment that ended with it: the path is handed out again
         elif job.metrics is not None:
             self._started.recall(job.parameters, job.metrics)
-        elif not job.was_killed and not self._manager.has_reported(job.id):
-            # What a failed trial had reported comes through `import_data`, before any request.
+        elif not (job.was_killed or self._has_told(job)):
             self._started.recall(job.parameters, "the trial ended without a result")
+
+    def _has_told(self, job: TrialJob) -> bool:
+        """Whether there is more to a failed trial of an earlier run than that it failed.
+
+        Either it had reported a result, which comes through `import_data` before any request; or
+        a problem that ended the search, and the path is to be handed out again.
+        """
+        manager = self._manager
+        return manager.has_reported(job.id) or reported_problem(manager, job.id) is not None
 
     def _check_record(self, job_id: str, parameter_id: int, value: Any) -> None:
         """Check that a trial evaluated the path that NNI's records, and its exports, have for it.
@@ -293,8 +298,12 @@ class EvolutionTuner(Tuner):
             return
         keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
         for job in jobs:
-            if job.was_killed and job.id not in self._settled_jobs and self._key(job) in keys:
+            if job.id in self._settled_jobs or self._key(job) not in keys or not job.has_ended:
+                continue
+            if job.was_killed:
                 self._settle(job)
+            else:
+                self._check_problem(job)
         scheduler.give_up(before)
         self._proceed()
 
@@ -344,8 +353,21 @@ class EvolutionTuner(Tuner):
             _logger.warning("%s Trying again.", problem)
             return None
 
+    def _check_problem(self, job: TrialJob) -> None:
+        """Raise SearchError if a trial without a result said that no path can be evaluated."""
+        if job.metrics is not None:
+            return
+        try:
+            problem = reported_problem(self._manager, job.id)
+        except ExperimentError as busy:
+            _logger.warning("%s The trial failed, and its reason is not known.", busy)
+            return
+        if problem is not None:
+            raise SearchError(f"no path can be evaluated: {problem}")
+
     def _settle(self, job: TrialJob) -> None:
         """Take what became of a trial, once."""
+        self._check_problem(job)
         self._settled_jobs.add(job.id)
         path = job.parameters or {}
         if job.was_killed:

@@ -89,6 +89,7 @@ class FakeManager:
     def __init__(self):
         self.jobs: dict[str, dict] = {}
         self.metrics: dict[str, dict] = {}
+        self.intermediate: dict[str, dict] = {}
         self.logs: dict[str, bytes] = {}
         self.num_downloads = 0
         self.status: object = {"status": "RUNNING", "errors": []}
@@ -137,9 +138,16 @@ class _Handler(BaseHTTPRequestHandler):
             "trial-jobs": lambda: (
                 self.manager.jobs.get(name, "") if name else list(self.manager.jobs.values())
             ),
-            "metric-data": lambda: [m for m in [self.manager.metrics.get(name)] if m],
+            "metric-data": lambda: self._metrics(name, parts.query),
         }
         return self._answer(answers[kind]()) if kind in answers else self._answer("", 404)
+
+    def _metrics(self, name, query):
+        if query == "type=PERIODICAL":
+            found = self.manager.intermediate.get(name)
+            return [] if found is None else [{"data": json.dumps(json.dumps(found))}]
+        found = self.manager.metrics.get(name)
+        return [found] if found else []
 
     def _send_log(self, name):
         self.manager.num_downloads += name.endswith(".pt")

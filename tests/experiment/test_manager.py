@@ -35,6 +35,13 @@ def test_trial_jobs_are_read_from_json_within_json(client, manager):
     assert not client.has_reported("def")
 
 
+def test_what_came_before_a_result_is_read_apart(client, manager):
+    manager.intermediate["abc"] = {"problem": "no space"}
+    assert client.intermediate_results("abc") == [{"problem": "no space"}]
+    assert client.intermediate_results("def") == []
+    assert not client.has_reported("abc")
+
+
 def test_a_job_without_a_record_of_its_parameters(client, manager):
     manager.jobs["x"] = {"trialJobId": "x", "status": "WAITING", "hyperParameters": []}
     assert client.trial_job("x").parameters is None

@@ -55,6 +55,7 @@ def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, environm
     assert reported == expected
     assert {type(value) for value in reported.values()} == {int, float, dict}
     assert (metric["trial_job_id"], metric["parameter_id"]) == ("mine", 4)
+    assert metric["type"] == "FINAL"
 
 
 def test_a_missing_supernet_is_trained_first(tmp_path, manager, environment):
@@ -75,8 +76,8 @@ def test_what_every_trial_would_fail_of_is_reported(recipe, manager, environment
     with pytest.raises((CheckpointError, EvaluatorError), match=r"supernet\.pt") as raised:
         run_trial(recipe.file)
     ((metric, reported),) = manager.reports
-    assert metric["parameter_id"] == 4
-    assert reported == {"problem": f"{raised.type.__name__}: {raised.value}", "path": PATH}
+    assert (metric["type"], metric["parameter_id"]) == ("PERIODICAL", 4)
+    assert reported == {"problem": f"{raised.type.__name__}: {raised.value}"}
 
 
 def test_a_trial_that_reported_before_does_nothing(recipe, manager, environment, monkeypatch):

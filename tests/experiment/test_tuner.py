@@ -357,24 +357,22 @@ def test_a_problem_of_all_trials_ends_the_search_and_not_its_path(
     nni, manager, recipe_file, tmp_path, monkeypatch
 ):
     first = next(c.path for c in reference(recipe_file).candidates)
-    value = {"problem": "CheckpointError: supernet.pt: is damaged.", "path": first}
+    problem = {"problem": "CheckpointError: supernet.pt: is damaged."}
+    manager.intermediate = {f"job{number}": problem for number in range(4)}
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
     dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
-    with dispatcher.lock:
-        manager.add_job("job0", first, parameter_id=0)
-    tuner._send = dispatcher.send
-    dispatcher.result(0, value)
+    dispatcher.request(4)
     dispatcher.wait(lambda: False)
     assert "no path can be evaluated: CheckpointError: supernet.pt" in dispatcher.errors[0]
     assert not tuner._scheduler.journal.outcomes
 
-    # The supernet was mended; the manager tells what it has.
-    manager.jobs["job0"]["status"] = "FAILED"
+    # The supernet was mended.
+    manager.jobs = {"job0": {**manager.jobs["job0"], "status": "FAILED"}}
+    manager.intermediate = {"job0": problem}
     monkeypatch.setenv("NNI_MODE", "resume")
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
-    tuner.import_data([{"parameter": first, "value": value, "trialJobId": "job0"}])
     dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
     dispatcher.next_id = 1
     dispatcher.request(4)
