@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -62,6 +63,24 @@ def _keep(file: FilePath) -> None:
 def previous(file: str | os.PathLike[str]) -> FilePath:
     """Return where the content of a file stays that was replaced last."""
     return FilePath(f"{os.fspath(file)}.previous")
+
+
+def check_writable(file: str | os.PathLike[str]) -> None:
+    """Raise OSError if a file, or a missing folder above it, cannot be made; nothing is written.
+
+    For what is written at the end of hours of work.
+    """
+    target = FilePath(file).absolute()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
+    folder = next(parent for parent in target.parents if parent.exists())
+    code = 0
+    if not folder.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), os.fspath(file))
 
 
 def append_durably(file: str | os.PathLike[str], content: bytes) -> None:

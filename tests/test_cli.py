@@ -113,3 +113,19 @@ class Found:
 
     def format_front(self):
         return ""
+
+
+@pytest.mark.parametrize("option", ["--json", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path, monkeypatch, capsys, option
+):
+    monkeypatch.setattr("nni_spos.cli.studies.load_recipe", lambda file: pytest.fail("began"))
+    (tmp_path / "file").write_text("")
+    command = ["correlate", "recipe.yml", "--retrain", "4", option]
+    assert main([*command, str(tmp_path)]) == 2
+    assert main([*command, str(tmp_path / "file" / "study")]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"IsADirectoryError: [Errno 21] Is a directory: '{tmp_path}'"
+    assert second.startswith("NotADirectoryError: ")
+    assert "file/study" in second
+    assert [x.name for x in tmp_path.iterdir()] == ["file"]

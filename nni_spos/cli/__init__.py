@@ -13,8 +13,12 @@ from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
 from nni_spos.errors import FileWarning, SposError, one_line
+from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 from nni_spos.termination import Terminated
+
+OUTPUT_FILES = ("output", "json", "plot")
+"""Options that name a file to write; it is checked before a command begins, perhaps for hours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _warnings_in_a_line():
+            for name in OUTPUT_FILES:
+                if isinstance(file := getattr(options, name, None), str):
+                    check_writable(file)
             options.run(options)
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)

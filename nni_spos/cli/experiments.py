@@ -27,7 +27,12 @@ def add_commands(commands: Any) -> None:
         metavar="SECTION.KEY=VALUE",
         help="change all recipes, e.g. retrain.epochs=2",
     )
-    command.add_argument("--output", help="folder of the results (default: the experiment's)")
+    command.add_argument(
+        "--output",
+        dest="folder",
+        metavar="FOLDER",
+        help="folder of the results (default: the experiment's)",
+    )
     command.set_defaults(run=experiment)
 
 
@@ -46,7 +51,7 @@ def experiment(options: argparse.Namespace) -> None:
         find_study(options.name),
         options.scale,
         [read_override(text) for text in options.changes],
-        FilePath(options.output) if options.output else None,
+        FilePath(options.folder) if options.folder else None,
     )
     if options.dry_run:
         table = steps_table(plan.select(options.only))
