@@ -21,9 +21,9 @@ from nni_spos.stage_cost import StageCost
 from nni_spos.supernet.building import (
     build_recipe_costs,
     build_recipe_space,
-    build_recipe_supernet,
+    restore_recipe_supernet,
 )
-from nni_spos.supernet.checkpoint import load_supernet, restore_supernet
+from nni_spos.supernet.checkpoint import load_supernet
 from nni_spos.supernet.evaluation import Evaluation, score
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.training import (
@@ -177,7 +177,7 @@ def _fit(
     """Train, as one of the processes of a training; return weights and cost."""
     network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
     if recipe.retrain.initial_weights == "supernet":
-        _inherit_weights(network, recipe, path)
+        _inherit_weights(network, recipe, path, data)
     meter = TrainingCost()
     evaluator = build_evaluator(
         recipe.retrain,
@@ -198,10 +198,9 @@ def _fit(
     return network.state_dict(), meter.cost
 
 
-def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path) -> None:
+def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path, data: ImageData) -> None:
     """Begin with the supernet's weights for a path; BatchNorm's, which it lacks, stay new."""
-    supernet = build_recipe_supernet(recipe)
-    restore_supernet(supernet, load_supernet(recipe.checkpoint))
+    supernet = restore_recipe_supernet(recipe, load_supernet(recipe.checkpoint), data)
     network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
 
 

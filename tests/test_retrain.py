@@ -154,6 +154,14 @@ def quantized(tmp_path):
     return load_recipe(tmp_path / "recipe.yml")
 
 
+def test_weights_of_other_data_are_refused_by_their_file(quantized):
+    supernet = build_recipe_supernet(quantized)
+    save_supernet(quantized.checkpoint, supernet, {})
+    path = {"channels_1": 3, "bits_1": "2w4a", "channels_2": 10, "bits_2": "4w4a"}
+    with pytest.raises(CheckpointError, match=r"supernet\.pt: .*in the checkpoint"):
+        retrain(quantized, path)
+
+
 def test_a_quantized_path_can_begin_with_its_part_of_the_supernet(quantized):
     path = {"channels_1": 3, "bits_1": "2w4a", "channels_2": 10, "bits_2": "4w4a"}
     with pytest.raises(CheckpointError, match="Train the supernet first"):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_spos.data import ImageData, check_preprocessing, open_data
+from nni_spos.data import ImageData, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
 from nni_spos.experiment.worker_client import checkpoint_stamp
@@ -16,8 +16,8 @@ from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
 from nni_spos.recipe import EvaluationSettings, Recipe
-from nni_spos.supernet import evaluate_paths, load_supernet, restore_supernet
-from nni_spos.supernet.building import build_recipe_supernet
+from nni_spos.supernet import evaluate_paths, load_supernet
+from nni_spos.supernet.building import restore_recipe_supernet
 from nni_spos.supernet.evaluation import Progress
 
 
@@ -128,12 +128,7 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     checkpoint = load_supernet(recipe.checkpoint)
     stamp = checkpoint_stamp(recipe)
     data = open_data(recipe.data, recipe.evaluation.held_mb, recipe.output / "images")
-    supernet = build_recipe_supernet(recipe)
-    try:
-        check_preprocessing(checkpoint.preprocessing, data.preprocessing)
-        restore_supernet(supernet, checkpoint)
-    except CheckpointError as problem:
-        raise CheckpointError(f"{recipe.checkpoint}: {problem}") from None
+    supernet = restore_recipe_supernet(recipe, checkpoint, data)
     channels_last = recipe.supernet.channels_last
     supernet.to(
         device=device or ("cuda" if torch.cuda.is_available() else "cpu"),

@@ -11,14 +11,15 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
 from nni_spos.cost_table import Costs
-from nni_spos.data import DatasetSpec, dataset_spec
-from nni_spos.errors import CostError, SpaceError, SposError
+from nni_spos.data import DatasetSpec, ImageData, check_preprocessing, dataset_spec
+from nni_spos.errors import CheckpointError, CostError, SpaceError, SposError
 from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import Recipe
 from nni_spos.recipe_latency import load_latencies
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.spaces.registry import explain
+from nni_spos.supernet.checkpoint import SupernetCheckpoint, restore_supernet
 from nni_spos.supernet.strategy import SinglePathOneShot
 
 
@@ -29,6 +30,25 @@ def build_recipe_supernet(recipe: Recipe, seed: int | None = None) -> ModelSpace
     """
     with _seeded(seed):
         return SinglePathOneShot().mutate_model(build_recipe_space(recipe, Form.SUPERNET))
+
+
+def restore_recipe_supernet(
+    recipe: Recipe, checkpoint: SupernetCheckpoint, data: ImageData
+) -> ModelSpace:
+    """Build the supernet of a recipe with the weights of its checkpoint.
+
+    Raises
+    ------
+    CheckpointError
+        The checkpoint, whose file is named, belongs to other data or to another space.
+    """
+    supernet = build_recipe_supernet(recipe)
+    try:
+        check_preprocessing(checkpoint.preprocessing, data.preprocessing)
+        restore_supernet(supernet, checkpoint)
+    except CheckpointError as problem:
+        raise CheckpointError(f"{recipe.checkpoint}: {problem}") from None
+    return supernet
 
 
 def build_recipe_space(

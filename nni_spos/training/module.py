@@ -14,6 +14,7 @@ from torch.nn import functional
 from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
+from nni_spos.training.layout import choose_layout
 from nni_spos.training.optimizer import SlicedSGD
 
 
@@ -40,13 +41,14 @@ class ImageClassification(LightningModule):
     def __init__(self, settings: TrainSettings):
         super().__init__()
         self.settings = settings
-        self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.layout = torch.contiguous_format
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
     def on_fit_start(self) -> None:
+        self.layout = choose_layout(self.model, self.settings.channels_last, self.device)
         self.model.to(memory_format=self.layout)
         if self.settings.sync_batchnorm and self.trainer.world_size > 1:
             self._normalising = SynchronisedBatchNorm()
