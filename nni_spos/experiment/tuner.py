@@ -298,11 +298,11 @@ class EvolutionTuner(Tuner):
             return
         keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
         for job in jobs:
-            if job.id in self._settled_jobs or self._key(job) not in keys or not job.has_ended:
+            if job.id in self._settled_jobs:
                 continue
-            if job.was_killed:
+            if job.was_killed and self._key(job) in keys:
                 self._settle(job)
-            else:
+            elif job.has_ended and job.parameter_id in overdue:
                 self._check_problem(job)
         scheduler.give_up(before)
         self._proceed()

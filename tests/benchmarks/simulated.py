@@ -99,6 +99,10 @@ class SimulatedManager:
         running = ((i, "RUNNING", path) for i, path in list(self._running.items()))
         return [TrialJob(str(i), status, i, path, None) for i, status, path in (*ended, *running)]
 
+    def intermediate_results(self, job_id: str) -> list[Any]:
+        """Return what a trial reported before its end: nothing."""
+        return []
+
     def set_max_trial_number(self, number: int) -> None:
         """Take the word of the tuner that the search is over."""
         self.max_trial_number = number
