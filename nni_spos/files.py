@@ -71,16 +71,16 @@ def check_writable(file: str | os.PathLike[str]) -> None:
     For what is written at the end of hours of work.
     """
     target = FilePath(file).absolute()
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(file))
     folder = next(parent for parent in target.parents if parent.exists())
-    code = 0
-    if not folder.is_dir():
+    if target.is_dir():
+        code = errno.EISDIR
+    elif not folder.is_dir():
         code = errno.ENOTDIR
     elif not os.access(folder, os.W_OK | os.X_OK):
         code = errno.EACCES
-    if code:
-        raise OSError(code, os.strerror(code), os.fspath(file))
+    else:
+        return
+    raise OSError(code, f"cannot be written: {os.strerror(code)}", os.fspath(file))
 
 
 def append_durably(file: str | os.PathLike[str], content: bytes) -> None:
