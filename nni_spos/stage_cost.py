@@ -80,6 +80,15 @@ def measure_memory() -> dict[str, Any]:
     return {"peak_memory_bytes": peak, "device": device}
 
 
+def add_memory(seconds: float, memory: Any) -> StageCost:
+    """Return the cost of what took `seconds` here and, elsewhere, the memory of `measure_memory`.
+
+    Memory that is not there, or damaged, is not known.
+    """
+    content = memory if isinstance(memory, Mapping) else {}
+    return read_stage_cost({**content, "seconds": seconds}) or StageCost(seconds, None, "")
+
+
 def reset_peak_memory() -> None:
     """Forget what tensors took on the GPU before; a process's resident size cannot be reset."""
     torch = sys.modules.get("torch")
@@ -97,15 +106,6 @@ def _peak_memory() -> tuple[int | None, str]:
         return None, "cpu"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * KIBIBYTE, "cpu"
-
-
-def add_memory(seconds: float, memory: Any) -> StageCost:
-    """Return the cost of what took `seconds` here and, elsewhere, the memory of `measure_memory`.
-
-    Memory that is not there, or damaged, is not known.
-    """
-    content = memory if isinstance(memory, Mapping) else {}
-    return read_stage_cost({**content, "seconds": seconds}) or StageCost(seconds, None, "")
 
 
 def _is_amount(value: Any) -> bool:

@@ -15,7 +15,6 @@ from nni_spos.cli import baselines, experiments, networks, searches, spaces, stu
 from nni_spos.errors import FileWarning, SposError, one_line
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
-from nni_spos.termination import Terminated
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
         return 2
-    except Terminated:
+    except termination.Terminated:
         print("terminated", file=sys.stderr)
         return termination.EXIT_CODE
     except KeyboardInterrupt:

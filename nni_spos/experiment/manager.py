@@ -153,16 +153,9 @@ class Manager:
         """Whether the manager has a final result of a trial job, however the job ended."""
         return bool(self._metrics(job_id, FINAL))
 
-    def _metrics(self, job_id: str, kind: str) -> Any:
-        job = urllib.parse.quote(job_id)
-        return self._request("GET", f"/metric-data/{job}?type={kind}") or []
-
     def intermediate_results(self, job_id: str) -> list[Any]:
         """Return what a trial job reported before its result, in this order."""
-        answer = self._request(
-            "GET", f"/metric-data/{urllib.parse.quote(job_id)}?type={INTERMEDIATE}"
-        )
-        return [_unpacked(record["data"]) for record in answer or []]
+        return [_unpacked(record["data"]) for record in self._metrics(job_id, INTERMEDIATE)]
 
     def report(
         self, job_id: str, parameter_id: int | None, value: str, channel: str, kind: str = FINAL
@@ -222,6 +215,10 @@ class Manager:
         if not isinstance(answer, dict):
             raise ExperimentError(f"{self.url}: is not an NNI manager, or is still starting.")
         return answer
+
+    def _metrics(self, job_id: str, kind: str) -> Any:
+        job = urllib.parse.quote(job_id)
+        return self._request("GET", f"/metric-data/{job}?type={kind}") or []
 
     def _request(self, method: str, path: str, content: Any = None) -> Any:
         return self._send(method, f"{self.url}/api/v1/nni{path}", content)

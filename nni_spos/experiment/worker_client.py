@@ -157,13 +157,6 @@ def worker_folder(recipe: Recipe, identity: Mapping[str, Any]) -> WorkerFolder:
     return WorkerFolder(recipe.output / "workers" / key)
 
 
-def score_with_worker(
-    recipe: Recipe, path: Mapping[str, Choice], manager: psutil.Process | None = None
-) -> dict[str, float]:
-    """Return the results of `ask_worker` alone: what an inline scorer returns, too."""
-    return ask_worker(recipe, path, manager).results
-
-
 def ask_worker(
     recipe: Recipe, path: Mapping[str, Choice], manager: psutil.Process | None = None
 ) -> Answer:

@@ -17,8 +17,6 @@ from nni_spos.experiment.start import resume, start, stop
 from nni_spos.files import previous
 from nni_spos.supernet.training import ensure_supernet
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize("evaluator", ["auto", "inline"])

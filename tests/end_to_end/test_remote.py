@@ -22,8 +22,6 @@ from nni_spos.spaces import Form
 from nni_spos.supernet import save_supernet
 from nni_spos.supernet.building import build_recipe_space
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
 def machines(study):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from held import Call, wait_for
+from held import Call, score_with_worker, wait_for
 from trained import write_untrained
 
 from nni_spos.errors import CheckpointError, ExperimentError, PathError
@@ -27,7 +27,6 @@ from nni_spos.experiment.worker_client import (
     checkpoint_stamp,
     connect,
     identify,
-    score_with_worker,
     worker_folder,
 )
 from nni_spos.experiment.worker_reception import Endpoint, Reception

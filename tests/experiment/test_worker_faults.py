@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from held import Call, Workers, wait_for
+from held import Call, Workers, score_with_worker, wait_for
 
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.processes import wait_for_workers
 from nni_spos.experiment.scoring import open_scorer
-from nni_spos.experiment.worker_client import connect, score_with_worker
+from nni_spos.experiment.worker_client import connect
 from nni_spos.supernet import load_supernet, save_supernet
 from nni_spos.supernet.building import build_recipe_supernet
 
@@ -94,9 +94,9 @@ def test_a_path_whose_worker_is_killed_twice_is_an_error_with_the_log(workers):
 
 ASK = """
 import json, sys
-from nni_spos.experiment.worker_client import score_with_worker
+from nni_spos.experiment.worker_client import ask_worker
 from nni_spos.recipe import load_recipe
-score_with_worker(load_recipe(sys.argv[1]), json.loads(sys.argv[2]))
+ask_worker(load_recipe(sys.argv[1]), json.loads(sys.argv[2]))
 """
 
 
