@@ -239,6 +239,9 @@ class EvaluationSettings:
 class SearchSettings:
     """The search; the defaults are those of the paper's Algorithm 1.
 
+    `objective` is the result to maximise: ``top1``, ``top5``, ``log_likelihood`` (minus the loss),
+    or what a trial of one's own reports.
+
     ``nsga2`` minimises the costs `cost_objectives` beside the maximised `objective`; by default
     the cost of the first constraint, without constraints ``flops``.
     """
@@ -261,6 +264,11 @@ class SearchSettings:
             raise RecipeError(
                 f"num_mutations + num_crossovers = {bred} exceeds population_size = "
                 f"{self.population_size}."
+            )
+        if self.objective == "loss":
+            raise RecipeError(
+                "objective: a search maximises it, and a loss should be low. Say log_likelihood, "
+                "which is minus the loss."
             )
 
 

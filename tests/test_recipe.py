@@ -168,6 +168,8 @@ def test_the_processes_of_a_training_do_not_decide_its_weights(load):
          "constraint. Write METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, "
          "where a number may end in k, M or G (thousand, million, billion) or in Ki, Mi or Gi "
          "(2^10, 2^20, 2^30), e.g. 'flops <= 330M'."),
+        ({"search": {"objective": "loss"}}, "search: objective: a search maximises it, "
+         "and a loss should be low. Say log_likelihood, which is minus the loss."),
         ({"search": {"cost_objectives": "flops"}}, "search.cost_objectives: got 'flops'; must be "
          "a list such as [flops, params]."),
         ({"search": {"cost_objectives": [""]}}, "search.cost_objectives: got ['']; must be a list "
@@ -197,6 +199,7 @@ def test_refuses(load, changes, message):
         {"search": {"constraints": []}},
         {"search": {"num_mutations": 6, "num_crossovers": 4}},
         {"search": {"num_mutations": 10}},
+        {"search": {"objective": "log_likelihood"}},
         {"search": {"cost_objectives": ["flops"]}},
         {"space": {"name": "anything at all"}},
         {"latency": ["cpu.json"]},

@@ -31,7 +31,12 @@ LISTED = 2**20
 """Paths of a space that is shuffled to draw from it; of a larger one few draws are repeated."""
 
 SCORES = {"recalibrated": True, "inherited": False}
-"""Statistics of BatchNorm that a score is with, and whether these are recalibrated for a path."""
+"""Statistics of BatchNorm that a score is with, and whether these are recalibrated for a path.
+
+A name alone is that of the accuracy; with `BY_LIKELIHOOD` behind it, of the log-likelihood.
+"""
+
+BY_LIKELIHOOD = "_log_likelihood"
 
 FLOPS = "flops"
 """The score that costs nothing: how far multiply-adds alone rank."""
@@ -56,7 +61,7 @@ class Study:
     accuracies
         Stand-alone accuracy of each path in percent.
     scores
-        By name, those of each path: accuracy in percent, or multiply-adds.
+        By name, those of each path: accuracy in percent, log-likelihood, or multiply-adds.
     rankings
         By the same names.
     """
@@ -116,7 +121,7 @@ class Study:
         plot_rankings(panels, self.accuracies, self.scores[FLOPS], file)
 
     def _accuracy_scores(self) -> list[str]:
-        return [name for name in self.scores if name != FLOPS]
+        return [name for name in self.scores if name in SCORES]
 
 
 def correlate_table(
@@ -217,20 +222,24 @@ def _compare(
     find_accuracies: Callable[[], Sequence[float]],
 ) -> Study:
     space = costs[FLOPS].space
-    values: dict[str, Sequence[float]] = {x: _score(recipe, paths, space, x) for x in scores}
+    values: dict[str, Sequence[float]] = {}
+    for name in scores:
+        values |= _score(recipe, paths, space, name)
     values[FLOPS] = costs[FLOPS].price_many(space.encode(paths)).tolist()
     accuracies = find_accuracies()  # last: trainings take the longest
     rankings = {name: rank(x, accuracies, seed) for name, x in values.items()}
     return Study(recipe, source, seed, space.size, paths, accuracies, values, rankings)
 
 
-def _score(recipe: Recipe, paths: Sequence[Path], space: PathSpace, name: str) -> list[float]:
-    """Return the accuracy in percent of each path with the supernet's weights."""
+def _score(
+    recipe: Recipe, paths: Sequence[Path], space: PathSpace, name: str
+) -> dict[str, list[float]]:
+    """Return accuracies in percent and log-likelihoods of the paths with the supernet's weights."""
     settings = dataclasses.replace(recipe.evaluation, recalibrate=SCORES[name])
     recipe = dataclasses.replace(recipe, evaluation=settings)
     # Neighbours in this order share most work.
     order = sorted(range(len(paths)), key=lambda i: space.key(paths[i]))
-    found: dict[int, float] = {}
+    found: dict[int, dict[str, float]] = {}
     with (
         contextlib.closing(open_device_scorer(recipe)) as scorer,
         open_bar(name, len(paths), "path") as bar,
@@ -242,6 +251,10 @@ def _score(recipe: Recipe, paths: Sequence[Path], space: PathSpace, name: str) -
         for begin in range(0, len(order), CHUNK):
             part = order[begin : begin + CHUNK]
             results = scorer.score_many([paths[i] for i in part], show)
-            found |= {i: x["top1"] for i, x in zip(part, results, strict=True)}
+            found |= dict(zip(part, results, strict=True))
             bar.update(len(found) - bar.n)
-    return [found[i] for i in range(len(paths))]
+    in_order = [found[i] for i in range(len(paths))]
+    return {
+        name: [x["top1"] for x in in_order],
+        name + BY_LIKELIHOOD: [x["log_likelihood"] for x in in_order],
+    }

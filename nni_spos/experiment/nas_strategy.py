@@ -89,7 +89,7 @@ class SupernetEvaluator(Evaluator):
         self._prepared = [(dict(path), found) for path, found in zip(paths, results, strict=False)]
 
     def evaluate(self, model: Mapping[str, Choice]) -> dict[str, float]:
-        """Return ``top1`` and ``top5`` in percent and ``loss`` of a path. Raises PathError."""
+        """Return the results of a path, see `Scorer.score_many`. Raises PathError."""
         prepared = (found for path, found in self._prepared if path == dict(model))
         return next(prepared, None) or self._scorer(model)
 
@@ -98,9 +98,8 @@ class SupernetEvaluator(Evaluator):
         # weights, which recalibration must not touch, of the simplified format one without them.
         assert model.sample is not None, "an engine executes frozen models"
         results = self.evaluate(model.sample)
-        nni.report_final_result(
-            {"default": results["top1"], "top5": results["top5"], "loss": results["loss"]}
-        )
+        rest = {name: value for name, value in results.items() if name != "top1"}
+        nni.report_final_result({"default": results["top1"], **rest})
         return results
 
     def _dump(self) -> NoReturn:

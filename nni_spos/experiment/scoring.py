@@ -34,13 +34,16 @@ class Scorer:
         self.cache = cache
 
     def __call__(self, path: Mapping[str, Choice]) -> dict[str, float]:
-        """Return ``top1`` and ``top5`` in percent and ``loss``. Raises PathError."""
+        """Return the results of a path, see `score_many`. Raises PathError."""
         return self.score_many([path])[0]
 
     def score_many(
         self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
     ) -> list[dict[str, float]]:
         """Return the results of several paths, in their order.
+
+        They are ``top1`` and ``top5`` in percent, ``loss``, and ``log_likelihood``: minus the
+        loss, so that it can be maximised.
 
         `progress` is called with the share that is done. Raises PathError.
         """
@@ -51,12 +54,13 @@ class Scorer:
             for path, results in zip(missing, new, strict=True):
                 self.cache.put_if_possible(path, results)
         rest = iter(new)
-        return [next(rest) if results is None else results for results in known]
+        found = [next(rest) if results is None else results for results in known]
+        return [{**results, "log_likelihood": -results["loss"]} for results in found]
 
     def evaluate(
         self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
     ) -> list[dict[str, float]]:
-        """Do what `score_many` does, without the cache."""
+        """Return ``top1``, ``top5`` and ``loss``, as `score_many` does, without the cache."""
         raise NotImplementedError
 
     def close(self) -> None:

@@ -56,8 +56,9 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     results = answer.results
     accuracies = {"default": results["top1"], "top5": results["top5"]}
     prices = {name: table.price(trial.path) for name, table in costs.items()}
-    # NNI's graph of the hyper-parameters breaks off before the path, so the loss comes last.
-    trial.report({**accuracies, **prices, "loss": results["loss"], MEMORY: answer.memory})
+    # NNI's graph of the hyper-parameters breaks off before the path, so the losses come last.
+    losses = {name: results[name] for name in ("loss", "log_likelihood")}
+    trial.report({**accuracies, **prices, **losses, MEMORY: answer.memory})
 
 
 def _evaluate(recipe: Recipe, trial: TrialContext) -> Answer:

@@ -91,7 +91,7 @@ class Answer:
     Parameters
     ----------
     results
-        ``top1`` and ``top5`` in percent and ``loss``.
+        See `nni_spos.experiment.scoring.Scorer.score_many`.
     memory
         What the worker needed so far, see `nni_spos.stage_cost.measure_memory`.
     """

@@ -10,7 +10,11 @@ UNITS = {
     "bitops": "BitOps",
     "size_bytes": "weights (bytes)",
 }
-RESULT_UNITS = {"top1": "top-1 accuracy (%)", "top5": "top-5 accuracy (%)"}
+RESULT_UNITS = {
+    "top1": "top-1 accuracy (%)",
+    "top5": "top-5 accuracy (%)",
+    "log_likelihood": "log-likelihood",
+}
 
 
 def metric_title(metric: str) -> str:

@@ -54,6 +54,9 @@ class FBNetSpace(UnitChain):
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
         the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
+    zero_init_residual
+        Whether blocks that add their input begin as identities, so that paths agree more at first
+        and a supernet learns faster; needs `affine`.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class FBNetSpace(UnitChain):
         last_channels: int = 1984,
         dropout: float = 0.0,
         affine: bool | None = None,
+        zero_init_residual: bool = False,
     ):
         super().__init__(num_classes, input_size, in_channels)
         check_positive(
@@ -99,7 +103,7 @@ class FBNetSpace(UnitChain):
                 f"stem_channels and stage_channels must be even, for two groups, got {odd[0]}."
             )
         affine = affine_or_default(affine)
-        style = Style(affine)
+        style = Style(affine, zero_init_residual=zero_init_residual)
         choices = or_skip(block_choices(BLOCKS, style))
         stem = nn.Sequential(
             *conv_norm(in_channels, stem_channels, 3, stem_stride, style=style),

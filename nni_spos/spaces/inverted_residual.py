@@ -23,11 +23,27 @@ class Style:
         Of BatchNorm.
     activation
         Class of the activations.
+    zero_init_residual
+        Whether a block that adds its input begins as an identity: the weights of its last
+        BatchNorm are 0 at first.
+
+    Raises
+    ------
+    ValueError
+        `zero_init_residual` without such weights.
     """
 
     affine: bool
     eps: float = 1e-5
     activation: type[nn.Module] = nn.ReLU
+    zero_init_residual: bool = False
+
+    def __post_init__(self) -> None:
+        if self.zero_init_residual and not self.affine:
+            raise ValueError(
+                "zero_init_residual sets weights of BatchNorm, and a supernet has none by default: "
+                "it needs affine: true."
+            )
 
 
 def conv_norm(
@@ -96,6 +112,8 @@ class InvertedResidual(nn.Module):
         layers += conv_norm(hidden, out_channels, groups=groups, style=style)
         self.main = nn.Sequential(*layers)
         self.adds_input = keeps_shape(in_channels, out_channels, stride)
+        if self.adds_input and style.zero_init_residual:
+            nn.init.zeros_(layers[-1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.main(x) if self.adds_input else self.main(x)

@@ -66,6 +66,9 @@ class NASBenchMacroSpace(UnitChain):
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
         the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
+    zero_init_residual
+        Whether blocks that add their input begin as identities, so that paths agree more at first
+        and a supernet learns faster; needs `affine`.
 
     Raises
     ------
@@ -83,11 +86,12 @@ class NASBenchMacroSpace(UnitChain):
         input_size: int = 32,
         in_channels: int = 3,
         affine: bool | None = None,
+        zero_init_residual: bool = False,
     ):
         super().__init__(num_classes, input_size, in_channels)
         stages = check_stages(input_size, 1, STAGE_REPEATS, STAGE_CHANNELS, STAGE_STRIDES)
         affine = affine_or_default(affine)
-        style = Style(affine)
+        style = Style(affine, zero_init_residual=zero_init_residual)
         residuals = block_choices(BLOCKS, style)
 
         def choices(inputs: int, outputs: int, stride: int) -> dict[str, nn.Module]:

@@ -55,6 +55,9 @@ class ProxylessNASSpace(UnitChain):
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, whose units share
         the layer behind them, but in a subnet built for a path (``frozen_factory``, retraining).
+    zero_init_residual
+        Whether blocks that add their input begin as identities, so that paths agree more at first
+        and a supernet learns faster; needs `affine`.
 
     Raises
     ------
@@ -80,6 +83,7 @@ class ProxylessNASSpace(UnitChain):
         last_channels: int = 1728,
         dropout: float = 0.0,
         affine: bool | None = None,
+        zero_init_residual: bool = False,
     ):
         super().__init__(num_classes, input_size, in_channels)
         check_positive(
@@ -89,7 +93,7 @@ class ProxylessNASSpace(UnitChain):
         )
         stages = check_stages(input_size, stem_stride, stage_repeats, stage_channels, stage_strides)
         affine = affine_or_default(affine)
-        style = Style(affine, NORM_EPS, nn.ReLU6)
+        style = Style(affine, NORM_EPS, nn.ReLU6, zero_init_residual)
         choices = or_skip(block_choices(BLOCKS, style))
         stem = nn.Sequential(
             *conv_norm(in_channels, stem_channels, 3, stem_stride, style=style),

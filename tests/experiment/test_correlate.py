@@ -87,11 +87,14 @@ def test_trained_paths(folder, capsys, monkeypatch):
         study = run("--retrain", "3", "--plot", "study.png")
     output = capsys.readouterr().out
     assert "shufflenet: 3 of 64 paths; stand-alone accuracy on validation images" in output
-    assert [line.split()[0] for line in output.splitlines()[2:5]] == [
+    scores = [
         "recalibrated",
+        "recalibrated_log_likelihood",
         "inherited",
+        "inherited_log_likelihood",
         "flops",
     ]
+    assert [line.split()[0] for line in output.splitlines()[2:7]] == scores
     assert Image.open("study.png").size == (1500, 630)
 
     recipe = load_recipe("recipe.yml")
@@ -104,8 +107,10 @@ def test_trained_paths(folder, capsys, monkeypatch):
         assert point["flops"] == costs["flops"].price(path)
         for name, recalibrate in (("recalibrated", True), ("inherited", False)):
             settings = dataclasses.replace(recipe.evaluation, recalibrate=recalibrate)
-            assert point[name] == evaluate_path(supernet, path, data, settings).top1
-    for name in ("recalibrated", "inherited", "flops"):
+            expected = evaluate_path(supernet, path, data, settings)
+            assert point[name] == expected.top1
+            assert point[f"{name}_log_likelihood"] == pytest.approx(-expected.loss, rel=1e-5)
+    for name in scores:
         x, y = ([point[key] for point in study["points"]] for key in (name, "accuracy"))
         tau = study["rankings"][name]["tau"]["value"]
         if len(set(x)) > 1 and len(set(y)) > 1:
@@ -160,7 +165,7 @@ def test_an_interrupted_training_goes_on(folder, monkeypatch, capsys):
 @pytest.mark.parametrize("score_name", ["recalibrated", "inherited"])
 def test_one_score_only(folder, score_name):
     study = run("--retrain", "2", "--scores", score_name, "--plot", "study.png")
-    assert list(study["rankings"]) == [score_name, "flops"]
+    assert list(study["rankings"]) == [score_name, f"{score_name}_log_likelihood", "flops"]
     assert Image.open("study.png").size == (825, 630)
 
 

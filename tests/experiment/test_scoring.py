@@ -32,10 +32,11 @@ def test_a_path_has_the_score_of_the_saved_weights(tmp_path):
     supernet = build_recipe_space(recipe, Form.SUPERNET, seed=9)
     restore_supernet(supernet, load_supernet(recipe.checkpoint))
     expected = evaluate_path(supernet, PATH, open_data(recipe.data), recipe.evaluation)
-    assert list(forward[0]) == ["top1", "top5", "loss"]
+    assert list(forward[0]) == ["top1", "top5", "loss", "log_likelihood"]
     assert all(type(value) is float for value in forward[0].values())
     assert forward[0]["top1"] == pytest.approx(expected.top1)
     assert forward[0]["loss"] == pytest.approx(expected.loss, rel=1e-5)
+    assert forward[0]["log_likelihood"] == -forward[0]["loss"]
 
 
 def test_data_and_weights_are_opened_once(tmp_path, monkeypatch):

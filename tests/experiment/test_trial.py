@@ -149,6 +149,7 @@ def test_a_trial_elsewhere_fetches_the_supernet(recipe, manager, elsewhere):
     assert recipe.checkpoint.read_bytes() == manager.logs["supernet.pt"]
     ((_, reported),) = manager.reports
     assert (reported["default"], reported["loss"]) == (results["top1"], results["loss"])
+    assert reported["log_likelihood"] == -results["loss"]
 
 
 def test_a_trial_elsewhere_never_trains(recipe, manager, elsewhere, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from nni_spos.spaces import FBNetSpace, NASBenchMacroSpace, ProxylessNASSpace
 from nni_spos.spaces.inverted_residual import InvertedResidual, Style
 
 PLAIN = Style(affine=True)
@@ -88,3 +89,31 @@ def test_style(activation):
     assert [type(layer) for layer in block.main if isinstance(layer, nn.ReLU | nn.ReLU6)] == [
         activation
     ] * 2
+
+
+def test_zero_init_residual():
+    style = Style(affine=True, zero_init_residual=True)
+    x = torch.randn(2, 4, 5, 5)
+    for block, is_identity in (
+        (InvertedResidual(4, 4, 3, 3, style=style), True),
+        (InvertedResidual(4, 4, 3, 3, style=Style(affine=True)), False),
+    ):
+        assert torch.equal(block(x), x) is is_identity
+    for changes_shape in (
+        InvertedResidual(4, 8, 3, 3, style=style),
+        InvertedResidual(4, 4, 3, 3, stride=2, style=style),
+    ):
+        assert changes_shape(x).abs().sum() > 0
+
+
+@pytest.mark.parametrize("space", [NASBenchMacroSpace, ProxylessNASSpace.small, FBNetSpace.small])
+def test_spaces_whose_residual_blocks_begin_as_identities(space):
+    with pytest.raises(ValueError, match=r"zero_init_residual .* needs affine: true"):
+        space(zero_init_residual=True)
+    network = space(affine=True, zero_init_residual=True)
+    begins = {
+        module.adds_input: module.main[-1].weight.unique().tolist()
+        for module in network.modules()
+        if isinstance(module, InvertedResidual)
+    }
+    assert begins == {True: [0.0], False: [1.0]}
