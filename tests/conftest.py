@@ -1,7 +1,15 @@
+import contextlib
+import io
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
+
+from nni_spos.child import python_command
+from nni_spos.cli import main
+from nni_spos.experiment import costs
 
 # A busy machine is no reason to fail.
 settings.register_profile("nni_spos", deadline=None)
@@ -17,3 +25,23 @@ def nas_bench_macro_file():
     if not file.is_file():
         pytest.skip(f"there is no {file}")
     return file
+
+
+@pytest.fixture
+def costs_built_here(monkeypatch):
+    """Build costs in this process: another one would first import PyTorch and NNI for seconds.
+
+    `test_own_costs`, the properties and the experiments under nnictl have real ones.
+    """
+
+    def run(command, **_):
+        prefix = python_command("nni_spos.cli", ["costs"])
+        assert command[: len(prefix)] == prefix
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as output,
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+        ):
+            code = main(command[len(prefix) - 1 :])
+        return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
+
+    monkeypatch.setattr(costs, "subprocess", SimpleNamespace(run=run))
