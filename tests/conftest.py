@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from nni_spos.child import python_command
@@ -45,3 +46,10 @@ def costs_built_here(monkeypatch):
         return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
 
     monkeypatch.setattr(costs, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.fixture
+def alone(tmp_path_factory):
+    """No other test that asks for this runs at the same time, in whichever process."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "alone.lock"):
+        yield
