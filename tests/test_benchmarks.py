@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,16 +30,25 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
             "--repeats 1 --sample 2",
         ),
         ("complete.py", "--prefix 7 --alone 1 --images 20"),
-        (
-            "experiment.py",
-            "--data digits --population 2 --generations 1 --images 250 --concurrency 2",
-        ),
         ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
     ],
 )
 def test_it_runs(costs_built_here, script, arguments):
     done = run_program(FOLDER / script, *arguments.split(), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_experiment_benchmark(alone):
+    """A process of its own, for it measures those of an experiment under nnictl."""
+    arguments = "--data digits --population 2 --generations 1 --images 250 --concurrency 2 --json"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", FOLDER / "experiment.py", *arguments.split()],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
