@@ -14,8 +14,10 @@ demo: $(VENV)/.installed
 	$(SPOS) start examples/spos.yml --port $(PORT) --output runs/digits/best.json
 	$(SPOS) retrain examples/recipes/digits.yml --path runs/digits/best.json --overwrite
 
+# A process for each core, with one thread each. Neighbours in the order run in one process, which
+# builds what they share once; a process that has finished takes over half of what another has left.
 test: $(VENV)/.installed
-	$(BIN)/python -W ignore -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest --numprocesses logical --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,7 +1,16 @@
+import contextlib
+import io
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
+
+from nni_spos.child import python_command
+from nni_spos.cli import main
+from nni_spos.experiment import costs
 
 # A busy machine is no reason to fail.
 settings.register_profile("nni_spos", deadline=None)
@@ -17,3 +26,30 @@ def nas_bench_macro_file():
     if not file.is_file():
         pytest.skip(f"there is no {file}")
     return file
+
+
+@pytest.fixture
+def costs_built_here(monkeypatch):
+    """Build costs in this process: another one would first import PyTorch and NNI for seconds.
+
+    `test_own_costs`, the properties and the experiments under nnictl have real ones.
+    """
+
+    def run(command, **_):
+        prefix = python_command("nni_spos.cli", ["costs"])
+        assert command[: len(prefix)] == prefix
+        with (
+            contextlib.redirect_stdout(io.StringIO()) as output,
+            contextlib.redirect_stderr(io.StringIO()) as errors,
+        ):
+            code = main(command[len(prefix) - 1 :])
+        return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
+
+    monkeypatch.setattr(costs, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.fixture
+def alone(tmp_path_factory):
+    """No other test that asks for this runs at the same time, in whichever process."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "alone.lock"):
+        yield

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from programs import run_program
 
 FOLDER = Path(__file__).with_name("benchmarks")
 MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10.json"
@@ -29,17 +30,22 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
             "--repeats 1 --sample 2",
         ),
         ("complete.py", "--prefix 7 --alone 1 --images 20"),
-        (
-            "experiment.py",
-            "--data digits --population 2 --generations 1 --images 250 --concurrency 2",
-        ),
         ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
     ],
 )
-def test_it_runs(script, arguments):
+def test_it_runs(costs_built_here, script, arguments):
+    done = run_program(FOLDER / script, *arguments.split(), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_experiment_benchmark(alone):
+    """A process of its own, for it measures those of an experiment under nnictl."""
+    arguments = "--data digits --population 2 --generations 1 --images 250 --concurrency 2 --json"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", FOLDER / script, *arguments.split(), "--json"],
+        [sys.executable, "-W", "ignore", FOLDER / "experiment.py", *arguments.split()],
         capture_output=True,
         text=True,
     )
@@ -50,11 +56,11 @@ def test_it_runs(script, arguments):
 @pytest.mark.slow
 @pytest.mark.skipif(not MACRO.is_file(), reason=f"needs {MACRO.name}")
 def test_the_search_benchmark(tmp_path):
-    command = [sys.executable, "-W", "ignore", FOLDER / "search.py", "--seeds", "2"]
-    command += ["--evaluations", "60", "--json", "--plot", tmp_path / "plots" / "search.png"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    plot = tmp_path / "plots" / "search.png"
+    arguments = ["--seeds", "2", "--evaluations", "60", "--json", "--plot", plot]
+    done = run_program(FOLDER / "search.py", *arguments)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "plots" / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert plot.read_bytes().startswith(b"\x89PNG")
     content = json.loads(done.stdout)
     # Published: no network is better than 93.13 %, and 7.7 to 105.7 MFLOPs are all there are.
     assert [round(problem["optimum"], 2) for problem in content.values()] == [93.13, 92.31, 91.94]
@@ -71,8 +77,7 @@ def test_the_search_benchmark(tmp_path):
 
 
 def test_the_search_benchmark_needs_a_table(tmp_path):
-    command = [sys.executable, "-W", "ignore", FOLDER / "search.py", "--table", tmp_path / "none"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_program(FOLDER / "search.py", "--table", tmp_path / "none")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(
         "none: no such file; it is published with NAS-Bench-Macro."

@@ -44,13 +44,15 @@ def examples(tmp_path):
         ("own_model/spos", 24),
     ],
 )
-def test_the_configurations_are_valid(examples, name, num_candidates):
+def test_the_configurations_are_valid(examples, costs_built_here, name, num_candidates):
     checked = check_config(examples / f"{name}.yml")
     assert checked.num_candidates == num_candidates
     assert checked.warnings == ()
 
 
-def test_the_configuration_for_other_machines_is_valid(examples, tmp_path, monkeypatch, capsys):
+def test_the_configuration_for_other_machines_is_valid(
+    examples, costs_built_here, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_rsa").touch()

@@ -10,6 +10,7 @@ from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from torch import nn
 
+from nni_spos.mutables.sliced import SlicedOperation
 from nni_spos.path import Choice, PathSpace
 
 
@@ -44,6 +45,8 @@ def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[int, Any]
     if isinstance(module, Mutable) and type(module).freeze is LayerChoice.freeze:
         module.validate(path)
         copied = _copy_at(module[module.choice.freeze(path)], path, memo)
+    elif isinstance(module, SlicedOperation):
+        copied = module.freeze(path)  # copies already
     elif isinstance(module, Mutable) and not _is_container(module):
         copied = copy.deepcopy(module.freeze(path))
     else:

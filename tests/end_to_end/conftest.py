@@ -22,7 +22,8 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(alone, tmp_path, monkeypatch):
+    """NNI gives a tuner seconds to connect, and the tests its processes seconds to end."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     study = Study(tmp_path)

@@ -119,7 +119,7 @@ def test_checkpoint_that_would_run_code(folder, refused):
     assert not (folder / "ran").exists()
 
 
-def test_absent_data(refused):
+def test_absent_data(refused, costs_built_here):
     change_recipe("data", name="cifar10", root="nowhere", num_train=None)
     for command in ("train", "search"):
         line = refused(command, "recipe.yml", *(["--overwrite"] if command == "train" else []))
@@ -128,7 +128,7 @@ def test_absent_data(refused):
         assert "download: true" in line
 
 
-def test_port_in_use(folder, refused, capsys):
+def test_port_in_use(folder, refused, capsys, costs_built_here):
     for name in ("examples", "search_spaces"):
         shutil.copytree(ROOT / name, folder / name)
     # The costs of the recipe are built by the first check.

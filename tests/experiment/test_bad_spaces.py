@@ -184,9 +184,8 @@ def test_a_module_that_is_not_there(folder, refused):
     assert is_accepted()
 
 
-@pytest.mark.slow
-def test_the_check_says_the_same(refused, capsys):
-    """It builds the costs in a process of its own."""
+def test_the_check_says_the_same(refused, capsys, costs_built_here):
+    """What the process that builds the costs prints reaches the user."""
     change("nn.Identity()", "nn.Hardtanh()")
     line = refused("check", "spos.yml")
     assert line.startswith("RecipeError: spos.yml: layer 'unit.b': no formula for")

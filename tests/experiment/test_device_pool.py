@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -22,6 +24,7 @@ from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
 
 TWO = {"devices": 2}
+FORK = multiprocessing.get_context("fork")
 
 
 def draw(scorer, count):
@@ -54,6 +57,23 @@ def pool(recipe):
     assert not children()
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Fork the processes, which then need not import PyTorch and NNI for seconds each.
+
+    For what is not about how they start: the tests without this start real ones.
+    """
+    stand_in = SimpleNamespace(
+        get_context=lambda method: FORK, parent_process=multiprocessing.parent_process
+    )
+    monkeypatch.setattr(device_pool, "multiprocessing", stand_in)
+    # The threads that have computed here are not in a fork, which would wait for them.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def test_two_processes_score_as_one(recipe, pool):
     one = open_scorer(recipe, cached=False)
     paths = draw(one, 7)
@@ -72,7 +92,7 @@ def test_two_processes_score_as_one(recipe, pool):
         pool({**paths[0], "layer_1": "k9"})
 
 
-def test_a_search_uses_them_and_ends_them(recipe):
+def test_a_search_uses_them_and_ends_them(forked, recipe):
     results = run_search(recipe, progress=False)
     one = open_scorer(recipe, cached=False)
     assert len(results.candidates) == 8
@@ -81,7 +101,7 @@ def test_a_search_uses_them_and_ends_them(recipe):
     assert not children()
 
 
-def test_a_process_that_is_killed_is_said_to_be(recipe, pool):
+def test_a_process_that_is_killed_is_said_to_be(forked, recipe, pool):
     paths = draw(open_scorer(recipe), 4)
     pool.score_many(paths[:2])
     for child in children():
@@ -90,14 +110,16 @@ def test_a_process_that_is_killed_is_said_to_be(recipe, pool):
         pool.score_many(paths[2:])
 
 
-def test_what_a_process_cannot_open_is_raised(recipe, pool):
+def test_what_a_process_cannot_open_is_raised(forked, recipe, pool):
     paths = draw(open_scorer(recipe), 2)
     recipe.checkpoint.write_bytes(b"no checkpoint")
     with pytest.raises(CheckpointError, match=str(recipe.checkpoint)):
         pool.score_many(paths)
 
 
-def test_a_supernet_that_takes_the_place_of_the_one_that_was_opened_is_refused(recipe, pool):
+def test_a_supernet_that_takes_the_place_of_the_one_that_was_opened_is_refused(
+    forked, recipe, pool
+):
     paths = draw(open_scorer(recipe), 2)
     content = recipe.checkpoint.read_bytes()
     recipe.checkpoint.unlink()
@@ -140,7 +162,8 @@ def test_no_process_outlives_a_search_that_is_stopped(tmp_path, number):
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     journal = recipe.output / "search" / "search.jsonl"
-    wait_until(lambda: journal.exists() and journal.read_text().count("\n") > 10)
+    # Three processes import PyTorch and NNI first, perhaps beside others that do.
+    wait_until(lambda: journal.exists() and journal.read_text().count("\n") > 10, 300)
     pool = children(process.pid)
     assert len(pool) == 2
     process.send_signal(number)

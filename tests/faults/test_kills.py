@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("kills.py")
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_the_same_in_the_end(tmp_path):
+def test_a_killed_run_is_the_same_in_the_end(alone, tmp_path):
     # A process of its own, for it forks: a fork of one whose threads have computed would hang.
     command = [sys.executable, "-W", "ignore", str(SCRIPT), "--kills", str(len(TARGETS))]
     done = subprocess.run(
