@@ -44,11 +44,19 @@ def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
     return tuple(Constraint.parse(text) for text in texts)
 
 
+def _pairs(mapping: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+    return tuple(mapping.items())
+
+
 QUANTILES: Rule = (schema.Schema([real(0, 1)[0]]), "a list such as [0, 0.25, 0.5]")
 STRATEGY: Rule = one_of("auto", "ddp", "ddp_find_unused_parameters_true")
 PRECISION: Rule = one_of("auto", "32-true", "16-mixed", "bf16-mixed")
 DEVICES: Rule = (schema.Or("auto", POSITIVE_INT[0]), "auto, or a whole number > 0")
 CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
+FACTORS: Rule = (
+    schema.Schema({TEXT[0]: real(0)[0]}),
+    "a mapping such as {classifier: 0.1}",
+)
 METRICS: Rule = (schema.Schema([TEXT[0]]), "a list such as [flops, params]")
 
 
@@ -96,6 +104,9 @@ class TrainSettings:
     that they stay as they are: every process gets its part of the batch. BatchNorm normalises the
     part of a process, with `sync_batchnorm` the batch. `strategy` says how gradients are averaged:
     ``auto`` sends those of the sampled weights only, the others are Lightning's.
+
+    `learning_rate_factors` are names of modules or parameters, such as ``classifier``, and by what
+    the learning rate is multiplied there; the longest name that fits counts.
     """
 
     epochs: int | None = setting(optional(POSITIVE_INT), None)
@@ -116,6 +127,7 @@ class TrainSettings:
     num_nodes: int = setting(POSITIVE_INT, 1)
     strategy: str = setting(STRATEGY, "auto")
     sync_batchnorm: bool = setting(BOOL, False)
+    learning_rate_factors: tuple[tuple[str, float], ...] = setting(FACTORS, (), _pairs)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -134,14 +146,18 @@ class TrainSettings:
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the weights.
 
-        A training may go on with another number of processes. `sync_batchnorm` is named only where
-        it is asked for, as in the files that were written before there was such a setting.
+        A training may go on with another number of processes. `sync_batchnorm` and
+        `learning_rate_factors` are named only where they are asked for, as in the files that were
+        written before there were such settings.
         """
         values = dataclasses.asdict(self)
         for name in ("keep_checkpoints", "devices", "num_nodes", "strategy"):
             del values[name]
         if not self.sync_batchnorm:
             del values["sync_batchnorm"]
+        del values["learning_rate_factors"]
+        if self.learning_rate_factors:
+            values["learning_rate_factors"] = dict(self.learning_rate_factors)
         return values
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,11 +11,13 @@ from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor
 from torch.nn import functional
 
+from nni_spos.errors import RecipeError, nearest
 from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
 from nni_spos.training.layout import choose_layout
 from nni_spos.training.optimizer import SlicedSGD
+from nni_spos.values import shown
 
 
 class ImageClassification(LightningModule):
@@ -78,21 +80,57 @@ class ImageClassification(LightningModule):
 
     def _build_sgd(self) -> torch.optim.SGD:
         # Decaying the weights and biases of BatchNorm, and clipping values, only hurts.
-        groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            groups[parameter.dim() > 1].append(parameter)
+        named = dict(self.model.named_parameters())
+        factors = rate_factors(self.settings.learning_rate_factors, named)
+        groups: dict[tuple[bool, float], list[Tensor]] = {}
+        for name, parameter in named.items():
+            groups.setdefault((parameter.dim() > 1, factors[name]), []).append(parameter)
+        rate, decay = self.settings.learning_rate, self.settings.weight_decay
+        # The rate of the first group is shown: it is the one that nothing multiplies.
+        order = sorted(groups, key=lambda group: (not group[0], group[1] != 1, group[1]))
         parameters = [
-            {"params": parameters, "weight_decay": self.settings.weight_decay * is_decayed}
-            for is_decayed, parameters in groups.items()
-            if parameters
+            {"params": groups[key], "weight_decay": decay * key[0], "lr": rate * key[1]}
+            for key in order
         ]
-        options: dict[str, Any] = {
-            "lr": self.settings.learning_rate,
-            "momentum": self.settings.momentum,
-        }
+        options: dict[str, Any] = {"lr": rate, "momentum": self.settings.momentum}
         if self.settings.update_scope == "slice" and any(sliced_operations(self.model)):
             return SlicedSGD(parameters, **options, slices=ActiveSlices(self.model))
         return torch.optim.SGD(parameters, **options)
+
+
+def rate_factors(
+    factors: Sequence[tuple[str, float]], parameters: Iterable[str]
+) -> dict[str, float]:
+    """Return by what the learning rate of each parameter is multiplied.
+
+    Parameters
+    ----------
+    factors
+        Names of modules or parameters, with a number for each; the longest that fits counts.
+    parameters
+        Names of all parameters.
+
+    Raises
+    ------
+    RecipeError
+        A name is of no parameter, nor of a module with any.
+
+    Examples
+    --------
+    >>> rate_factors([("head", 0.1)], ["stem.weight", "head.weight", "head2.weight"])
+    {'stem.weight': 1.0, 'head.weight': 0.1, 'head2.weight': 1.0}
+    """
+    found = dict.fromkeys(parameters, 1.0)
+    for name, factor in sorted(factors, key=lambda pair: len(pair[0])):
+        inside = [x for x in found if x == name or x.startswith(f"{name}.")]
+        if not inside:
+            parts = dict.fromkeys(x.partition(".")[0] for x in found)
+            raise RecipeError(
+                f"learning_rate_factors: the network has no weights in "
+                f"{shown(name)}{nearest(name, parts) or '.'} Parts: {', '.join(parts)}."
+            )
+        found |= dict.fromkeys(inside, float(factor))
+    return found
 
 
 def linear_decay(num_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:

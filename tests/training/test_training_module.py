@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from nni_spos.errors import RecipeError
 from nni_spos.recipe import TrainSettings
 from nni_spos.training import ImageClassification
 from nni_spos.training.module import linear_decay
@@ -97,6 +98,29 @@ def test_the_rate_falls_to_zero_in_every_step():
     _, recorder, _ = train(4, learning_rate=0.8, warmup_steps=2)
     assert recorder.rates == pytest.approx([0.4, 0.6, 0.4, 0.2])
     assert linear_decay(10)(11) == 0
+
+
+def test_factors_of_the_learning_rate():
+    rates = {"learning_rate": 0.3, "momentum": 0, "weight_decay": 0, "label_smoothing": 0}
+    _, plain, _ = train(1, **rates)
+    factors = (("used", 0.5), ("norm", 9.0), ("norm.bias", 2.0))
+    _, recorder, _ = train(1, learning_rate_factors=factors, **rates)
+    before = Network().state_dict()
+    expected = {"used.weight": 0.5, "unused.weight": 1, "norm.weight": 9, "norm.bias": 2}
+    for name, factor in expected.items():
+        step = plain.weights[0][name] - before[name]
+        assert step.abs().max() > 0
+        torch.testing.assert_close(recorder.weights[0][name] - before[name], factor * step)
+    assert recorder.rates == plain.rates
+
+
+def test_a_factor_for_a_part_that_the_network_does_not_have():
+    with pytest.raises(RecipeError) as caught:
+        train(1, learning_rate_factors=(("use", 0.5),))
+    assert str(caught.value) == (
+        "learning_rate_factors: the network has no weights in 'use'; did you mean 'used'? "
+        "Parts: norm, used, unused."
+    )
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
