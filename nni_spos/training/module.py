@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_spos.errors import RecipeError, nearest
@@ -46,6 +46,11 @@ class ImageClassification(LightningModule):
         self.layout = torch.contiguous_format
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
+    def set_model(self, model: nn.Module) -> None:
+        """Take the network. Raises RecipeError for a learning rate of a part that it lacks."""
+        super().set_model(model)
+        self._rate_factors()
+
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
@@ -78,12 +83,15 @@ class ImageClassification(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
+    def _rate_factors(self) -> dict[str, float]:
+        names = (name for name, _ in self.model.named_parameters())
+        return rate_factors(self.settings.learning_rate_factors, names)
+
     def _build_sgd(self) -> torch.optim.SGD:
         # Decaying the weights and biases of BatchNorm, and clipping values, only hurts.
-        named = dict(self.model.named_parameters())
-        factors = rate_factors(self.settings.learning_rate_factors, named)
+        factors = self._rate_factors()
         groups: dict[tuple[bool, float], list[Tensor]] = {}
-        for name, parameter in named.items():
+        for name, parameter in self.model.named_parameters():
             groups.setdefault((parameter.dim() > 1, factors[name]), []).append(parameter)
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         # The rate of the first group is shown: it is the one that nothing multiplies.
