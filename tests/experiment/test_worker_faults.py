@@ -58,7 +58,7 @@ def test_trials_that_start_together_start_one_worker_and_get_what_they_would_wit
     started = workers.processes()
     assert len(started) == 1
     assert results == [inline(workers.recipe, path) for path in paths]
-    assert list(results[0]) == ["top1", "top5", "loss"]
+    assert list(results[0]) == ["top1", "top5", "loss", "log_likelihood"]
     # It belongs neither to this process nor to its session, and goes on after an error.
     assert started[0] not in psutil.Process().children(recursive=True)
     assert os.getsid(started[0].pid) != os.getsid(0)
