@@ -7,6 +7,7 @@ the command line can refuse a wrong recipe at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def parse_constraints(texts: list[str]) -> tuple[Constraint, ...]:
     return tuple(Constraint.parse(text) for text in texts)
 
 
-def _pairs(mapping: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
+def _pairs(mapping: Mapping[Any, float]) -> tuple[tuple[Any, float], ...]:
     return tuple(mapping.items())
 
 
@@ -56,6 +57,10 @@ CONSTRAINTS: Rule = (schema.Schema([str]), "a list such as ['flops <= 330M']")
 FACTORS: Rule = (
     schema.Schema({TEXT[0]: real(0)[0]}),
     "a mapping such as {classifier: 0.1}",
+)
+SIZES: Rule = (
+    schema.Schema({POSITIVE_INT[0]: real(0, 1)[0]}),
+    "a mapping of sizes in pixels to shares of the steps such as {16: 0.6, 24: 0.2}",
 )
 METRICS: Rule = (schema.Schema([TEXT[0]]), "a list such as [flops, params]")
 
@@ -107,6 +112,10 @@ class TrainSettings:
 
     `learning_rate_factors` are names of modules or parameters, such as ``classifier``, and by what
     the learning rate is multiplied there; the longest name that fits counts.
+
+    `progressive_resizing` maps sizes in pixels below that of the images to shares of the steps:
+    the training begins with images of the first size, and what the shares leave is done with the
+    images as they are.
     """
 
     epochs: int | None = setting(optional(POSITIVE_INT), None)
@@ -128,8 +137,14 @@ class TrainSettings:
     strategy: str = setting(STRATEGY, "auto")
     sync_batchnorm: bool = setting(BOOL, False)
     learning_rate_factors: tuple[tuple[str, float], ...] = setting(FACTORS, (), _pairs)
+    progressive_resizing: tuple[tuple[int, float], ...] = setting(SIZES, (), _pairs)
 
     def __post_init__(self) -> None:
+        shares = math.fsum(share for _, share in self.progressive_resizing)
+        if shares > 1:
+            raise RecipeError(
+                f"progressive_resizing: the shares of the steps add up to {shares:g}; at most 1."
+            )
         if (self.epochs is None) == (self.steps is None):
             raise RecipeError("give either 'epochs' or 'steps'.")
         if self.devices != "auto":
@@ -143,21 +158,30 @@ class TrainSettings:
                 "processes (devices x num_nodes). Give a multiple, or fewer devices."
             )
 
+    def check_sizes(self, image_size: int) -> None:
+        """Refuse to resize images to `image_size`, which they have, or more. Raises RecipeError."""
+        for size, _ in self.progressive_resizing:
+            if size >= image_size:
+                raise RecipeError(
+                    f"progressive_resizing: {size} pixels is not below the size of the images, "
+                    f"{image_size}. Leave it out: the last steps use that size anyway."
+                )
+
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the weights.
 
-        A training may go on with another number of processes. `sync_batchnorm` and
-        `learning_rate_factors` are named only where they are asked for, as in the files that were
-        written before there were such settings.
+        A training may go on with another number of processes. Settings that came later are named
+        only where they are asked for, as in the files that were written before there were such.
         """
         values = dataclasses.asdict(self)
         for name in ("keep_checkpoints", "devices", "num_nodes", "strategy"):
             del values[name]
         if not self.sync_batchnorm:
             del values["sync_batchnorm"]
-        del values["learning_rate_factors"]
-        if self.learning_rate_factors:
-            values["learning_rate_factors"] = dict(self.learning_rate_factors)
+        for name in ("learning_rate_factors", "progressive_resizing"):
+            pairs = values.pop(name)
+            if pairs:
+                values[name] = dict(pairs)
         return values
 
 

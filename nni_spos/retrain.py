@@ -140,7 +140,9 @@ def train_path(
     CheckpointError
         See `retrain`.
     """
-    check_processes(recipe.retrain)  # refused before anything is deleted
+    # Refused before anything is deleted.
+    recipe.retrain.check_sizes(data.spec.image_size)
+    check_processes(recipe.retrain)
     folder = file.with_suffix("")
     resume = prepare_start(start, folder, file)
     weights, cost = run_processes(recipe.retrain, _fit, recipe, path, data, folder, resume, title)

@@ -147,10 +147,16 @@ def test_the_processes_of_a_training_do_not_decide_its_weights(load):
         ({"retrain": {"prior": "uniform"}}, "retrain: unknown key 'prior'. Keys: epochs, steps, "
          "batch_size, learning_rate, momentum, weight_decay, label_smoothing, warmup_steps, "
          "gradient_clip, channels_last, precision, seed, keep_checkpoints, update_scope, "
-         "devices, num_nodes, strategy, sync_batchnorm, learning_rate_factors, initial_weights."),
+         "devices, num_nodes, strategy, sync_batchnorm, learning_rate_factors, "
+         "progressive_resizing, initial_weights."),
         ({"retrain": {"learning_rate_factors": {"classifier": -1}}}, "retrain."
          "learning_rate_factors: got {'classifier': -1}; must be a mapping such as "
          "{classifier: 0.1}."),
+        ({"supernet": {"progressive_resizing": {"16": 0.5}}}, "supernet.progressive_resizing: got "
+         "{'16': 0.5}; must be a mapping of sizes in pixels to shares of the steps such as "
+         "{16: 0.6, 24: 0.2}."),
+        ({"supernet": {"progressive_resizing": {16: 0.6, 24: 0.5}}}, "supernet: "
+         "progressive_resizing: the shares of the steps add up to 1.1; at most 1."),
         ({"supernet": {"devices": 3}}, "supernet: batch_size: 64 images cannot be shared evenly by "
          "3 processes (devices x num_nodes). Give a multiple, or fewer devices."),
         ({"retrain": {"devices": 8, "num_nodes": 3}}, "retrain: batch_size: 1024 images cannot be "
@@ -204,6 +210,7 @@ def test_refuses(load, changes, message):
         {"search": {"num_mutations": 10}},
         {"search": {"objective": "log_likelihood"}},
         {"retrain": {"learning_rate_factors": {"classifier": 0.5}}},
+        {"supernet": {"progressive_resizing": {16: 0.6, 24: 0.4}}},
         {"search": {"cost_objectives": ["flops"]}},
         {"space": {"name": "anything at all"}},
         {"latency": ["cpu.json"]},

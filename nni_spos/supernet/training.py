@@ -101,7 +101,9 @@ def build_prior(
 def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
     space, costs = build_recipe_costs(recipe)
     prior = build_prior(recipe.supernet, space, costs)
-    check_processes(recipe.supernet)  # like a wrong prior, refused before anything is deleted
+    # Like a wrong prior, refused before anything is deleted.
+    recipe.supernet.check_sizes(data.spec.image_size)
+    check_processes(recipe.supernet)
     resume = prepare_start(start, _folder(recipe), recipe.checkpoint)
     run_processes(recipe.supernet, _fit, recipe, data, prior, costs, resume)
     return recipe.checkpoint

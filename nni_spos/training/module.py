@@ -17,6 +17,7 @@ from nni_spos.recipe import TrainSettings
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
 from nni_spos.training.layout import choose_layout
 from nni_spos.training.optimizer import SlicedSGD
+from nni_spos.training.resizing import resize, size_at
 from nni_spos.values import shown
 
 
@@ -31,7 +32,8 @@ class ImageClassification(LightningModule):
     Parameters
     ----------
     settings
-        Learning rate, momentum, weight decay, smoothing, warm-up, memory format and BatchNorm.
+        Learning rate, momentum, weight decay, smoothing, warm-up, sizes of the images, memory
+        format and BatchNorm.
 
     Notes
     -----
@@ -44,6 +46,7 @@ class ImageClassification(LightningModule):
         super().__init__()
         self.settings = settings
         self.layout = torch.contiguous_format
+        self.num_steps = 0
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def set_model(self, model: nn.Module) -> None:
@@ -62,6 +65,8 @@ class ImageClassification(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        resizing = self.settings.progressive_resizing
+        images = resize(images, size_at(resizing, self.trainer.global_step, self.num_steps))
         with self._normalising:
             logits = self(images.contiguous(memory_format=self.layout))
         loss = functional.cross_entropy(
@@ -75,8 +80,8 @@ class ImageClassification(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self._build_sgd()
-        num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = linear_decay(num_steps, self.settings.warmup_steps)
+        self.num_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = linear_decay(self.num_steps, self.settings.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {
             "optimizer": optimizer,

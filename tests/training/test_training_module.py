@@ -15,6 +15,7 @@ from nni_spos.errors import RecipeError
 from nni_spos.recipe import TrainSettings
 from nni_spos.training import ImageClassification
 from nni_spos.training.module import linear_decay
+from nni_spos.training.resizing import size_at
 
 IMAGES = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8) % 3
@@ -31,11 +32,13 @@ class Network(nn.Module):
         self.unused = nn.Linear(16, 3, bias=False)
         self.num_calls = 0
         self.layouts = []
+        self.images = []
 
     def forward(self, images):
+        self.images.append(images)
         self.layouts.append(images.is_contiguous(memory_format=torch.channels_last))
         self.num_calls += 1
-        features = self.norm(images).flatten(1)
+        features = functional.adaptive_avg_pool2d(self.norm(images), 4).flatten(1)
         logits = self.used(features)
         return logits + self.unused(features) if self.num_calls == 1 else logits
 
@@ -114,6 +117,37 @@ def test_factors_of_the_learning_rate():
     assert recorder.rates == plain.rates
 
 
+def test_small_images_at_first():
+    network, _, _ = train(10, progressive_resizing=((2, 0.5), (3, 0.2)))
+    assert [len(images[0, 0]) for images in network.images] == [2] * 5 + [3] * 2 + [4] * 3
+    halved = IMAGES.unfold(2, 2, 2).unfold(3, 2, 2)
+    assert network.images[0].shape == (8, 1, 2, 2)
+    # A pixel of half the size is a mean over its own pixels, most of all, and those around it.
+    assert torch.corrcoef(
+        torch.stack([network.images[0].flatten(), halved.mean((4, 5)).flatten()])
+    )[0, 1] == pytest.approx(1, abs=0.1)
+    assert torch.equal(network.images[-1], IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("resizing", "sizes"),
+    [((), [None] * 4), (((8, 1.0),), [8] * 4), (((8, 0.5), (4, 0.5)), [8, 8, 4, 4])],
+)
+def test_the_size_at_every_step(resizing, sizes):
+    assert [size_at(resizing, step, 4) for step in range(4)] == sizes
+
+
+def test_sizes_that_images_have_anyway():
+    settings = TrainSettings(steps=1, progressive_resizing=((16, 0.5), (28, 0.5)))
+    settings.check_sizes(32)
+    with pytest.raises(RecipeError) as caught:
+        settings.check_sizes(28)
+    assert str(caught.value) == (
+        "progressive_resizing: 28 pixels is not below the size of the images, 28. Leave it out: "
+        "the last steps use that size anyway."
+    )
+
+
 def test_a_factor_for_a_part_that_the_network_does_not_have():
     with pytest.raises(RecipeError) as caught:
         train(1, learning_rate_factors=(("use", 0.5),))
@@ -133,7 +167,8 @@ def test_memory_format(channels_last):
     seen = []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     module.log = lambda *_: None
-    module.trainer = type("T", (), {"optimizers": [type("O", (), {"param_groups": [{"lr": 1}]})]})
+    optimizer = type("O", (), {"param_groups": [{"lr": 1}]})
+    module.trainer = type("T", (), {"optimizers": [optimizer], "global_step": 0})
     module.training_step((torch.randn(2, 3, 8, 8), torch.tensor([0, 1])), 0)
     for tensor in (seen[0], network[0].weight):
         assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
