@@ -30,6 +30,9 @@ MODULE = "nni_spos.ranks.rank"
 TICK_S, GRACE_S = 0.1, 5.0
 """Seconds between two looks at the processes; until those that lost another one are ended."""
 
+FAREWELL = timedelta(seconds=GRACE_S)
+"""How long rank 0 waits in the end for the others to have read that it is the end."""
+
 PATIENCE = timedelta(days=30)
 """How long rank 0 may take to prepare a training, and the others wait for it."""
 
@@ -208,8 +211,9 @@ class Followers:
     the first job stays for the others.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_processes: int) -> None:
         self._store = _open_store()
+        self._others = range(1, num_processes)
         self._number = 0
 
     def lead(self, job: Job) -> Any:
@@ -219,8 +223,10 @@ class Followers:
             return job.task(*job.arguments)
 
     def dismiss(self) -> None:
-        """Let them end."""
+        """Let them end, and wait for it: this process may keep the store that they read."""
         self._tell(NOTHING)
+        with contextlib.suppress(torch.distributed.DistError):  # one of them was killed
+            self._store.wait([_farewell(rank) for rank in self._others], FAREWELL)
 
     def _tell(self, content: bytes) -> None:
         self._store.set(_key(self._number), content)
@@ -233,6 +239,10 @@ NOTHING = b"nothing"
 
 def _key(number: int) -> str:
     return f"nni_spos/job/{number}"
+
+
+def _farewell(rank: int) -> str:
+    return f"nni_spos/farewell/{rank}"
 
 
 _followers: Followers | None = None
@@ -253,10 +263,10 @@ def leading() -> Iterator[bool]:
     if place is None:
         yield True
     elif place.rank:
-        _follow()
+        _follow(place.rank)
         yield False
     else:
-        _followers = Followers()
+        _followers = Followers(place.num_processes)
         try:
             yield True
         finally:
@@ -264,9 +274,17 @@ def leading() -> Iterator[bool]:
             _followers = None
 
 
-def _follow() -> None:
+def _follow(rank: int) -> None:
     """Do one job after the other, until there are no more."""
     store = _open_store()
+    try:
+        _do_jobs(store)
+    finally:
+        with contextlib.suppress(torch.distributed.DistError):
+            store.set(_farewell(rank), "")
+
+
+def _do_jobs(store: torch.distributed.Store) -> None:
     for number in itertools.count():
         try:
             store.wait([_key(number)], PATIENCE)
