@@ -13,7 +13,8 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 EXTRAS = ("test", "nsga2")
-FAST = ("-W", "ignore", "-m", "pytest", "-m", "not slow")
+FAST = ("-W", "ignore", "-m", "pytest", "-m", "not slow", "-n", "logical", "--dist", "worksteal")
+THREADS = {"OMP_NUM_THREADS": "1"}
 
 nox.options.error_on_missing_interpreters = False
 
@@ -22,7 +23,7 @@ nox.options.error_on_missing_interpreters = False
 def tests(session: nox.Session) -> None:
     """Run the fast tests with the newest versions of everything."""
     session.install("--editable", f".[{','.join(EXTRAS)}]")
-    session.run("python", *FAST, *session.posargs)
+    session.run("python", *FAST, *session.posargs, env=THREADS)
 
 
 @nox.session(python=PYTHONS[0])
@@ -31,7 +32,7 @@ def lowest(session: nox.Session) -> None:
     file = Path(session.create_tmp()) / "lowest.txt"
     file.write_text("".join(f"{line}\n" for line in lower_bounds(Path("setup.cfg"))))
     session.install("--editable", f".[{','.join(EXTRAS)}]", "--constraint", str(file))
-    session.run("python", *FAST, *session.posargs)
+    session.run("python", *FAST, *session.posargs, env=THREADS)
 
 
 def lower_bounds(file: Path) -> list[str]:
