@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import signal
@@ -141,7 +142,9 @@ def test_ctrl_c_ends_all_processes(recipe):
     made = recipe(epochs=10_000)
     folder = made.checkpoint.with_suffix("")
     command = [sys.executable, "-W", "ignore", "-m", "nni_spos.cli", "train", str(made.file)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # A shell that started the tests in the background lets them, and so us, ignore Ctrl-C.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     try:
         wait_until((folder / "step_0000003.ckpt").exists)
         started = psutil.Process(running.pid).children(recursive=True)
