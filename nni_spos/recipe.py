@@ -75,23 +75,34 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """Images and how they are split; see `nni_spos.data`."""
+    """Images and how they are split; see `nni_spos.data`.
+
+    `crop_pct` is for an image folder: an image is resized so that the crop of its centre, of
+    `image_size`, takes this share of the shorter side. By default 0.875, as 224 of 256 pixels; 1
+    for images that are cropped already. The name is timm's.
+
+    Images are decoded once and held in memory up to `held_mb` MB of 2^20 bytes. A search puts those
+    that take more into files in the output folder, which all its processes share; a training reads
+    them anew in every epoch. So it does where ``imagenet`` augments, which crops whole images.
+    """
 
     name: str = setting(one_of(*DATASETS))
     root: str | None = setting(optional(FILE), None)
     download: bool = setting(BOOL, False)
     image_size: int | None = setting(optional(POSITIVE_INT), None)
     num_classes: int | None = setting(optional(POSITIVE_INT), None)
+    crop_pct: float | None = setting(optional(real(0.1, 1)), None)
     augmentation: str | None = setting(optional(one_of(*AUGMENTATIONS)), None)
     num_train: int | None = setting(optional(POSITIVE_INT), None)
     num_validation: int | None = setting(optional(POSITIVE_INT), None)
     split_seed: int = setting(COUNT, 0)
     workers: int = setting(COUNT, 0)
+    held_mb: int = setting(COUNT, 2048)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the images, and not where they are or who reads them."""
         values = dataclasses.asdict(self)
-        for name in ("root", "download", "workers"):
+        for name in ("root", "download", "workers", "held_mb"):
             del values[name]
         return values
 
@@ -248,9 +259,6 @@ class EvaluationSettings:
     ``inline``, each for itself. ``auto`` is a worker. With `cache` a path that an earlier search
     with the same supernet scored is not scored again.
 
-    Images are decoded once and held in memory up to `held_mb` MB of 2^20 bytes; those that take
-    more are held in files in the output folder, which all processes share.
-
     `devices` is how many GPUs ``nni-spos search`` uses, each by a process of its own, or CPU
     processes where there is none; ``auto`` is all GPUs that are visible, or this process. Under
     NNI it is NNI that places the trials.
@@ -265,12 +273,11 @@ class EvaluationSettings:
     evaluator: str = setting(one_of("auto", "worker", "inline"), "auto")
     worker_idle_s: int = setting(POSITIVE_INT, 300)
     cache: bool = setting(BOOL, True)
-    held_mb: int = setting(COUNT, 2048)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the scores."""
         values = dataclasses.asdict(self)
-        for name in ("devices", "evaluator", "worker_idle_s", "cache", "held_mb"):
+        for name in ("devices", "evaluator", "worker_idle_s", "cache"):
             del values[name]
         return values
 

@@ -61,6 +61,8 @@ class DatasetSpec:
         Of each channel, values scaled to [0, 1].
     augmentation
         Of training images: none, shift, crop_flip or imagenet.
+    crop_pct
+        Share of the shorter side of a resized image that the crop of its centre takes.
     """
 
     name: str
@@ -71,6 +73,7 @@ class DatasetSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: str
+    crop_pct: float = 1.0
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -103,6 +106,7 @@ _SPECS = {
             (0.485, 0.456, 0.406),
             (0.229, 0.224, 0.225),
             "imagenet",
+            crop_pct=224 / 256,
         ),
     )
 }
@@ -115,7 +119,7 @@ def dataset_spec(settings: DataSettings) -> DatasetSpec:
     ------
     DataError
         `num_classes` contradicts the data set, or is not given for an image folder whose training
-        folder is missing.
+        folder is missing; or `crop_pct` is given for another data set.
 
     Examples
     --------
@@ -123,6 +127,10 @@ def dataset_spec(settings: DataSettings) -> DatasetSpec:
     28
     """
     spec = _SPECS[settings.name]
+    if settings.crop_pct is not None and spec.native_size is not None:
+        raise DataError(
+            f"crop_pct: the images of {spec.name} are not cropped. Only those of image_folder are."
+        )
     num_classes = settings.num_classes
     if settings.name != "image_folder":
         if num_classes not in (None, spec.num_classes):
@@ -138,6 +146,7 @@ def dataset_spec(settings: DataSettings) -> DatasetSpec:
         num_classes=num_classes,
         image_size=settings.image_size or spec.image_size,
         augmentation=settings.augmentation or spec.augmentation,
+        crop_pct=settings.crop_pct or spec.crop_pct,
     )
 
 

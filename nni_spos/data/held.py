@@ -1,4 +1,4 @@
-"""Images for evaluation, decoded once and kept: in memory, or beyond a limit in files.
+"""Images before augmentation, decoded once and kept: in memory, or beyond a limit in files.
 
 A file is one line of JSON, which says what the pixels were made from and is padded to a whole
 number of pages, and then the pixels. Processes with the same recipe share the file, and the memory
@@ -70,12 +70,12 @@ class HeldImages:
 @dataclass(frozen=True)
 class _Kept:
     split: ImageSplit
-    images: HeldImages | None
+    images: HeldImages
     num_bytes: int  # in memory
 
 
 class ImageHolder:
-    """Decodes splits of one data set for evaluation, and keeps them.
+    """Decodes splits of one data set as for evaluation, and keeps them.
 
     Parameters
     ----------
@@ -113,25 +113,30 @@ class ImageHolder:
         DataError
             An image cannot be read, or the file cannot be written.
         """
-        if name not in self._kept or self._kept[name].split is not split:
-            self._kept.pop(name, None)  # its memory is free for the new one
-            # Tensors made in inference mode, in which batches are often read, could not be used
-            # in a later training.
-            with torch.inference_mode(False):
-                self._kept[name] = self._load(name, split, made_from)
+        images = self.hold_in_memory(name, split)
+        if images is None and self._folder is not None:
+            pixels = self._mapped(name, split, made_from, self._folder / f"{name}.u8")
+            images = self._keep(name, split, pixels, num_bytes=0)
+        return images
+
+    def hold_in_memory(self, name: str, split: ImageSplit) -> HeldImages | None:
+        """Return the images of a split, or None if they are too many; see `hold`."""
+        if name in self._kept and self._kept[name].split is not split:
+            del self._kept[name]  # its memory is free for the new one
+        if name not in self._kept:
+            num_bytes = len(split) * math.prod(self._shape)
+            if sum(kept.num_bytes for kept in self._kept.values()) + num_bytes > self._limit:
+                return None
+            self._keep(name, split, self._decoded(name, split), num_bytes)
         return self._kept[name].images
 
-    def _load(self, name: str, split: ImageSplit, made_from: Mapping[str, Any]) -> _Kept:
-        num_bytes = len(split) * math.prod(self._shape)
-        if sum(kept.num_bytes for kept in self._kept.values()) + num_bytes <= self._limit:
-            pixels = self._decoded(name, split)
-        elif self._folder is None:
-            return _Kept(split, None, 0)
-        else:
-            num_bytes = 0
-            pixels = self._mapped(name, split, made_from, self._folder / f"{name}.u8")
-        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        return _Kept(split, HeldImages(images, split.labels()), num_bytes)
+    # Tensors made in inference mode, in which batches are often read, could not be used in a later
+    # training.
+    @torch.inference_mode(False)
+    def _keep(self, name: str, split: ImageSplit, pixels: Pixels, num_bytes: int) -> HeldImages:
+        images = HeldImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), split.labels())
+        self._kept[name] = _Kept(split, images, num_bytes)
+        return images
 
     def _decoded(self, name: str, split: ImageSplit) -> Pixels:
         pixels = np.empty((len(split), *self._shape), np.uint8)

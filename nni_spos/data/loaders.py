@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nni_spos.data.datasets import (
     DatasetSpec,
@@ -23,7 +24,7 @@ from nni_spos.data.splits import split_training_set
 from nni_spos.data.stores import ImageFiles
 from nni_spos.data.transforms import ImageTransform, describe_preprocessing
 from nni_spos.errors import DataError
-from nni_spos.recipe import DataSettings, EvaluationSettings
+from nni_spos.recipe import DataSettings
 
 
 class EpochSampler:
@@ -138,7 +139,7 @@ class ImageData:
 
     Parameters
     ----------
-    settings, held_mb, folder
+    settings, folder
         See `open_data`.
 
     Raises
@@ -147,14 +148,9 @@ class ImageData:
         See `open_data`.
     """
 
-    def __init__(
-        self,
-        settings: DataSettings,
-        held_mb: int = EvaluationSettings.held_mb,
-        folder: FilePath | None = None,
-    ):
+    def __init__(self, settings: DataSettings, folder: FilePath | None = None):
         self.spec: DatasetSpec = dataset_spec(settings)
-        self._opened_with = (settings, held_mb, folder)
+        self._opened_with = (settings, folder)
         self._settings = settings
         self._store = open_training_set(settings, self.spec)
         try:
@@ -164,11 +160,12 @@ class ImageData:
         except DataError as problem:
             raise DataError(f"{settings.name}: {problem}") from None
         self._transform = ImageTransform(self.spec)
+        self._training = ImageSplit(self._store, self._splits.train, self._transform)
         self._validation = ImageSplit(self._store, self._splits.validation, self._transform)
         self._recalibration: tuple[tuple[int, int], ImageSplit] | None = None
         self._test: ImageSplit | None = None
         workers = self._evaluation_workers()
-        self._holder = ImageHolder(self.spec, held_mb * 2**20, folder, workers)
+        self._holder = ImageHolder(self.spec, settings.held_mb * 2**20, folder, workers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let another process open the same files, instead of sending it their images."""
@@ -213,7 +210,8 @@ class ImageData:
         start_epoch
             Epoch of the first iteration; Lightning sets its own.
         """
-        split = ImageSplit(self._store, self._splits.train, self._transform, seed)
+        pixels = self._training_pixels()
+        split = ImageSplit(self._store, self._splits.train, self._transform, seed, pixels)
         sampler = EpochSampler(len(split), batch_size, seed, start_epoch)
         return TrainBatches(split, sampler, self._settings.workers)
 
@@ -262,28 +260,28 @@ class ImageData:
         workers = self._evaluation_workers()
         return EvaluationBatches(self.spec, split, batch_size, workers, hold)
 
+    def _training_pixels(self) -> Tensor | None:
+        """Hold the training images as they are before augmentation, where that saves work."""
+        if self.spec.augmentation == "imagenet" or self.spec.native_size == self.spec.image_size:
+            return None
+        held = self._holder.hold_in_memory("training", self._training)
+        return held.pixels if held else None
+
     def _evaluation_workers(self) -> int:
         """Only files are worth the processes: without augmentation there is else nothing to do."""
         return self._settings.workers if isinstance(self._store, ImageFiles) else 0
 
 
-def open_data(
-    settings: DataSettings,
-    held_mb: int = EvaluationSettings.held_mb,
-    folder: FilePath | None = None,
-) -> ImageData:
+def open_data(settings: DataSettings, folder: FilePath | None = None) -> ImageData:
     """Open the data set of a recipe, all but its test images.
 
     Parameters
     ----------
     settings
         Data section of a recipe.
-    held_mb
-        Recalibration and validation images are decoded once and kept in memory up to this size
-        in all, in MB of 2^20 bytes.
     folder
-        Files of those that are more, to be used again by later processes. Without a folder they
-        are decoded anew by every iteration.
+        Files of the recalibration and validation images for which there is no room in memory, to
+        be used again by later processes. Without a folder they are decoded anew by every iteration.
 
     Raises
     ------
@@ -291,4 +289,4 @@ def open_data(
         Files are missing or damaged, could not be downloaded, have another number of classes than
         the recipe says, or are too few for the splits; one line that says what to do.
     """
-    return ImageData(settings, held_mb, folder)
+    return ImageData(settings, folder)

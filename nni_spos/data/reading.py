@@ -35,6 +35,8 @@ class ImageSplit(Dataset):
     seed
         Of the augmentation, which yields floats; None: prepare the images as for evaluation, uint8,
         not normalised.
+    pixels
+        Images prepared as for evaluation, where they are held: uint8, shape (N, C, H, W).
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class ImageSplit(Dataset):
         indices: npt.NDArray[np.int64],
         transform: ImageTransform,
         seed: int | None = None,
+        pixels: Tensor | None = None,
     ):
         self._store = store
         self._indices = indices
         self._transform = transform
         self._seed = seed
+        self._pixels = pixels
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -67,7 +71,8 @@ class ImageSplit(Dataset):
     def __getitems__(self, keys: npt.ArrayLike) -> Batch:
         epochs, positions = np.divmod(np.asarray(keys, dtype=np.int64), len(self))
         indices = self._indices[positions]
-        images = self._store.read(indices)
+        held = self._pixels
+        images = self._store.read(indices) if held is None else held[torch.from_numpy(positions)]
         if self._seed is None:
             pixels = self._transform.evaluation(images)
         else:

@@ -180,9 +180,7 @@ def _resized(images: Any, size: list[int]) -> Any:
 
 def eval_resize(spec: DatasetSpec) -> int:
     """Return the length of the shorter side, in pixels, before the centre is cropped."""
-    if spec.native_size is None:
-        return round(spec.image_size * 256 / 224)
-    return spec.image_size
+    return round(spec.image_size / spec.crop_pct)
 
 
 def describe_preprocessing(spec: DatasetSpec) -> dict[str, Any]:

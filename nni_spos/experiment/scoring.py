@@ -131,7 +131,7 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     """
     checkpoint = load_supernet(recipe.checkpoint)
     stamp = checkpoint_stamp(recipe)
-    data = open_data(recipe.data, recipe.evaluation.held_mb, recipe.output / "images")
+    data = open_data(recipe.data, recipe.output / "images")
     supernet = restore_recipe_supernet(recipe, checkpoint, data)
     channels_last = recipe.supernet.channels_last
     supernet.to(

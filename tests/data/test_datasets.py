@@ -13,6 +13,7 @@ from nni_spos.data.datasets import (
     open_test_set,
     open_training_set,
 )
+from nni_spos.data.transforms import describe_preprocessing
 from nni_spos.errors import DataError
 from nni_spos.recipe import DATASETS, DataSettings
 
@@ -45,6 +46,19 @@ def test_specs_need_no_files():
     assert (changed.image_size, changed.augmentation, changed.num_classes) == (8, "none", 10)
     with pytest.raises(DataError, match=r"cifar10 has 10 classes, but .* num_classes = 100"):
         dataset_spec(DataSettings("cifar10", num_classes=100))
+    with pytest.raises(DataError, match=r"crop_pct: the images of cifar10 are not cropped\."):
+        dataset_spec(DataSettings("cifar10", crop_pct=0.9))
+
+
+def test_how_much_of_an_image_is_cropped():
+    def sizes(**settings):
+        made = dataset_spec(DataSettings("image_folder", "nowhere", num_classes=2, **settings))
+        return made.image_size, describe_preprocessing(made)["eval_resize"]
+
+    assert sizes() == (224, 256)
+    assert sizes(image_size=32) == (32, 37)
+    assert sizes(image_size=32, crop_pct=1) == (32, 32)
+    assert sizes(crop_pct=0.95) == (224, 236)
 
 
 def test_digits_parts_are_stratified_and_disjoint():

@@ -15,7 +15,7 @@ import torch
 from nni_spos.data import held, open_data
 from nni_spos.data.stores import ImageFiles, ImageTensor
 from nni_spos.errors import DataError, RecipeError
-from nni_spos.recipe import DataSettings, EvaluationSettings
+from nni_spos.recipe import DataSettings
 from nni_spos.settings import read_settings
 
 SIZE = 24
@@ -47,8 +47,26 @@ def decoded(monkeypatch):
     return names
 
 
+def opened(settings, held_mb, folder=None):
+    return open_data(dataclasses.replace(settings, held_mb=held_mb), folder)
+
+
 def validation(settings, held_mb=0, folder=None, size=3):
-    return list(open_data(settings, held_mb, folder).validation_batches(size))
+    return list(opened(settings, held_mb, folder).validation_batches(size))
+
+
+def digits(**settings):
+    return {"name": "digits", **settings}
+
+
+def trained_on(data):
+    """Return the batches of two epochs."""
+    batches = data.train_loader(5, seed=3)
+    epochs = []
+    for epoch in (0, 1):
+        batches.sampler.set_epoch(epoch)
+        epochs += list(batches)
+    return epochs
 
 
 def assert_same(one, other):
@@ -87,7 +105,7 @@ def test_a_data_set_in_memory_is_prepared_once(monkeypatch):
 
 
 def test_without_room_or_folder_images_are_decoded_every_time(settings, decoded):
-    data = open_data(settings, held_mb=0)
+    data = opened(settings, 0)
     assert_same(list(data.validation_batches(3)), list(data.validation_batches(3)))
     assert len(decoded) == 2 * 8
 
@@ -95,7 +113,7 @@ def test_without_room_or_folder_images_are_decoded_every_time(settings, decoded)
 def test_all_held_images_together_are_kept_in_memory_up_to_the_limit(folder):
     # 1,024 images of 32 x 32 grey pixels are 2^20 bytes.
     settings = DataSettings("digits", image_size=32, num_train=50, num_validation=1024)
-    data = open_data(settings, 1, folder)
+    data = opened(settings, 1, folder)
     list(data.validation_batches(500))
     assert not folder.exists()
     list(data.recalibration_batches(1, 1, seed=0))
@@ -107,7 +125,7 @@ def test_all_held_images_together_are_kept_in_memory_up_to_the_limit(folder):
 
 def test_images_in_a_file_leave_the_memory_to_others(folder):
     settings = DataSettings("digits", image_size=32, num_train=50, num_validation=1025)
-    data = open_data(settings, 1, folder)
+    data = opened(settings, 1, folder)
     list(data.validation_batches(500))
     list(data.recalibration_batches(50, 50, seed=0))
     assert files(folder) == ["validation.u8"]
@@ -115,11 +133,11 @@ def test_images_in_a_file_leave_the_memory_to_others(folder):
 
 def test_other_recalibration_images_take_the_place_of_the_first(folder):
     settings = DataSettings("digits", image_size=32, num_train=1200, num_validation=100)
-    data = open_data(settings, 1, folder)
+    data = opened(settings, 1, folder)
     found = [list(data.recalibration_batches(1024, 1024, seed)) for seed in (0, 1)]
     assert not folder.exists()
     for seed in (0, 1):
-        alone = open_data(settings, 0).recalibration_batches(1024, 1024, seed)
+        alone = opened(settings, 0).recalibration_batches(1024, 1024, seed)
         assert_same(found[seed], list(alone))
 
 
@@ -137,9 +155,42 @@ def test_a_later_process_uses_the_file(settings, folder, decoded):
     assert (header["split"], header["split_seed"], header["format"]) == ("validation", 0, 1)
 
 
+@pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
+def test_training_images_are_decoded_once_and_augmented_as_before(settings, decoded, augmentation):
+    settings = dataclasses.replace(settings, augmentation=augmentation)
+    from_files = trained_on(opened(settings, 0))
+    assert len(decoded) == 2 * 15, "two epochs of three batches of 5"
+    decoded.clear()
+    data = open_data(settings)
+    held = trained_on(data)
+    assert len(decoded) == len(set(decoded)) == 16
+    assert_same(held, from_files)
+    assert not torch.equal(held[0][0], held[3][0])
+    assert_same(trained_on(data), held)
+    assert_same(trained_on(open_data(dataclasses.replace(settings, workers=2))), held)
+    assert len(decoded) == 16
+
+
+def test_small_images_are_enlarged_once_for_a_training():
+    settings = DataSettings("digits", num_train=16, num_validation=20)
+    assert_same(trained_on(open_data(settings)), trained_on(opened(settings, 0)))
+
+
+def test_whole_images_are_decoded_anew_for_imagenet(settings, decoded):
+    trained_on(open_data(settings))
+    assert len(decoded) == 2 * 15
+
+
+def test_training_images_are_never_written_to_files(settings, folder, decoded):
+    data = opened(dataclasses.replace(settings, augmentation="shift"), 0, folder)
+    trained_on(data)
+    assert len(decoded) == 2 * 15
+    assert not folder.exists()
+
+
 def test_what_is_done_to_a_batch_does_not_reach_the_held_images(settings, folder):
     for held_mb in (0, 1):
-        data = open_data(settings, held_mb, folder)
+        data = opened(settings, held_mb, folder)
         first = [images.clone() for images, _ in data.validation_batches(8)]
         for images, _ in data.validation_batches(8):
             images.zero_()
@@ -183,7 +234,7 @@ def test_images_of_other_settings_or_files_are_decoded(
 def test_another_seed_or_number_of_recalibration_images(settings, folder, decoded):
     for number, seed in ((10, 0), (10, 1), (9, 1)):
         decoded.clear()
-        one, other = (open_data(settings, 0, folder) for _ in range(2))
+        one, other = (opened(settings, 0, folder) for _ in range(2))
         first = list(one.recalibration_batches(number, 4, seed))
         assert len(decoded) == number
         assert_same(list(other.recalibration_batches(number, 4, seed)), first)
@@ -293,7 +344,7 @@ def test_a_folder_that_cannot_be_made(settings, tmp_path):
 
 
 def test_test_images_are_not_held(settings, folder, decoded):
-    data = open_data(settings, 0, folder)
+    data = opened(settings, 0, folder)
     assert_same(list(data.test_batches(4)), list(data.test_batches(4)))
     assert len(decoded) == 2 * 6
     assert not folder.exists()
@@ -301,7 +352,7 @@ def test_test_images_are_not_held(settings, folder, decoded):
 
 @pytest.mark.parametrize("held_mb", [0, 1])
 def test_images_read_in_inference_mode_can_be_trained_with_later(settings, folder, held_mb):
-    data = open_data(settings, held_mb, folder)
+    data = opened(settings, held_mb, folder)
     with torch.inference_mode():
         list(data.validation_batches(8))
     images, labels = next(iter(data.validation_batches(8)))
@@ -315,7 +366,7 @@ def test_images_read_in_inference_mode_can_be_trained_with_later(settings, folde
 def test_a_memory_format_changes_no_value(settings, name, held_mb):
     if name == "digits":
         settings = DataSettings(name, num_validation=20)
-    batches = open_data(settings, held_mb).validation_batches(6)
+    batches = opened(settings, held_mb).validation_batches(6)
     last = batches.to("cpu")
     assert_same(list(last), list(batches))
     assert_same(list(last.to("cpu", channels_last=False)), list(batches))
@@ -335,7 +386,7 @@ def test_batches_come_on_the_device_that_is_asked_for(settings):
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("held_mb", [0, 1])
 def test_a_gpu_gets_the_values_of_the_cpu(settings, held_mb, channels_last):
-    batches = open_data(settings, held_mb).validation_batches(3)
+    batches = opened(settings, held_mb).validation_batches(3)
     sent = [(x.cpu(), y.cpu()) for x, y in batches.to("cuda", channels_last)]
     assert_same(sent, list(batches))
 
@@ -351,11 +402,11 @@ def test_a_bar_is_shown_only_where_decoding_takes_long(settings, monkeypatch, ca
 
 
 def test_where_images_are_held_is_a_setting_that_decides_no_score():
-    few, none = (read_settings(EvaluationSettings, {"held_mb": n}, "r.yml") for n in (1, 0))
+    few, none = (read_settings(DataSettings, digits(held_mb=n), "r.yml") for n in (1, 0))
     assert (few.held_mb, none.held_mb) == (1, 0)
-    assert few.deciding() == none.deciding() == EvaluationSettings().deciding()
+    assert few.deciding() == none.deciding() == DataSettings("digits").deciding()
     with pytest.raises(RecipeError, match=r"r\.yml\.held_mb: got -1; must be a whole number >= 0"):
-        read_settings(EvaluationSettings, {"held_mb": -1}, "r.yml")
+        read_settings(DataSettings, digits(held_mb=-1), "r.yml")
 
 
 def test_a_digest_tells_order_and_contents(image_folder):

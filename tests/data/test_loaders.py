@@ -144,8 +144,10 @@ def test_ranks_share_the_batches_of_one_process(monkeypatch):
 
 
 def test_another_process_opens_the_same_files_itself(fashion_mnist_folder, tmp_path):
-    settings = DataSettings("fashion_mnist", str(fashion_mnist_folder), num_validation=50)
-    data = open_data(settings, held_mb=0, folder=tmp_path)
+    settings = DataSettings(
+        "fashion_mnist", str(fashion_mnist_folder), num_validation=50, held_mb=0
+    )
+    data = open_data(settings, tmp_path)
     content = pickle.dumps(data)
     assert len(content) < 2000
     other = pickle.loads(content)

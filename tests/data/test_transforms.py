@@ -20,9 +20,11 @@ from nni_spos.recipe import DataSettings
 N = 400
 
 
-def spec(augmentation, size=8, channels=1, native_size=8):
+def spec(augmentation, size=8, channels=1, native_size=8, crop_pct=1.0):
     zeros, ones = (0.0,) * channels, (1.0,) * channels
-    return DatasetSpec("digits", 10, channels, native_size, size, zeros, ones, augmentation)
+    return DatasetSpec(
+        "digits", 10, channels, native_size, size, zeros, ones, augmentation, crop_pct
+    )
 
 
 def keys(number=N, seed=0, epoch=0):
@@ -136,7 +138,7 @@ def test_digits_are_enlarged_smoothly():
 
 def test_files_are_resized_by_their_shorter_side_and_cropped():
     size = 28
-    given = spec("imagenet", size, 3, None)
+    given = spec("imagenet", size, 3, None, 0.875)
     pixels = np.zeros((64, 128, 3), np.uint8)
     pixels[:, :64, 0] = 255  # left half red, so the centre of the crop is the border
     result = prepared(given, [Image.fromarray(pixels)])
@@ -144,7 +146,10 @@ def test_files_are_resized_by_their_shorter_side_and_cropped():
     red = result[0, 0, 14]
     assert (red[:13] == 1).all()
     assert (red[15:] == 0).all()
-    assert describe_preprocessing(spec("imagenet", 224, 3, None))["eval_resize"] == 256
+    whole = prepared(spec("imagenet", size, 3, None), [Image.fromarray(pixels[:, 32:96])])
+    assert (whole[0, 0, :, :13] == 1).all()
+    assert (whole[0, 0, :, 15:] == 0).all()
+    assert describe_preprocessing(spec("imagenet", 224, 3, None, 0.875))["eval_resize"] == 256
     cropped = ImageTransform(given).training([Image.fromarray(pixels)] * 5, keys(5))
     assert cropped.shape == (5, 3, size, size)
 

@@ -156,7 +156,8 @@ def test_other_settings_are_refused(tuner, published, manager, tmp_path, section
     "sections",
     [
         {"data": {"root": "/elsewhere", "workers": 3}},
-        {"evaluation": {"evaluator": "inline", "held_mb": 1}},
+        {"evaluation": {"evaluator": "inline"}},
+        {"data": {"held_mb": 1}},
         {"search": {"seed": 5}},
     ],
 )
