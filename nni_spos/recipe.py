@@ -100,10 +100,15 @@ class DataSettings:
     held_mb: int = setting(COUNT, 2048)
 
     def deciding(self) -> dict[str, Any]:
-        """Return the settings that decide the images, and not where they are or who reads them."""
+        """Return the settings that decide the images, and not where they are or who reads them.
+
+        `crop_pct` came later and is named only where it is given, as in the files from before.
+        """
         values = dataclasses.asdict(self)
         for name in ("root", "download", "workers", "held_mb"):
             del values[name]
+        if values["crop_pct"] is None:
+            del values["crop_pct"]
         return values
 
 

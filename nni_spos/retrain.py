@@ -14,7 +14,7 @@ from nni_spos.data import ImageData, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
-from nni_spos.ranks import check_processes, run_processes
+from nni_spos.ranks import check_settings, run_processes
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import Form
 from nni_spos.stage_cost import StageCost
@@ -93,6 +93,7 @@ def retrain(
     space, costs = build_recipe_costs(recipe)  # a wrong table is refused before the training
     path = space.validate(path)
     data = open_data(recipe.data)
+    check_settings(recipe.retrain, data.spec.image_size)  # before anything is written
     with exclusive(folder, timeout=0):
         if start in (Start.RESUME, Start.CONTINUE) and is_written(file):
             trained = load_network(file, build_recipe_space(recipe, Form.SUBNET))
@@ -140,9 +141,7 @@ def train_path(
     CheckpointError
         See `retrain`.
     """
-    # Refused before anything is deleted.
-    recipe.retrain.check_sizes(data.spec.image_size)
-    check_processes(recipe.retrain)
+    check_settings(recipe.retrain, data.spec.image_size)  # before anything is deleted
     folder = file.with_suffix("")
     resume = prepare_start(start, folder, file)
     weights, cost = run_processes(recipe.retrain, _fit, recipe, path, data, folder, resume, title)

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from nni_spos.data import ImageData, loaders, open_data
-from nni_spos.errors import CheckpointError, DataError, PathError
+from nni_spos.errors import CheckpointError, DataError, PathError, RecipeError
 from nni_spos.network import load_network
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import load_recipe
@@ -40,6 +40,13 @@ def recipe(tmp_path):
 def assert_equal(one, other):
     for name, value in one.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[name]), name
+
+
+def test_sizes_that_do_not_fit_end_before_anything_is_written(recipe):
+    settings = dataclasses.replace(recipe.retrain, progressive_resizing=((16, 0.5),))
+    with pytest.raises(RecipeError, match="16 pixels is not below the size of the images, 16"):
+        retrain(dataclasses.replace(recipe, retrain=settings), PATH)
+    assert not recipe.output.exists()
 
 
 def test_the_saved_network_is_the_trained_one(recipe):

@@ -93,6 +93,25 @@ def check_processes(settings: TrainSettings) -> int:
     return number
 
 
+def check_settings(settings: TrainSettings, image_size: int) -> None:
+    """Refuse settings that do not fit the images or the processes, before anything else is done.
+
+    Parameters
+    ----------
+    settings
+        Of a training.
+    image_size
+        Height and width of its images, in pixels.
+
+    Raises
+    ------
+    RecipeError
+        See `check_processes` and `TrainSettings.check_sizes`.
+    """
+    settings.check_sizes(image_size)
+    check_processes(settings)
+
+
 def run_processes(settings: TrainSettings, task: Callable[..., Any], *arguments: Any) -> Any:
     """Call a function in as many processes as a training has, and return what rank 0 returns.
 

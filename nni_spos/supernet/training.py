@@ -13,7 +13,7 @@ from nni_spos.errors import ConstraintError, nearest
 from nni_spos.mutables import channel_labels
 from nni_spos.path import PathSpace
 from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, WarmUpPrior, quantile_bins
-from nni_spos.ranks import check_processes, is_first, run_processes
+from nni_spos.ranks import check_settings, is_first, run_processes
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import save_supernet
@@ -57,10 +57,11 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
         `nni_spos.ranks.run_processes`.
     """
     data = open_data(recipe.data)
+    prior, costs = _prepare(recipe, data)
     with exclusive(_folder(recipe), timeout=0):
         if start is Start.CONTINUE and is_written(recipe.checkpoint):
             return recipe.checkpoint
-        return _train(recipe, data, start)
+        return _train(recipe, data, prior, costs, start)
 
 
 def ensure_supernet(recipe: Recipe) -> FilePath:
@@ -72,7 +73,8 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     if not recipe.checkpoint.exists():
         with exclusive(_folder(recipe), timeout=-1):
             if not recipe.checkpoint.exists():
-                _train(recipe, open_data(recipe.data), Start.CONTINUE)
+                data = open_data(recipe.data)
+                _train(recipe, data, *_prepare(recipe, data), Start.CONTINUE)
     return recipe.checkpoint
 
 
@@ -98,12 +100,17 @@ def build_prior(
     return ConstrainedPrior(space, costs[metric], intervals, settings.seed)
 
 
-def _train(recipe: Recipe, data: ImageData, start: Start | FilePath) -> FilePath:
+def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs]:
+    """Refuse what cannot be trained, before anything is written or deleted."""
     space, costs = build_recipe_costs(recipe)
     prior = build_prior(recipe.supernet, space, costs)
-    # Like a wrong prior, refused before anything is deleted.
-    recipe.supernet.check_sizes(data.spec.image_size)
-    check_processes(recipe.supernet)
+    check_settings(recipe.supernet, data.spec.image_size)
+    return prior, costs
+
+
+def _train(
+    recipe: Recipe, data: ImageData, prior: Prior, costs: Costs, start: Start | FilePath
+) -> FilePath:
     resume = prepare_start(start, _folder(recipe), recipe.checkpoint)
     run_processes(recipe.supernet, _fit, recipe, data, prior, costs, resume)
     return recipe.checkpoint

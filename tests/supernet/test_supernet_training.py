@@ -13,7 +13,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nni_spos.errors import CheckpointError, ConstraintError, InfeasibleError
+from nni_spos.errors import CheckpointError, ConstraintError, InfeasibleError, RecipeError
 from nni_spos.priors import UniformPrior
 from nni_spos.recipe import load_recipe
 from nni_spos.supernet import load_supernet
@@ -218,16 +218,14 @@ def test_the_prior_of_a_recipe(recipe_in):
         ({"prior_bins": ["flops <= 10"]}, InfeasibleError, "flops <= 10"),
         ({"prior_bins": ["flop <= 10M"]}, ConstraintError, "unknown metric 'flop'; did you mean"),
         ({"prior_quantiles": [0.5, 0.4]}, ConstraintError, "quantiles"),
+        ({"prior": "uniform", "progressive_resizing": {99: 0.5}}, RecipeError, "99 pixels is not"),
     ],
 )
-def test_a_prior_that_cannot_be_ends_before_anything_is_written(
-    recipe_in, folder_of, settings, error, words
-):
-    recipe = recipe_in(prior="constrained", **settings)
+def test_what_cannot_be_trained_ends_before_anything_is_written(recipe_in, settings, error, words):
+    recipe = recipe_in(**{"prior": "constrained", **settings})
     with pytest.raises(error, match=words):
         train_supernet(recipe)
-    assert not recipe.checkpoint.exists()
-    assert not folder_of(recipe).exists()
+    assert not recipe.output.exists()
 
 
 def test_a_constrained_training_resumes_and_is_another_one(recipe_in, folder_of):
