@@ -152,8 +152,9 @@ class TrainingProgress(Callback):
         batch_idx: int,
     ) -> None:
         self._num_images += len(batch[1]) * trainer.world_size
+        metrics = trainer.callback_metrics  # made anew at every look
         for name in ("loss", "top1"):
-            value = trainer.callback_metrics[name]
+            value = metrics[name]
             self._averages[name] = torch.lerp(self._averages.get(name, value), value, self.WEIGHT)
         now = time.monotonic()
         is_last = trainer.global_step == self._bar.total
