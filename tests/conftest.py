@@ -1,10 +1,12 @@
 import contextlib
 import io
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from filelock import FileLock
 from hypothesis import settings
 
@@ -16,7 +18,24 @@ from nni_spos.experiment import costs
 settings.register_profile("nni_spos", deadline=None)
 settings.load_profile("nni_spos")
 
+GPU = "gpu"
+"""The marker of tests on a CUDA device: ``pytest -m gpu`` runs these, and no other run sees one."""
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_configure(config):
+    """Hide CUDA devices, also from the processes that tests start, unless they are to be tested.
+
+    Exact results are those of a CPU: a GPU computes in mixed precision, and in its own order.
+    """
+    if config.getoption("markexpr", "") != GPU:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker(GPU) and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device and 'pytest -m gpu'")
 
 
 @pytest.fixture(scope="session")

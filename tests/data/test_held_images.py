@@ -382,7 +382,6 @@ def test_batches_come_on_the_device_that_is_asked_for(settings):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("held_mb", [0, 1])
 def test_a_gpu_gets_the_values_of_the_cpu(settings, held_mb, channels_last):
