@@ -27,6 +27,8 @@ check: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/step.py
 	$(BIN)/python -W ignore tests/benchmarks/data_parallel.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/freed_memory.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/freed_memory.py --stage score --batch-size 250
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/prior.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/complete.py
 	$(BIN)/python -W ignore tests/benchmarks/population.py

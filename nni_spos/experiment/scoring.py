@@ -12,6 +12,7 @@ from nni_spos.data import ImageData, open_data
 from nni_spos.errors import CheckpointError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
 from nni_spos.experiment.worker_client import checkpoint_stamp
+from nni_spos.freed_memory import keep_freed_memory
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
@@ -111,6 +112,8 @@ class PathScorer(Scorer):
 def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) -> PathScorer:
     """Open the data and the trained supernet of a recipe.
 
+    From here on the process keeps the memory of freed tensors.
+
     Parameters
     ----------
     recipe
@@ -129,6 +132,7 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
+    keep_freed_memory()
     checkpoint = load_supernet(recipe.checkpoint)
     stamp = checkpoint_stamp(recipe)
     data = open_data(recipe.data, recipe.output / "images")

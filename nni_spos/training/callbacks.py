@@ -30,7 +30,11 @@ class SeededSteps(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         words = [self._seed, trainer.global_step, trainer.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+        # torch.manual_seed would note the stack for each kind of device that is not in use: 1 ms.
+        torch.default_generator.manual_seed(seed)
+        if pl_module.device.type != "cpu":
+            torch.get_device_module(pl_module.device).manual_seed(seed)
 
 
 class TrainingCost(Callback):

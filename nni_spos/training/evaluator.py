@@ -17,6 +17,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from nni_spos.data import ImageData
+from nni_spos.freed_memory import keep_freed_memory
 from nni_spos.ranks import choose_devices, launched
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.callbacks import (
@@ -128,6 +129,8 @@ def build_evaluator(
 def training_session() -> Iterator[None]:
     """Let Lightning train, quietly apart from the progress bar.
 
+    From here on the process keeps the memory of freed tensors.
+
     Raises
     ------
     KeyboardInterrupt
@@ -135,6 +138,7 @@ def training_session() -> Iterator[None]:
     """
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
+    keep_freed_memory()
     try:
         with _quiet():
             yield

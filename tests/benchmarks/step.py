@@ -91,7 +91,7 @@ class Bench:
         from nni_spos.supernet import SinglePathModule, SinglePathOneShot
 
         SinglePathOneShot().mutate_model(self.space)
-        module = SinglePathModule(_training_module(self.space), self.prior)
+        module = SinglePathModule(training_module(self.space), self.prior)
         # Of its trainer, the module reads the step only.
         module.trainer = SimpleNamespace(global_step=0)
         train = self._prepare(module, channels_last=True)
@@ -108,7 +108,7 @@ class Bench:
 
         def build(path: Path) -> Callable[[], None]:
             network = ShuffleNetV2Space.frozen_factory(path)(affine=False)
-            module = _training_module(network)
+            module = training_module(network)
             train = self._prepare(module, channels_last=True)
             return lambda: train(module)
 
@@ -124,7 +124,7 @@ class Bench:
 
         space = ShuffleNetSpace(affine=False)
         RandomOneShot().mutate_model(space)
-        module = RandomSamplingLightningModule(_training_module(space))
+        module = RandomSamplingLightningModule(training_module(space))
         train = self._prepare(module, channels_last=False)
 
         def step(number: int) -> None:
@@ -158,7 +158,7 @@ class Bench:
         return train
 
 
-def _training_module(network: nn.Module) -> LightningModule:
+def training_module(network: nn.Module) -> LightningModule:
     """Return the plainest training module: the same work for each contender, nothing logged."""
     import torch
     from nni.nas.evaluator.pytorch import LightningModule

@@ -53,6 +53,15 @@ def test_data_and_weights_are_opened_once(tmp_path, monkeypatch):
     assert sorted(opened) == ["load_supernet", "open_data"]
 
 
+def test_freed_memory_is_kept(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scoring, "keep_freed_memory", lambda: asked.append(True))
+    recipe = write_trained(tmp_path)
+    assert asked == []
+    open_scorer(recipe)
+    assert asked == [True]
+
+
 def test_the_supernet_is_unchanged(tmp_path):
     scorer = open_scorer(write_trained(tmp_path))
     before = {name: tensor.clone() for name, tensor in scorer.supernet.state_dict().items()}

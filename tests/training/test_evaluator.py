@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from nni_spos.priors import UniformPrior
 from nni_spos.recipe import DataSettings, TrainSettings
 from nni_spos.spaces import ShuffleNetV2Space
 from nni_spos.supernet import SinglePathOneShot
-from nni_spos.training import build_evaluator, training_session
+from nni_spos.training import build_evaluator, evaluator, training_session
+from nni_spos.training.callbacks import SeededSteps
 from nni_spos.training.evaluator import choose_precision
 
 SPACE = {"num_classes": 10, "input_size": 8, "in_channels": 1, "stem_stride": 1,
@@ -108,3 +110,29 @@ def test_a_step_leaves_weights_alone_that_earlier_steps_trained(data):
                 # Its momentum is not zero: only leaving it out leaves the weights alone.
                 untouched += same and (label, choice) in trained
     assert untouched > 10
+
+
+def test_freed_memory_is_kept(monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluator, "keep_freed_memory", lambda: asked.append(True))
+    with training_session():
+        assert asked == [True]
+
+
+def test_a_step_is_seeded_on_the_cpu_and_on_its_device(monkeypatch):
+    seeds = []
+    module = SimpleNamespace(manual_seed=seeds.append)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+
+    def draw(step, rank=0, device="cpu", seed=3):
+        trainer = SimpleNamespace(global_step=step, global_rank=rank)
+        network = SimpleNamespace(device=torch.device(device))
+        SeededSteps(seed).on_train_batch_start(trainer, network, None, 0)
+        return torch.rand(1).item()
+
+    drawn = [draw(0), draw(1), draw(0, rank=1), draw(0, seed=4)]
+    assert len(set(drawn)) == 4
+    assert draw(0) == drawn[0]
+    assert seeds == []
+    assert draw(0, device="meta") == drawn[0]
+    assert seeds == [torch.initial_seed()]
