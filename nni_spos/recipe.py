@@ -206,9 +206,10 @@ class SupernetSettings(TrainSettings):
     """Training of the supernet: how, and which prior draws the paths.
 
     The ``constrained`` prior draws a bin, then a path in it. Its bins are intervals of one cost,
-    given as such or by the quantiles of the costs of all paths between which they lie. In the
-    first `channel_warmup_steps` steps narrow channel numbers are let in one by one, the widest
-    first, and paths are uniform.
+    given as such or by the quantiles of the costs of all paths between which they lie; quantiles
+    that part the whole space into equal shares make the uniform prior again. In the first
+    `channel_warmup_steps` steps narrow channel numbers are let in one by one, the widest first, and
+    paths are uniform.
     """
 
     prior: str = setting(one_of("uniform", "constrained"), "uniform")
@@ -377,6 +378,11 @@ _SECTIONS: dict[str, type[Any]] = {
     "search": SearchSettings,
     "retrain": RetrainSettings,
 }
+
+
+def names_recipe(name_or_file: str | os.PathLike[str]) -> bool:
+    """Whether a text, where the name of a space may stand as well, is that of a recipe's file."""
+    return FilePath(name_or_file).suffix in (".yml", ".yaml")
 
 
 def load_recipe(file: str | os.PathLike[str]) -> Recipe:

@@ -9,6 +9,7 @@ import pytest
 
 from nni_spos.cli import main
 from nni_spos.experiment.costs import load_costs
+from nni_spos.path import load_path
 from nni_spos.recipe import load_recipe
 
 PUBLISHED = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)
@@ -64,6 +65,32 @@ def test_a_wrong_path_is_one_line_and_exit_code_2(published, capsys, change, mes
 def test_an_unknown_space_names_the_nearest(capsys):
     assert main(["profile", "shuflenet"]) == 2
     assert "did you mean 'shufflenet'?" in capsys.readouterr().err
+
+
+def test_profile_of_a_recipe_has_its_space_its_images_and_its_latencies(tmp_path, capsys):
+    file, path = tmp_path / "recipe.yml", tmp_path / "path.json"
+    file.write_text(RECIPE)
+    path.write_text(json.dumps({f"layer_{i}": "k3" for i in range(1, 9)}))
+    assert main(["profile", str(file), "--path", str(path), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["space"] == "shufflenet_small"
+    assert content["input_shape"] == [1, 16, 16]
+    costs = load_costs(load_recipe(file))[1]
+    assert content["path"] == {name: x.price(load_path(path)) for name, x in costs.items()}
+    assert content["cheapest"]["flops"] == 620_800
+    assert content["dearest"]["flops"] == 968_960
+
+    table = tmp_path / "cpu.json"
+    quick = ["--paths", "2", "--threads", "1", "--output", str(table)]
+    assert main(["latency", str(file), *quick]) == 0
+    file.write_text(RECIPE + "latency: [cpu.json]\n")
+    capsys.readouterr()
+    assert main(["profile", str(file), "--path", str(path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows if "latency_ms(cpu)" in row] == ["path", "cheapest", "dearest"]
+
+    assert main(["profile", str(file), "--path", "fbnet-a"]) == 2
+    assert "a path of the space fbnet, not of shufflenet_small" in capsys.readouterr().err
 
 
 def test_costs_are_what_the_tuner_loads(tmp_path, capsys):

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from nni_spos.cli.options import NAMES, PATH_HELP
 from nni_spos.constraint import format_metric
+from nni_spos.cost_table import Costs
 from nni_spos.files import write_json
-from nni_spos.path import PathSpace
-from nni_spos.recipe import SpaceSettings, load_recipe
+from nni_spos.path import Path, PathSpace
+from nni_spos.recipe import SpaceSettings, load_recipe, names_recipe
+
+SPACE_HELP = "a recipe (.yml), or a space such as shufflenet or module:Class, whose code is run"
 
 
 def add_commands(commands: Any) -> None:
     """Add them to the parsers of an ``argparse`` command line."""
     command = commands.add_parser("profile", help="costs of a path, and extremes of a space")
-    command.add_argument("space", help="e.g. shufflenet, or module:Class, whose code is run")
+    command.add_argument("space", help=SPACE_HELP)
     command.add_argument("--path", help=PATH_HELP)
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=profile)
@@ -36,7 +40,7 @@ def add_commands(commands: Any) -> None:
     command.set_defaults(run=prior)
 
     command = commands.add_parser("latency", help="measure every choice of every unit")
-    command.add_argument("space", help="a recipe (.yml), or a name as for profile")
+    command.add_argument("space", help=SPACE_HELP)
     command.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     command.add_argument("--batch", type=int, default=1, help="images at a time (default 1)")
     command.add_argument("--threads", type=int, help="of PyTorch (default: as it is)")
@@ -48,30 +52,48 @@ def add_commands(commands: Any) -> None:
 
 def profile(options: argparse.Namespace) -> None:
     """Print the costs of a path and the extremes of its space."""
-    from nni_spos.profilers import build_costs
-    from nni_spos.spaces import Form, build_space, default_input_shape, find_published, read_path
-
-    network = find_published(options.path) if options.path else None
-    settings = SpaceSettings(options.space, network.arguments if network else {})
-    model = build_space(settings.name, settings.arguments, Form.SUBNET)
-    shape = default_input_shape(model)
-    path_space = PathSpace.from_model_space(model)
-    path = read_path(options.path, settings, path_space) if options.path else None
-    costs = build_costs(model, shape)
-    content: dict[str, object] = {"space": options.space, "input_shape": list(shape)}
+    name, shape, space, costs, path = _open(options.space, options.path)
+    content: dict[str, object] = {"space": name, "input_shape": list(shape)}
     if path is not None:
-        content["path"] = {name: table.price(path) for name, table in costs.items()}
+        content["path"] = {metric: table.price(path) for metric, table in costs.items()}
     for extreme in ("cheapest", "dearest"):
-        content[extreme] = {name: getattr(table, extreme)()[0] for name, table in costs.items()}
+        content[extreme] = {metric: getattr(table, extreme)()[0] for metric, table in costs.items()}
     if options.json:
         print(json.dumps(content, indent=2))
         return
     size = "x".join(map(str, shape))
-    print(f"{options.space}, {path_space.size} paths, images of {size}; 1 multiply-add = 1 FLOP")
+    print(f"{name}, {space.size} paths, images of {size}; 1 multiply-add = 1 FLOP")
     for row in ("path", "cheapest", "dearest"):
-        for name, cost in content.get(row, {}).items():  # type: ignore[attr-defined]
-            shown = format_metric(name, cost)
-            print(f"  {row:<9}{NAMES.get(name, name):<14}{cost:>13,}  ({shown})")
+        for metric, cost in content.get(row, {}).items():  # type: ignore[attr-defined]
+            exact = f"{cost:,}" if isinstance(cost, int) else f"{cost:.4g}"
+            label = NAMES.get(metric, metric)
+            print(f"  {row:<9}{label:<16}{exact:>13}  ({format_metric(metric, cost)})")
+
+
+def _open(
+    space_or_recipe: str, name_or_file: str | None
+) -> tuple[str, Sequence[int], PathSpace, Costs, Path | None]:
+    """Return name of a space, shape of an image, the space, its costs and the path that is named.
+
+    A recipe also has its measured latencies.
+    """
+    from nni_spos.data import dataset_spec
+    from nni_spos.profilers import build_costs
+    from nni_spos.spaces import Form, build_space, default_input_shape, find_published, read_path
+    from nni_spos.supernet.building import build_recipe_costs
+
+    if names_recipe(space_or_recipe):
+        recipe = load_recipe(space_or_recipe)
+        settings, shape = recipe.space, dataset_spec(recipe.data).input_shape
+        space, costs = build_recipe_costs(recipe)
+    else:
+        network = find_published(name_or_file) if name_or_file else None
+        settings = SpaceSettings(space_or_recipe, network.arguments if network else {})
+        model = build_space(settings.name, settings.arguments, Form.SUBNET)
+        space, shape = PathSpace.from_model_space(model), default_input_shape(model)
+        costs = build_costs(model, shape)
+    path = read_path(name_or_file, settings, space) if name_or_file else None
+    return settings.name, shape, space, costs, path
 
 
 def costs(options: argparse.Namespace) -> None:

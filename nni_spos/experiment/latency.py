@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path as FilePath
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -15,7 +14,7 @@ from nni_spos.latency_table import LatencyTable
 from nni_spos.plots import plot_latency
 from nni_spos.profilers.latency import LatencyProfiler
 from nni_spos.progress import open_bar
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe import load_recipe, names_recipe
 from nni_spos.spaces import Form, build_space, default_input_shape
 from nni_spos.supernet.building import build_recipe_space
 
@@ -116,7 +115,7 @@ def _open(
     space_or_recipe: str | os.PathLike[str],
 ) -> tuple[str, ModelSpace, Sequence[int], bool]:
     """Return name, model, shape of an image, and whether it is channels_last."""
-    if FilePath(space_or_recipe).suffix in (".yml", ".yaml"):
+    if names_recipe(space_or_recipe):
         recipe = load_recipe(space_or_recipe)
         spec = dataset_spec(recipe.data)
         model = build_recipe_space(recipe, Form.SUBNET, SEED)

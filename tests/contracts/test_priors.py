@@ -5,7 +5,14 @@ import pytest
 
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.path import PathSpace
-from nni_spos.priors import ConstrainedPrior, FilteredPrior, Prior, UniformPrior, WarmUpPrior
+from nni_spos.priors import (
+    ConstrainedPrior,
+    FilteredPrior,
+    Prior,
+    UniformPrior,
+    WarmUpPrior,
+    quantile_bins,
+)
 
 SPACE = PathSpace({"layer": ["k3", "k5"], "width": [16, 32, 64], "bits": [2, 4]})
 
@@ -34,6 +41,11 @@ PRIORS = {
     "one bin": (
         lambda seed: ConstrainedPrior(SPACE, COST, (32, 64), seed=seed),
         np.where(CONSTRAINED == CHEAP, 1 / 4, 0),
+    ),
+    # Thirds of the costs part the 12 paths into three times four.
+    "equal shares": (
+        lambda seed: ConstrainedPrior(SPACE, COST, quantile_bins(COST, (0, 1 / 3, 2 / 3, 1)), seed),
+        np.full(12, 1 / 12),
     ),
     "filtered": (
         lambda seed: FilteredPrior(UniformPrior(SPACE, seed), lambda path: path["layer"] == "k3"),
