@@ -15,7 +15,7 @@ ROOT = Path(nni_spos.__file__).parent
 # their own. A part that is not named here is at the top: nothing here may import it.
 ROWS = [
     ["_version"],
-    ["values", "child", "termination"],
+    ["values", "child", "termination", "freed_memory"],
     ["errors"],
     ["files", "sealing", "user_modules"],
     ["path", "constraint"],

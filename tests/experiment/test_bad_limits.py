@@ -176,10 +176,12 @@ def test_measuring(folder, refused):
 
 
 def test_a_profile_has_no_limits(refused):
-    """Neither a recipe with limits nor a latency table is what it takes."""
-    line = refused("profile", "recipe.yml")
-    assert "unknown space 'recipe.yml'. Spaces: shufflenet, shufflenet_small" in line
+    """Costs are shown also where no path meets a recipe's limits; a latency table is no path."""
+    line = refused("profile", "recipe.txt")
+    assert "unknown space 'recipe.txt'. Spaces: shufflenet, shufflenet_small" in line
     line = refused("profile", "shufflenet_small", "--path", TABLE)
     assert f"PathError: {TABLE}: label 'latency_version' is not in the search space" in line
     Path("path.json").write_text(json.dumps({f"layer_{i}": "k3" for i in range(1, 9)}))
     assert main(["profile", "shufflenet_small", "--path", "path.json"]) == 0
+    change_recipe("search", constraints=["flops <= 1"])
+    assert main(["profile", "recipe.yml"]) == 0
