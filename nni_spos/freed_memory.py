@@ -19,9 +19,9 @@ def keep_freed_memory() -> bool:
 
     glibc gives every block above 32 MiB back to the system when it is freed, and smaller ones from
     the end of the heap. A step that needs them again waits until the system has found and cleared
-    each page, which can take longer than to compute: see ``tests/benchmarks/freed_memory.py``. Peak
-    memory was the same for trainings and up to a fifth higher for scoring; between steps the
-    process holds what it needed at most.
+    each page: a quarter of a training step, see ``tests/benchmarks/freed_memory.py``. Peak memory
+    was up to a twentieth higher for trainings and a fifth for scoring; between steps the process
+    holds what it needed at most.
 
     Returns
     -------
