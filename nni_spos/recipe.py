@@ -380,11 +380,6 @@ _SECTIONS: dict[str, type[Any]] = {
 }
 
 
-def names_recipe(name_or_file: str | os.PathLike[str]) -> bool:
-    """Whether a text, where the name of a space may stand as well, is that of a recipe's file."""
-    return FilePath(name_or_file).suffix in (".yml", ".yaml")
-
-
 def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     """Read and check a recipe.
 

@@ -22,6 +22,11 @@ MAX_DIGITS = 1000
 """Of a whole number; Python refuses to write some thousands."""
 
 
+def is_yaml_name(name_or_file: str | os.PathLike[str]) -> bool:
+    """Whether a text is that of a YAML file, where another kind of name may stand as well."""
+    return os.path.splitext(name_or_file)[1] in (".yml", ".yaml")
+
+
 def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a YAML file that holds one mapping, without executing anything.
 

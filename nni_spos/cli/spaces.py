@@ -12,7 +12,8 @@ from nni_spos.constraint import format_metric
 from nni_spos.cost_table import Costs
 from nni_spos.files import write_json
 from nni_spos.path import Path, PathSpace
-from nni_spos.recipe import SpaceSettings, load_recipe, names_recipe
+from nni_spos.recipe import SpaceSettings, load_recipe
+from nni_spos.yaml_files import is_yaml_name
 
 SPACE_HELP = "a recipe (.yml), or a space such as shufflenet or module:Class, whose code is run"
 
@@ -82,7 +83,7 @@ def _open(
     from nni_spos.spaces import Form, build_space, default_input_shape, find_published, read_path
     from nni_spos.supernet.building import build_recipe_costs
 
-    if names_recipe(space_or_recipe):
+    if is_yaml_name(space_or_recipe):
         recipe = load_recipe(space_or_recipe)
         settings, shape = recipe.space, dataset_spec(recipe.data).input_shape
         space, costs = build_recipe_costs(recipe)

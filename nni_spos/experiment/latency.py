@@ -14,9 +14,10 @@ from nni_spos.latency_table import LatencyTable
 from nni_spos.plots import plot_latency
 from nni_spos.profilers.latency import LatencyProfiler
 from nni_spos.progress import open_bar
-from nni_spos.recipe import load_recipe, names_recipe
+from nni_spos.recipe import load_recipe
 from nni_spos.spaces import Form, build_space, default_input_shape
 from nni_spos.supernet.building import build_recipe_space
+from nni_spos.yaml_files import is_yaml_name
 
 SEED = 0
 """Of weights, paths and the order of measurements; none of them matters much."""
@@ -115,7 +116,7 @@ def _open(
     space_or_recipe: str | os.PathLike[str],
 ) -> tuple[str, ModelSpace, Sequence[int], bool]:
     """Return name, model, shape of an image, and whether it is channels_last."""
-    if names_recipe(space_or_recipe):
+    if is_yaml_name(space_or_recipe):
         recipe = load_recipe(space_or_recipe)
         spec = dataset_spec(recipe.data)
         model = build_recipe_space(recipe, Form.SUBNET, SEED)

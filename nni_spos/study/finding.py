@@ -6,6 +6,7 @@ from pathlib import Path as FilePath
 
 from nni_spos.errors import RecipeError, nearest
 from nni_spos.study.description import Study, load_study
+from nni_spos.yaml_files import is_yaml_name
 
 FOLDER = FilePath("examples") / "paper"
 """Where they are looked for: from the current folder, then beside the package."""
@@ -26,7 +27,7 @@ def find_study(name_or_file: str) -> Study:
     RecipeError
         There is none of this name, with the nearest; or see `load_study`.
     """
-    if FilePath(name_or_file).suffix in (".yml", ".yaml"):
+    if is_yaml_name(name_or_file):
         return load_study(name_or_file)
     files = _files()
     if name_or_file not in files:

@@ -92,8 +92,8 @@ def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
     """Do the step of each number that comes, and answer with page faults and peak memory."""
     from nni_spos.freed_memory import keep_freed_memory
 
-    if name == KEPT and not keep_freed_memory():
-        raise SystemExit("freed memory cannot be kept here, or the environment says otherwise.")
+    if name == KEPT:
+        keep_freed_memory()
     do = STAGES[options.stage](options)
     while (number := pipe.recv()) is not None:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -161,6 +161,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if min(options.image_size, options.batch_size, options.paths, options.repeats) < 1:
         parser.error("numbers must be at least 1.")
+
+    from nni_spos.freed_memory import keep_freed_memory
+
+    if not keep_freed_memory():
+        parser.error("freed memory cannot be kept here, or the environment says otherwise.")
     found = measure(options)
     if options.json:
         print(json.dumps(found, indent=2))
