@@ -25,13 +25,18 @@ PATIENCE = 60.0
 """Seconds after which something that must happen counts as never."""
 
 
+def reached_file(hold: Path, pid: int) -> Path:
+    """Where a process says that it is held: each its own file, as a killed one may say it late."""
+    return hold.with_suffix(f".reached-{pid}")
+
+
 class Held(ShuffleNetV2Space):
     """Says that it is evaluated, and waits."""
 
     def forward(self, images):
         hold = os.environ.get("HOLD")
         while hold and Path(hold).exists():
-            Path(hold).with_suffix(".reached").touch()
+            reached_file(Path(hold), os.getpid()).touch()
             time.sleep(0.02)
         return super().forward(images)
 
@@ -88,14 +93,15 @@ class Workers:
 
     def wait_for_evaluation(self, other_than: psutil.Process | None = None) -> psutil.Process:
         """Wait until a worker evaluates, held, and return its process."""
-        reached = self.hold.with_suffix(".reached")
 
         def find() -> psutil.Process | None:
-            found = [process for process in self.processes() if process != other_than]
-            return found[0] if found and reached.exists() else None
+            for process in self.processes():
+                if process != other_than and reached_file(self.hold, process.pid).exists():
+                    return process
+            return None
 
         process = wait_for(find)
-        reached.unlink()
+        reached_file(self.hold, process.pid).unlink()
         return process
 
     def end(self) -> None:
