@@ -75,8 +75,9 @@ def test_concurrent_trials_that_fail_do_not_disturb_the_search(study):
 
 
 RUN = """
-import sys
+import signal, sys
 from nni_spos.experiment.start import start
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
 print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status)
 """
 
