@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from nni_spos.choice_bias import ChoiceBias
 from nni_spos.constraint import format_metric
 from nni_spos.files import write_atomically
 
@@ -96,10 +98,13 @@ class RankingPanel:
         Above it.
     scores
         Accuracy in percent of each path with the supernet's weights.
+    biases
+        Of the choices, drawn as a heat map below; of all panels or none.
     """
 
     title: str
     scores: Sequence[float]
+    biases: Sequence[ChoiceBias] = ()
 
 
 def plot_rankings(
@@ -109,6 +114,8 @@ def plot_rankings(
     file: str | os.PathLike[str],
 ) -> None:
     """Draw stand-alone accuracy over the score of each path, one panel a score, as PNG.
+
+    Below it goes what choices are ranked too high or too low, if that is known.
 
     Parameters
     ----------
@@ -123,31 +130,59 @@ def plot_rankings(
     """
     from matplotlib.ticker import FuncFormatter
 
-    figure, all_axes = _open_panels(4.5 * len(panels) + 1, 4.2, len(panels))
-    for axes, panel in zip(all_axes, panels, strict=True):
+    biased = all(panel.biases for panel in panels)
+    heights = [4.2, 2.4] if biased else [4.2]
+    figure, rows = _open_panels(4.5 * len(panels) + 1, heights, len(panels))
+    for axes, panel in zip(rows[0], panels, strict=True):
         points = axes.scatter(panel.scores, accuracies, c=flops, s=14, cmap="viridis")
         axes.set(title=panel.title, xlabel="accuracy with the supernet's weights (%)")
-    all_axes[0].set_ylabel("stand-alone accuracy (%)")
+    rows[0][0].set_ylabel("stand-alone accuracy (%)")
     shown = FuncFormatter(lambda cost, _: format_metric("flops", cost))
-    figure.colorbar(points, ax=all_axes, label="multiply-adds", format=shown)
+    figure.colorbar(points, ax=rows[0], label="multiply-adds", format=shown)
+    if biased:
+        _draw_biases(figure, rows[1], [panel.biases for panel in panels])
     _save(figure, file)
+
+
+def _draw_biases(
+    figure: Figure, row: Sequence[Axes], all_biases: Sequence[Sequence[ChoiceBias]]
+) -> None:
+    """Draw one heat map of units and choices for each score, with one scale for all."""
+    largest = max(abs(x.bias) for biases in all_biases for x in biases) or 1.0
+    for axes, biases in zip(row, all_biases, strict=True):
+        units = [list(unit) for _, unit in itertools.groupby(biases, lambda x: x.label)]
+        cells = np.full((max(map(len, units)), len(units)), np.nan)
+        for column, unit in enumerate(units):
+            cells[: len(unit), column] = [x.bias for x in unit]
+        image = axes.imshow(cells, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
+        names = {tuple(str(x.choice) for x in unit) for unit in units}
+        positions = [str(position) for position in range(1, len(cells) + 1)]
+        axes.set_yticks(range(len(cells)), names.pop() if len(names) == 1 else positions)
+        axes.set_xticks(range(len(units)), [unit[0].label for unit in units], rotation=90)
+    label = "ranked too high (+)\nor too low, percentiles"
+    figure.colorbar(image, ax=list(row), label=label)
 
 
 def _open_figure(width: float, height: float) -> tuple[Figure, Axes]:
     """Return an empty figure of a size in inches, and its axes."""
-    figure, (axes,) = _open_panels(width, height, 1)
+    figure, [[axes]] = _open_panels(width, [height], 1)
     return figure, axes
 
 
-def _open_panels(width: float, height: float, number: int) -> tuple[Figure, list[Axes]]:
-    """Return an empty figure of a size in inches with panels beside each other, and their axes."""
+def _open_panels(
+    width: float, heights: Sequence[float], number: int
+) -> tuple[Figure, list[list[Axes]]]:
+    """Return an empty figure with rows of panels, sizes in inches, and the axes of each row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # No pyplot: it would choose a window system, and keep every figure.
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, number, sharey=True, squeeze=False)[0])
+    rows = figure.subplots(
+        len(heights), number, sharey="row", squeeze=False, height_ratios=list(heights)
+    )
+    return figure, [list(row) for row in rows]
 
 
 def _save(figure: Figure, file: str | os.PathLike[str]) -> None:

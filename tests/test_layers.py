@@ -22,7 +22,7 @@ ROWS = [
     ["cost_table"],
     ["counting"],
     ["priors", "evolution", "latency_table"],
-    ["correlation"],
+    ["correlation", "choice_bias"],
     ["settings", "yaml_files"],
     ["recipe"],
     ["recipe_latency", "repeats"],
@@ -40,7 +40,7 @@ PURE = RANKS["recipe"]
 
 LIBRARIES = {part: {"numpy"} for row in ROWS[: RANKS["settings"]] for part in row}
 LIBRARIES["evolution"] |= {"pymoo"}
-LIBRARIES |= {"correlation": {"numpy", "scipy"}}
+LIBRARIES |= {part: {"numpy", "scipy"} for part in ("correlation", "choice_bias")}
 LIBRARIES |= {"settings": {"schema"}, "recipe": {"schema"}, "yaml_files": {"yaml"}}
 
 LIGHT = (".trial", ".worker_client", ".worker", ".worker_reception")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nni_spos.choice_bias import ChoiceBias, choice_biases, format_biases
 from nni_spos.correlation import CONFIDENCE, NUM_RESAMPLES, Ranking, format_rankings, rank
 from nni_spos.cost_table import Costs
 from nni_spos.errors import RecipeError
@@ -64,6 +65,8 @@ class Study:
         By name, those of each path: accuracy in percent, log-likelihood, or multiply-adds.
     rankings
         By the same names.
+    biases
+        By the same names but `FLOPS`, see `nni_spos.choice_bias.choice_biases`.
     """
 
     recipe: Recipe
@@ -74,6 +77,7 @@ class Study:
     accuracies: Sequence[float]
     scores: Mapping[str, Sequence[float]]
     rankings: Mapping[str, Ranking]
+    biases: Mapping[str, Sequence[ChoiceBias]]
 
     def describe(self) -> str:
         """Return the figures as a table, with what they are of."""
@@ -88,6 +92,10 @@ class Study:
                 f"{name}: top-1 {np.mean(values):.2f} % on average, "
                 f"from {min(values):.2f} to {max(values):.2f} %"
             )
+        found = {name: biases for name, biases in self.biases.items() if biases}
+        if found:
+            lines.append("choices that are ranked too high (+) or too low (-), in percentiles:")
+            lines += (f"{name}: {format_biases(biases)}" for name, biases in found.items())
         return "\n".join(lines)
 
     def save(self, file: str | os.PathLike[str]) -> None:
@@ -108,6 +116,10 @@ class Study:
             "num_resamples": NUM_RESAMPLES,
             "confidence": CONFIDENCE,
             "rankings": {name: ranking.to_json() for name, ranking in self.rankings.items()},
+            "biases": {
+                name: [dataclasses.asdict(bias) for bias in biases]
+                for name, biases in self.biases.items()
+            },
             "points": points,
         }
         write_json(file, content)
@@ -115,7 +127,9 @@ class Study:
     def plot(self, file: str | os.PathLike[str]) -> None:
         """Draw stand-alone accuracy over each score, as PNG."""
         panels = [
-            RankingPanel(f"{name}, tau {self.rankings[name].tau}", self.scores[name])
+            RankingPanel(
+                f"{name}, tau {self.rankings[name].tau}", self.scores[name], self.biases[name]
+            )
             for name in self._accuracy_scores()
         ]
         plot_rankings(panels, self.accuracies, self.scores[FLOPS], file)
@@ -225,10 +239,12 @@ def _compare(
     values: dict[str, Sequence[float]] = {}
     for name in scores:
         values |= _score(recipe, paths, space, name)
-    values[FLOPS] = costs[FLOPS].price_many(space.encode(paths)).tolist()
+    indices = space.encode(paths)
     accuracies = find_accuracies()  # last: trainings take the longest
+    biases = {name: choice_biases(space, indices, x, accuracies) for name, x in values.items()}
+    values[FLOPS] = costs[FLOPS].price_many(indices).tolist()
     rankings = {name: rank(x, accuracies, seed) for name, x in values.items()}
-    return Study(recipe, source, seed, space.size, paths, accuracies, values, rankings)
+    return Study(recipe, source, seed, space.size, paths, accuracies, values, rankings, biases)
 
 
 def _score(

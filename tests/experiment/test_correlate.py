@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from trained import change_recipe
 
+from nni_spos.choice_bias import choice_biases, format_biases
 from nni_spos.cli import main
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import RecipeError
@@ -203,7 +204,10 @@ def test_a_table(tmp_path, monkeypatch, capsys):
     table = write_macro(tmp_path, lambda index, flops: 10 + flops / 1e6)
     monkeypatch.chdir(tmp_path)
     study = run("--table", "table.json", "--paths", "12", "--seed", "3", "--plot", "study.png")
-    assert "12 of 6,561 paths; stand-alone accuracy from table.json" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "12 of 6,561 paths; stand-alone accuracy from table.json" in output
+    assert "in percentiles" not in output  # of fewer than two paths for each number
+    assert not any(study["biases"].values())
     for point in study["points"]:
         entry = table[code_from_path(point["path"])]
         assert point["accuracy"] == pytest.approx(entry["test_acc"][1])
@@ -215,6 +219,28 @@ def test_a_table(tmp_path, monkeypatch, capsys):
     assert study["rankings"]["recalibrated"]["tau"]["value"] == pytest.approx(kendall(x, y))
     monkeypatch.setattr(scoring.PathScorer, "evaluate", None)  # all are in OUTPUT/scores
     assert run("--table", "table.json", "--paths", "12", "--seed", "3") == study
+
+
+def test_choices_that_are_misplaced(tmp_path, monkeypatch, capsys):
+    # Alone, paths are as good as they have blocks k3e3; the supernet says nothing of the kind.
+    blocks = (SPACE.enumerate() == 1).sum(axis=1).tolist()
+    write_macro(tmp_path, lambda index, flops: 50 + blocks[index])
+    monkeypatch.chdir(tmp_path)
+    study = run("--table", "table.json", "--paths", "40", "--plot", "study.png")
+    assert Image.open("study.png").size == (1500, 990)
+    names = [name for name in study["rankings"] if name != "flops"]
+    assert list(study["biases"]) == names
+    output = capsys.readouterr().out
+    assert "choices that are ranked too high (+) or too low (-), in percentiles:" in output
+    points = study["points"]
+    accuracies = [point["accuracy"] for point in points]
+    for name in names:
+        scores = [point[name] for point in points]
+        indices = SPACE.encode([point["path"] for point in points])
+        biases = choice_biases(SPACE, indices, scores, accuracies)
+        assert study["biases"][name] == [dataclasses.asdict(bias) for bias in biases]
+        assert f"{name}: {format_biases(biases)}" in output
+        assert sum(x["bias"] for x in study["biases"][name] if x["choice"] == "k3e3") < -20
 
 
 def test_chunks_are_put_together_in_order(tmp_path, monkeypatch):
