@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
+from scipy.linalg import block_diag
 
 from nni_spos.path import Choice, Indices, PathSpace
 
@@ -16,8 +17,6 @@ PATHS_PER_BIAS = 2
 
 STANDARD_ERRORS = 2
 """How far from 0 a bias is that is worth a look, in standard errors."""
-
-Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -84,26 +83,24 @@ def choice_biases(
     >>> [str(x) for x in choice_biases(space, paths, [1, 2, 3, 4] * 2, [1, 3, 2, 4] * 2)]
     ['layer_1=k3 -12.5 ± 0.0', 'layer_1=k5 +12.5 ± 0.0', 'layer_2=k3 +12.5 ± 0.0', ...]
     """
-    contrasts = [_contrasts(number) for number in space.num_choices]
-    columns = [x[indices[:, unit]] for unit, x in enumerate(contrasts)]
-    design = np.hstack([np.ones((len(indices), 1)), *columns])
+    contrasts = block_diag(*map(_contrasts, space.num_choices))
+    chosen = [
+        np.eye(number)[column] for number, column in zip(space.num_choices, indices.T, strict=True)
+    ]
+    design = np.hstack([np.ones((len(indices), 1)), np.hstack(chosen) @ contrasts])
     num_paths, num_numbers = design.shape
     if num_paths < PATHS_PER_BIAS * num_numbers or np.linalg.matrix_rank(design) < num_numbers:
         return ()
-    misplaced = _percentiles(scores) - _percentiles(accuracies)
+    misplaced = (stats.rankdata(scores) - stats.rankdata(accuracies)) * 100 / num_paths
     inverse = np.linalg.inv(design.T @ design)
     numbers = inverse @ design.T @ misplaced
     residuals = misplaced - design @ numbers
     covariance = inverse * (residuals @ residuals) / (num_paths - num_numbers)
-    found: list[ChoiceBias] = []
-    begin = 1
-    for label, matrix in zip(space, contrasts, strict=True):
-        part = slice(begin, begin := begin + matrix.shape[1])
-        variances = np.einsum("ij,jk,ik->i", matrix, covariance[part, part], matrix)
-        rows = zip(space[label], matrix @ numbers[part], np.sqrt(variances), strict=True)
-        if matrix.shape[1]:
-            found += (ChoiceBias(label, choice, float(b), float(e)) for choice, b, e in rows)
-    return tuple(found)
+    biases = contrasts @ numbers[1:]
+    variances = np.einsum("ij,jk,ik->i", contrasts, covariance[1:, 1:], contrasts)
+    choices = [(label, choice) for label, choices in space.items() for choice in choices]
+    rows = zip(choices, biases.tolist(), np.sqrt(variances).tolist(), strict=True)
+    return tuple(ChoiceBias(*choice, *row) for choice, *row in rows if len(space[choice[0]]) > 1)
 
 
 def format_biases(biases: Sequence[ChoiceBias], number: int = 6) -> str:
@@ -112,12 +109,6 @@ def format_biases(biases: Sequence[ChoiceBias], number: int = 6) -> str:
     return ", ".join(map(str, found[:number])) or "none that stands out"
 
 
-def _contrasts(num_choices: int) -> Numbers:
+def _contrasts(num_choices: int) -> npt.NDArray[np.float64]:
     """Return columns that add up to 0, shape (num_choices, num_choices - 1)."""
     return np.vstack([np.eye(num_choices - 1), np.full((1, num_choices - 1), -1.0)])
-
-
-def _percentiles(values: Sequence[float]) -> Numbers:
-    """Return the share of paths in percent that are below, of ties half."""
-    ranks: Numbers = stats.rankdata(values)
-    return (ranks - 0.5) * 100 / len(values)
