@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import threading
+import time
+
 import psutil
+
+_logger = logging.getLogger(__name__)
 
 WORKER_MODULE = "nni_spos.experiment.worker"
 """Names a worker in the list of processes."""
@@ -20,6 +27,30 @@ def manager_process() -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
+
+
+def end_with_manager(interval: float) -> None:
+    """End this process, whatever it does, once the manager that started it is gone.
+
+    On a thread of its own that needs no lock: NNI's channel to the manager can wait for ever on
+    the thread that sends, or receives, and what waits for that thread would never end either.
+
+    Parameters
+    ----------
+    interval
+        Seconds between two looks.
+    """
+    manager = manager_process()
+    if manager is None:
+        return
+
+    def watch() -> None:
+        while is_alive(manager):
+            time.sleep(interval)
+        _logger.error("the NNI manager is gone")
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end-with-manager", daemon=True).start()
 
 
 def is_alive(process: psutil.Process) -> bool:

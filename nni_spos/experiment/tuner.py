@@ -27,7 +27,8 @@ What is worked around, all of it measured with NNI 3.0:
   followed by another one of the same path.
 - On other machines trials read their paths from the same records as here. A result whose path is
   not the recorded one means that NNI's exports are wrong: it ends the experiment.
-- The manager may be killed: a tuner left over would connect to the next manager on that port.
+- The manager may be killed: a tuner left over would connect to the next manager on that port, or
+  wait for ever for the channel of the first.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
-from nni_spos.experiment.processes import is_alive, manager_process
+from nni_spos.experiment.processes import end_with_manager
 from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import Scheduler
@@ -137,6 +138,7 @@ class EvolutionTuner(Tuner):
         """Start the search; called by NNI once, when it is connected."""
         if self._scheduler is not None:
             raise RecipeError("the search space of a running search cannot be changed.")
+        end_with_manager(self.TICK)
         channel = os.environ["NNI_TUNER_COMMAND_CHANNEL"]
         self._manager = Manager.from_channel(channel)
         # Before anything slow: trials of an earlier run may end while the tables are built.
@@ -273,12 +275,8 @@ class EvolutionTuner(Tuner):
 
     def _watch(self) -> None:
         """Until NNI stops: give up results that never came, and end the experiment."""
-        manager = manager_process()
         next_poll = 0.0
         while not self._stopping.wait(self.TICK) and self._failure is None:
-            if manager is not None and not is_alive(manager):
-                _logger.error("the NNI manager is gone")
-                os._exit(1)
             self._give_up()
             self._close()
             if (begin := time.monotonic()) >= next_poll:

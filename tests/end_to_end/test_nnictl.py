@@ -82,12 +82,28 @@ print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status
 """
 
 
+STUCK = """
+import os, time
+if os.environ.get("SDK_PROCESS") == "dispatcher":
+    from nni.runtime.command_channel.websocket import WsChannelClient
+    send = WsChannelClient.send
+    def wait_and_send(self, command):
+        while os.path.exists({stick!r}):
+            open({stuck!r}, "w").close()
+            time.sleep(0.1)
+        send(self, command)
+    WsChannelClient.send = wait_and_send
+"""
+
 ENDS = {"interrupt": (signal.SIGINT, "KeyboardInterrupt"), "end": (signal.SIGTERM, "Terminated")}
 
 
 @pytest.mark.parametrize("how", [*ENDS, "kill"])
-def test_a_search_that_was_cut_off_goes_on(study, how):
+def test_a_search_that_was_cut_off_goes_on(study, how, monkeypatch):
     study.write(concurrency=3, seconds=0.3, population_size=6)
+    stick, stuck = (study.folder / name for name in ("stick", "stuck"))
+    if how == "kill":
+        customize_tuner(study, STUCK.format(stick=str(stick), stuck=str(stuck)), monkeypatch)
     running = subprocess.Popen(
         [sys.executable, "-c", RUN, str(study.config), str(study.port)],
         stdout=subprocess.PIPE,
@@ -105,6 +121,9 @@ def test_a_search_that_was_cut_off_goes_on(study, how):
     else:
         managers = [process for process in study.processes() if process.name() == "node"]
         assert len(managers) == 1
+        # The tuner is sending meanwhile, and never gets an answer.
+        stick.touch()
+        wait_until(stuck.exists, 20)
         managers[0].kill()
         output, errors = running.communicate(timeout=60)
         assert output.split() == ["STOPPED"], errors
@@ -112,6 +131,7 @@ def test_a_search_that_was_cut_off_goes_on(study, how):
     # reach it for twenty seconds, and so find the next one on the same port.
     wait_until(lambda: not study.processes("--exp_params"), 3)
     wait_until(lambda: study.processes() == [], 12)
+    stick.unlink(missing_ok=True)
     done_before = {
         SPACE.key(candidate.path) for candidate in load_results(experiment_id).candidates
     }
@@ -129,6 +149,12 @@ def test_a_search_that_was_cut_off_goes_on(study, how):
     assert results.best.path == study.reference().top(1)[0].path
 
 
+def customize_tuner(study, code, monkeypatch):
+    """Run code at the start of every process of NNI, which passes the environment on."""
+    (study.folder / "sitecustomize.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", f"{study.folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+
+
 BROKEN = """
 import os
 if os.environ.get("SDK_PROCESS") == "dispatcher":
@@ -141,9 +167,7 @@ if os.environ.get("SDK_PROCESS") == "dispatcher":
 
 def test_an_exception_in_the_tuner_ends_the_experiment(study, monkeypatch):
     study.write()
-    # Only in the tuner's process: NNI passes the environment on to it.
-    (study.folder / "sitecustomize.py").write_text(BROKEN)
-    monkeypatch.setenv("PYTHONPATH", f"{study.folder}{os.pathsep}{os.environ['PYTHONPATH']}")
+    customize_tuner(study, BROKEN, monkeypatch)
     with pytest.raises(ExperimentError, match="No space left on device") as caught:
         start(study.config, port=study.port, report=lambda line: None)
     assert "nnimanager.log" in str(caught.value)
