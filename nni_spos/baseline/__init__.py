@@ -5,7 +5,7 @@ from nni_spos.baseline.retraining import (
     FOLDER,
     BaselineResult,
     read_baselines,
-    read_winner,
+    read_compared,
     retrain_baselines,
 )
 from nni_spos.baseline.table import baseline_table
@@ -18,7 +18,7 @@ __all__ = [
     "fixed_baseline",
     "random_baselines",
     "read_baselines",
-    "read_winner",
+    "read_compared",
     "retrain_baselines",
     "searched_baseline",
 ]

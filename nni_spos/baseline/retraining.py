@@ -25,6 +25,7 @@ FOLDER = "baselines"
 """Folder of the results, in the recipe's output folder."""
 
 WINNER = "winner of the search"
+RETRAINED = "retrained path"
 
 
 @dataclass(frozen=True)
@@ -136,19 +137,22 @@ def read_baselines(folder: FilePath) -> list[BaselineResult]:
     return list(results.values())
 
 
-def read_winner(recipe: Recipe) -> BaselineResult | None:
-    """Return the best path of the recipe's search in one process, or None without a search.
+def read_compared(recipe: Recipe) -> list[BaselineResult]:
+    """Return what baselines are compared with, each named for people.
 
-    Its test figure is that of the recipe's retrained network, if that is of this path.
+    The best path of the recipe's search in one process, if there was one, with the test figure of
+    the recipe's retrained network if that is of this path; and else that network too, if there is
+    one: a search under NNI writes its path to a file, and `retrain` takes any.
     """
+    network = read_network(recipe.retrained, RETRAINED)
     folder = recipe.output / SEARCH
     if not (folder / JOURNAL_NAME).is_file():
-        return None
+        return [network[1]] if network else []
     best = load_results(folder).best
-    network = read_network(recipe.retrained, WINNER)
-    if network is None or network[0] != best.path:
-        return BaselineResult(WINNER, best.costs, (), None)
-    return network[1]
+    if network is not None and network[0] == best.path:
+        return [dataclasses.replace(network[1], name=WINNER)]
+    winner = BaselineResult(WINNER, best.costs, (), None)
+    return [winner, network[1]] if network else [winner]
 
 
 def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult] | None:

@@ -88,12 +88,11 @@ def _load(options: argparse.Namespace) -> Recipe:
 
 
 def _retrain(recipe: Recipe, baselines: list[Baseline], repeats: int) -> None:
-    from nni_spos.baseline import FOLDER, baseline_table, read_winner, retrain_baselines
+    from nni_spos.baseline import FOLDER, baseline_table, read_compared, retrain_baselines
     from nni_spos.report.markdown import as_markdown
 
     results = retrain_baselines(recipe, baselines, repeats)
-    winner = read_winner(recipe)
-    table = as_markdown(baseline_table([*([winner] if winner else []), *results]))
+    table = as_markdown(baseline_table([*read_compared(recipe), *results]))
     print(table)
     print(f"table: {write_text(recipe.output / FOLDER / 'table.md', table)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from nni_spos.baseline import (
     FOLDER,
     random_baselines,
     read_baselines,
-    read_winner,
+    read_compared,
     retraining,
 )
 from nni_spos.baseline.retraining import read_network
@@ -109,7 +110,7 @@ def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     train_supernet(recipe)
     assert run(recipe.file, "random-search") == 0
     assert list(rows(capsys.readouterr().out)) == ["random-search"]
-    assert read_winner(recipe) is None
+    assert read_compared(recipe) == []
     best = run_search(recipe, progress=False).best
     assert run(recipe.file, "random-search") == 0
     table = rows(capsys.readouterr().out)
@@ -123,8 +124,13 @@ def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     recipe.retrained.unlink()
     for checkpoint in recipe.retrained.with_suffix("").glob("*.ckpt"):
         checkpoint.unlink()
-    retrain(recipe, other.path)
-    assert read_winner(recipe).tests == (), "the retrained network is not the winner"
+    trained = retrain(recipe, other.path)
+    winner, retrained = read_compared(recipe)
+    assert winner.tests == (), "the retrained network is not the winner"
+    assert (retrained.name, retrained.tests) == ("retrained path", [trained.test])
+    # As after a search under NNI, whose path was given to `retrain`.
+    shutil.rmtree(recipe.output / "search")
+    assert read_compared(recipe) == [retrained]
 
 
 def test_random_search_has_as_many_candidates_of_its_own(write):
