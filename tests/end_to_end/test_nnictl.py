@@ -129,7 +129,7 @@ def test_a_search_that_was_cut_off_goes_on(study, how, monkeypatch):
         assert output.split() == ["STOPPED"], errors
     # A killed manager leaves nothing that could disturb the next. NNI's tuners would try to
     # reach it for twenty seconds, and so find the next one on the same port.
-    wait_until(lambda: not study.processes("--exp_params"), 10)
+    wait_until(lambda: not study.processes("--exp_params"), 3)
     wait_until(lambda: study.processes() == [], 12)
     stick.unlink(missing_ok=True)
     done_before = {

@@ -117,7 +117,7 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
         process.stdin.flush()
         wait_until((tmp_path / str(process.pid)).exists)
         process.stdin.close()  # as the system does for a process that ends
-        assert process.wait(30) == 1
+        assert process.wait(5) == 1
     assert not (tmp_path / "outcome").exists()
 
 
