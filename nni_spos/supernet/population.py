@@ -6,8 +6,10 @@ While the supernet runs on a path, its parts (see `nni_spos.supernet.parts`) ret
 before left, as far as the two agree; only outputs along the current branch are kept.
 
 What decides whether an output can be shared are the labels of all parts that were called before
-it. So this needs no assumption about what a network does between its parts, only that it calls
-the same parts in the same order for all paths, and leaves their outputs as they are.
+it. So this needs no assumption about what a network does between its parts. What it does need is
+observed while it runs, and where it does not hold `NotShareable` says why: all paths call the same
+parts in the same order, units and norms run inside of a part that has their label, a norm runs once
+a pass, and neither outputs, images nor modules are changed on the way.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_leaves
 
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.convolution import SlicedConv2d, convolve
@@ -33,6 +36,7 @@ from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
 from nni_spos.supernet.parts import Part, find_parts, own_labels
 from nni_spos.supernet.recalibration import place_images
+from nni_spos.supernet.side_effects import SideEffects
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Visitor = Callable[[int, Tensor, Tensor], None]
@@ -61,10 +65,10 @@ class Node:
     Parameters
     ----------
     statistics
-        Mean and variance of its BatchNorms, in the order in which they run.
+        Mean and variance of its BatchNorms, by id of the module.
     """
 
-    statistics: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    statistics: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
 
 class PrefixTree:
@@ -149,13 +153,13 @@ class SharedRun:
         self._path: Path = {}
         self._called: list[Part] = []
         self._expected: list[Part] = []
-        self._kept: list[tuple[Any, int | None]] = []
+        self._kept: list[tuple[Any, list[tuple[Tensor, int]]]] = []
         self._num_kept = 0
         self._nodes: list[Node] | None = None
         self._node: Node | None = None
-        self._next_norm = 0
+        self._inside: Part | None = None
+        self._normed: set[int] = set()
         self._momentum = 1.0  # of recalibration
-        self._folded: set[int] = set()
         self._reserve = Reserve()
         self._statistics = Statistics.OF_SUPERNET
 
@@ -196,9 +200,13 @@ class SharedRun:
         """
         num_images = 0
         self._statistics = statistics
+        if statistics is Statistics.RECALIBRATED:
+            _refuse_repeated_norms(self._expected)
         for number, (images, labels) in enumerate(batches):
             self._momentum = 1.0 / (number + 1)
             placed = place_images(images, self._supernet, self._channels_last)
+            version = placed._version
+            effects = SideEffects(self._supernet) if number == 0 else None
             labels = labels.to(placed.device)
             self._kept = []
             for position, index in enumerate(tree.order):
@@ -209,27 +217,37 @@ class SharedRun:
                 output = self._supernet(placed)
                 if len(self._called) < len(self._expected):
                     raise NotShareable("its layers are called in another order on some paths")
+                if placed._version != version:
+                    raise NotShareable("the images are changed in place")
+                if effects is not None and (found := effects.find()):
+                    raise NotShareable(found)
                 visit(index, output, labels)
             num_images += len(images)
         return num_images
 
     def run_part(self, part: Part, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
         """Stands in for the forward of a part."""
+        if self._inside is not None:
+            raise NotShareable(f"'{part.name}' is called inside of '{self._inside.name}'")
         call = len(self._called)
         self._called.append(part)
         if self._nodes is not None and self._called[call:] != self._expected[call : call + 1]:
             raise NotShareable("its layers are called in another order on some paths")
         if call < len(self._kept):
-            output, version = self._kept[call]
-            if version is not None and output._version != version:
+            output, versions = self._kept[call]
+            if any(tensor._version != version for tensor, version in versions):
                 raise NotShareable(f"the output of '{part.name}' is changed in place")
             return output
         self._node = self._nodes[call] if self._nodes is not None else None
-        self._next_norm = 0
+        self._normed.clear()
         self._choose(part)
-        output = forward(*inputs, **named)
+        self._inside = part
+        try:
+            output = forward(*inputs, **named)
+        finally:
+            self._inside = None
         if call < self._num_kept:
-            self._kept.append((output, output._version if isinstance(output, Tensor) else None))
+            self._kept.append((output, _versions(output)))
         return output
 
     def _choose(self, part: Part) -> None:
@@ -244,40 +262,71 @@ class SharedRun:
 
     def run_choice(self, unit: LayerChoice, *inputs: Any, **named: Any) -> Any:
         """Stands in for the forward of a unit, mutated or not."""
+        self._observe(unit)
         return unit[self._path[unit.label]](*inputs, **named)
+
+    def run_unit(
+        self, unit: BaseSuperNetModule, forward: Callable[..., Any], *inputs: Any, **named: Any
+    ) -> Any:
+        """Stands in for the forward of another module with choices, inside of a part."""
+        self._observe(unit)
+        return forward(*inputs, **named)
+
+    def _observe(self, unit: nn.Module) -> None:
+        """Refuse choices that decide what no part's labels say. Raises NotShareable."""
+        part = self._inside
+        if part is None or not part.labels.issuperset(own_labels(unit)):
+            label = next(own_labels(unit), "?")
+            where = "outside of the module that holds it" if part is None else f"by '{part.name}'"
+            raise NotShareable(f"the unit of the label '{label}' is called {where}")
 
     def run_norm(self, norm: _BatchNorm, forward: Callable[..., Tensor], x: Tensor) -> Tensor:
         """Stands in for the forward of a BatchNorm that tracks statistics."""
-        if self._node is None or self._statistics is Statistics.OF_SUPERNET:
+        if self._nodes is None or self._statistics is Statistics.OF_SUPERNET:
             return forward(x)
         weight, bias = _affine(norm)
-        position = self._next_norm
-        self._next_norm += 1
         if self._statistics is Statistics.OF_TREE:
-            if id(norm) in self._folded:
-                self._folded.remove(id(norm))
-                return x
-            mean, variance = self._node.statistics[position]
+            mean, variance = self._find_statistics(norm)
             return nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, norm.eps)
-        if position == len(self._node.statistics):
+        if self._inside is None or self._node is None:
+            raise NotShareable("a BatchNorm is called outside of the module that holds it")
+        if id(norm) in self._normed:
+            raise NotShareable(f"a BatchNorm of '{self._inside.name}' is called more than once")
+        self._normed.add(id(norm))
+        if id(norm) not in self._node.statistics:
+            if self._momentum != 1.0:
+                raise NotShareable("a BatchNorm is not called for every batch")
             mean, variance = self._reserve.take(2 * x.shape[1], x.device).chunk(2)
-            self._node.statistics.append((mean.zero_(), variance.fill_(1.0)))
-        mean, variance = self._node.statistics[position]
+            self._node.statistics[id(norm)] = mean.zero_(), variance.fill_(1.0)
+        mean, variance = self._node.statistics[id(norm)]
         return nn.functional.batch_norm(
             x, mean, variance, weight, bias, True, self._momentum, norm.eps
         )
 
-    def run_conv(
-        self, conv: nn.Conv2d, norm: _BatchNorm, forward: Callable[..., Tensor], x: Tensor
-    ) -> Tensor:
-        """Stands in for the forward of a convolution with a BatchNorm right behind it.
+    def _find_statistics(self, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+        if self._inside is None or self._node is None:
+            raise NotShareable("a BatchNorm is called outside of the module that holds it")
+        if id(norm) not in self._node.statistics:
+            raise NotShareable("a BatchNorm is not called for every batch")
+        return self._node.statistics[id(norm)]
 
-        In scoring the two are one convolution, which saves a pass over the activations.
+    def run_sequential(
+        self, folding: Sequence[Folding], forward: Callable[..., Any], x: Any
+    ) -> Any:
+        """Stands in for the forward of an ``nn.Sequential`` with convolutions before BatchNorms.
+
+        In scoring the two are one convolution, which saves a pass over the activations. Only here
+        is it sure that nobody else sees what is between them.
         """
         if self._node is None or self._statistics is not Statistics.OF_TREE:
             return forward(x)
+        for module, norm in folding:
+            x = module(x) if norm is None else self._convolve_and_norm(module, norm, x)
+        return x
+
+    def _convolve_and_norm(self, conv: nn.Conv2d, norm: _BatchNorm, x: Tensor) -> Tensor:
         x, weight, bias, arguments = _operands(conv, x)
-        mean, variance = self._node.statistics[self._next_norm]
+        mean, variance = self._find_statistics(norm)
         scale = torch.rsqrt(variance + norm.eps)
         norm_weight, norm_bias = _affine(norm)
         if norm_weight is not None:
@@ -285,8 +334,11 @@ class SharedRun:
         shift = (mean if bias is None else mean - bias).neg() * scale
         if norm_bias is not None:
             shift = shift + norm_bias
-        self._folded.add(id(norm))
         return convolve(x, weight * scale.view(-1, 1, 1, 1), shift, arguments)
+
+
+Folding = tuple[Any, _BatchNorm | None]
+"""A module of a Sequential, and the BatchNorm that is folded into it."""
 
 
 @contextmanager
@@ -304,7 +356,12 @@ def sharing(supernet: ModelSpace, channels_last: bool = True) -> Iterator[Shared
     for name, module in supernet.named_modules():
         if isinstance(module, MixedOperation) and not isinstance(module, SlicedOperation):
             raise NotShareable(f"'{name}' is a {type(module).__name__}, whose weights NNI slices")
+        if "forward" in vars(module):
+            raise NotShareable(f"'{name}' has a forward of its own")
+        if isinstance(module, _BatchNorm) and type(module).forward not in _NORM_FORWARDS:
+            raise NotShareable(f"'{name}' is a {type(module).__name__}, which normalises otherwise")
     parts = find_parts(supernet)
+    heads = {id(part.module) for part in parts}
     run = SharedRun(supernet, parts, channels_last)
     modes = {module: module.training for module in supernet.modules()}
     replaced: list[nn.Module] = []
@@ -320,14 +377,17 @@ def sharing(supernet: ModelSpace, channels_last: bool = True) -> Iterator[Shared
             module.inplace = False  # it would change what the part before keeps
         # Quantized activations jump where a last digit differs, so nothing is folded before them.
         if not any(isinstance(module, Quantized) for module in supernet.modules()):
-            for conv, norm in itertools.chain(*(_pairs(part.module) for part in parts)):
-                replace(conv, run.run_conv, conv, norm)
+            for module in supernet.modules():
+                if folding := _plan_folding(module):
+                    replace(module, run.run_sequential, folding)
         for module in supernet.modules():
             if isinstance(module, _BatchNorm) and _tracks_statistics(module):
                 replace(module, run.run_norm, module)
             elif isinstance(module, LayerChoice):
                 module.forward = functools.partial(run.run_choice, module)
                 replaced.append(module)
+            elif isinstance(module, BaseSuperNetModule) and id(module) not in heads:
+                replace(module, run.run_unit, module)
         for part in parts:
             replace(part.module, run.run_part, part)
         with torch.no_grad():
@@ -352,14 +412,55 @@ def _shared_layers(module: nn.Module) -> Iterator[Any]:
     return (m for m in module.modules() if isinstance(m, BaseSuperNetModule))
 
 
-def _pairs(part: nn.Module) -> Iterator[tuple[nn.Conv2d, _BatchNorm]]:
-    """Yield convolutions whose output goes into a BatchNorm of the part and nowhere else."""
-    for module in part.modules():
-        if type(module) is nn.Sequential:
-            for conv, norm in itertools.pairwise(module):
-                is_conv = type(conv) is nn.Conv2d or isinstance(conv, SlicedConv2d)
-                if is_conv and isinstance(norm, _BatchNorm) and _tracks_statistics(norm):
-                    yield conv, norm
+def _plan_folding(module: nn.Module) -> list[Folding]:
+    """Return what a Sequential runs, with its foldable pairs; empty where there are none."""
+    if type(module).forward is not nn.Sequential.forward:
+        return []
+    plan: list[Folding] = []
+    for child in module.children():
+        before = plan[-1] if plan else (None, None)
+        if before[1] is None and _is_foldable(before[0], child):
+            plan[-1] = before[0], child  # type: ignore[assignment]
+        else:
+            plan.append((child, None))
+    return plan if any(norm is not None for _, norm in plan) else []
+
+
+def _is_foldable(conv: nn.Module | None, norm: nn.Module) -> bool:
+    is_conv = type(conv) is nn.Conv2d or type(conv) is SlicedConv2d
+    is_norm = isinstance(norm, _BatchNorm) and _tracks_statistics(norm)
+    return is_conv and is_norm and not any(_has_hooks(module) for module in (conv, norm))
+
+
+def _has_hooks(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _versions(value: Any) -> list[tuple[Tensor, int]]:
+    """Return the tensors of an output, with how often each has been changed in place."""
+    if isinstance(value, Tensor):
+        return [(value, value._version)]
+    return [(leaf, leaf._version) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _refuse_repeated_norms(calls: Sequence[Part]) -> None:
+    """Refuse norms that run more than once a pass, and so have one set of statistics for both.
+
+    Raises NotShareable.
+    """
+    seen: dict[int, str] = {}
+    for part in calls:
+        for module in part.module.modules():
+            if isinstance(module, _BatchNorm) and _tracks_statistics(module):
+                if id(module) in seen:
+                    names = dict.fromkeys((seen[id(module)], part.name))
+                    raise NotShareable(
+                        f"a BatchNorm of {' and '.join(map(repr, names))} is called more than once"
+                    )
+                seen[id(module)] = part.name
+
+
+_NORM_FORWARDS = (_BatchNorm.forward, SlicedOperation.forward)
 
 
 def _tracks_statistics(norm: _BatchNorm) -> bool:

@@ -224,7 +224,7 @@ def test_what_stays_lies_in_one_piece(data):
         tree = PrefixTree(space, paths, [part.labels for part in run.trace(paths[0], images)])
         run.walk(tree, paths, [(images, images)], Statistics.RECALIBRATED, lambda *_: None)
     nodes = {id(node): node for nodes in tree.nodes for node in nodes}.values()
-    tensors = [x for node in nodes for pair in node.statistics for x in pair]
+    tensors = [x for node in nodes for pair in node.statistics.values() for x in pair]
     numbers = sum(map(len, tensors))
     pieces = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     assert len(tensors) > 200
