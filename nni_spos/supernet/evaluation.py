@@ -19,6 +19,7 @@ from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, s
 from nni_spos.supernet.precision import scoring_precision
 from nni_spos.supernet.recalibration import device_of, place_batches, place_images, recalibrate
 from nni_spos.supernet.subnet import extract_subnet
+from nni_spos.supernet.verification import verify_sharing
 
 Progress = Callable[[float], None]
 """Takes the share of some work that is done, above 0 and up to 1."""
@@ -142,7 +143,8 @@ def evaluate_paths(
 
     Paths that make the same choices in the first units share what these compute, so that a
     generation of a search takes about half the time (`nni_spos.supernet.population` says how).
-    The results are those of one path at a time, up to the rounding of floats.
+    The results are those of one path at a time, up to the rounding of floats; that is tried with
+    the first few paths of a supernet before it is relied on.
 
     Parameters
     ----------
@@ -174,6 +176,10 @@ def evaluate_paths(
     if not checked:
         return []
     try:
+        batches = place_batches(
+            data.validation_batches(settings.batch_size), supernet, channels_last
+        )
+        verify_sharing(supernet, space, checked, batches, settings.recalibrate)
         with scoring_precision(supernet, settings.precision):
             return _evaluate_together(
                 supernet, space, checked, data, settings, channels_last, progress

@@ -420,7 +420,7 @@ def _plan_folding(module: nn.Module) -> list[Folding]:
     for child in module.children():
         before = plan[-1] if plan else (None, None)
         if before[1] is None and _is_foldable(before[0], child):
-            plan[-1] = before[0], child  # type: ignore[assignment]
+            plan[-1] = before[0], child
         else:
             plan.append((child, None))
     return plan if any(norm is not None for _, norm in plan) else []

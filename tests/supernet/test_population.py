@@ -313,3 +313,153 @@ def test_an_error_leaves_the_supernet_as_it_was(data, monkeypatch):
         evaluate_paths(supernet, paths, data, SETTINGS)
     assert not any("forward" in vars(module) for module in supernet.modules())
     assert all(module.training for module in supernet.modules())
+
+
+def block(kernel, channels=8):
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, kernel, 1, kernel // 2, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+    )
+
+
+class Units(ModelSpace):
+    """Two units, whose forward sub-classes write."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.a = LayerChoice({"k3": block(3), "k5": block(5)}, label="a")
+        self.b = LayerChoice({"k3": block(3), "skip": nn.Identity()}, label="b")
+        self.layers = nn.Sequential(block(3), self.a)
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 10)
+        self.seen = []
+
+    def forward(self, x):
+        return self.head(self.b(self.body(self.stem(x))).mean((2, 3)))
+
+    def body(self, x):
+        return self.a(x)
+
+
+class LayerByLayer(Units):
+    def body(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class Twice(Units):
+    def body(self, x):
+        return self.a(self.a(x))
+
+
+class NormTwice(Units):
+    def body(self, x):
+        return self.norm(self.a(self.norm(x)))
+
+
+class Remembers(Units):
+    def body(self, x):
+        self.seen.append(x.mean())
+        return self.a(x)
+
+
+class Draws(Units):
+    def body(self, x):
+        return self.a(x) + torch.rand(1)
+
+
+class ChangesImages(Units):
+    def forward(self, x):
+        return super().forward(x.mul_(0.5))
+
+
+COUNTER = [0.0]
+
+
+class OutsideVariable(Units):
+    def body(self, x):
+        COUNTER[0] += 1.0
+        return self.a(x) * COUNTER[0]
+
+
+class ConvOfTwoNorms(Units):
+    """One convolution in two Sequentials: each folds its own norm."""
+
+    def __init__(self):
+        super().__init__()
+        conv = nn.Conv2d(8, 8, 3, 1, 1)
+        self.one = nn.Sequential(conv, nn.BatchNorm2d(8))
+        self.other = nn.Sequential(conv, nn.BatchNorm2d(8))
+
+    def body(self, x):
+        x = self.a(x)
+        return self.one(x).relu() + self.other(2 * x).relu()
+
+
+class BetweenConvAndNorm(Units):
+    """What is between a convolution and its norm is used beside."""
+
+    def body(self, x):
+        y = self.one[0](self.a(x))
+        return (self.one[1](y) + y).relu()
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.BatchNorm2d(8))
+
+
+def score_both_ways(space, data):
+    torch.manual_seed(0)
+    supernet = SinglePathOneShot().mutate_model(space())
+    labels = PathSpace.from_model_space(supernet)
+    paths = labels.decode(labels.enumerate())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        together = evaluate_paths(supernet, paths, data, SETTINGS)
+    reasons = [str(w.message) for w in caught if "one by one" in str(w.message)]
+    return together, [evaluate_path(supernet, path, data, SETTINGS) for path in paths], reasons
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        (LayerByLayer, "the unit of the label 'a' is called outside of the module"),
+        (Twice, "a BatchNorm of 'a' is called more than once"),
+        (NormTwice, "a BatchNorm of 'norm' is called more than once"),
+        (Remembers, "the space changes its 'seen' in the forward pass"),
+        (ChangesImages, "the images are changed in place"),
+    ],
+)
+def test_what_a_run_shows_ends_sharing(data, space, reason):
+    together, alone, reasons = score_both_ways(space, data)
+    assert len(reasons) == 1
+    assert reason in reasons[0]
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [(Draws, "draws random numbers"), (OutsideVariable, "other outputs than alone")],
+)
+def test_networks_that_are_no_function_of_their_images_do_not_share(data, space, reason):
+    _, _, reasons = score_both_ways(space, data)
+    assert len(reasons) == 1
+    assert reason in reasons[0]
+
+
+@pytest.mark.parametrize("space", [Units, ConvOfTwoNorms])
+def test_networks_of_units_share(data, space):
+    together, alone, reasons = score_both_ways(space, data)
+    assert reasons == []
+    for one, other in zip(together, alone, strict=True):
+        assert one.top1 == other.top1
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
+
+
+def test_what_is_between_a_convolution_and_its_norm_is_not_folded(data):
+    together, alone, _ = score_both_ways(BetweenConvAndNorm, data)
+    for one, other in zip(together, alone, strict=True):
+        assert one.loss == pytest.approx(other.loss, abs=1e-5)
