@@ -10,6 +10,9 @@ import importlib
 from typing import Any
 
 from nni_spos._version import __version__
+from nni_spos.openmp import wait_passively
+
+wait_passively()  # before anything imports PyTorch
 
 _HOMES = {
     "Constraint": "nni_spos.constraint",

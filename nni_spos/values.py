@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 SHOWN = 80
@@ -30,6 +31,18 @@ def shown(value: Any) -> str:
     except Exception:  # a number of thousands of digits, or an object whose repr fails
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def as_number(value: Any) -> Any:
+    """Return a number of another kind, such as of numpy, as Python's; other values as they are.
+
+    >>> import numpy as np
+    >>> as_number(np.float32(0.5)), as_number(np.int64(3)), as_number("x"), as_number(True)
+    (0.5, 3, 'x', True)
+    """
+    if type(value) in (int, float, bool) or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
 
 def is_finite(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -47,7 +48,10 @@ def read_yaml(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that is there twice, and what explodes."""
+    """PyYAML's safe loader, with the numbers of YAML 1.2: 064 is 64, and 1e-3 is a number.
+
+    It also refuses a key that is there twice, and what explodes.
+    """
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -69,10 +73,39 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if len(str(node.value)) > MAX_DIGITS:
             raise ValueError(f"a number has more than {MAX_DIGITS} digits")
-        return super().construct_yaml_int(node)
+        text = str(self.construct_scalar(node))
+        if not _INT.fullmatch(text):
+            raise ValueError(f"{text!r:.80} is not a whole number")
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        text = str(self.construct_scalar(node))
+        if not (_FLOAT.fullmatch(text) or _INT.fullmatch(text)):
+            raise ValueError(f"{text!r:.80} is not a number")
+        return float(re.sub(r"\.(?=[iInN])", "", text))  # .inf and .nan, Python's without a dot
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(
+    r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+_NUMBERS = {"tag:yaml.org,2002:int": _INT, "tag:yaml.org,2002:float": _FLOAT}
+
+
+def _use_numbers_of_1_2(loader: type[_Loader]) -> None:
+    """Replace the patterns of YAML 1.1, whose numbers are octal after a 0 and need a point."""
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in patterns if tag not in _NUMBERS]
+        for first, patterns in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    for tag, pattern in _NUMBERS.items():
+        whole = re.compile(f"^(?:{pattern.pattern})$")
+        loader.add_implicit_resolver(tag, whole, list("-+0123456789."))
+    loader.add_constructor("tag:yaml.org,2002:int", loader.construct_yaml_int)
+    loader.add_constructor("tag:yaml.org,2002:float", loader.construct_yaml_float)
+
+
+_use_numbers_of_1_2(_Loader)
 
 
 def parse_yaml(text: str) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import itertools
-import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.feasible import FeasibleSampler
 from nni_spos.evolution.ranking import Ranking
 from nni_spos.path import Path, PathKey, PathSpace
+from nni_spos.values import as_number, is_finite
 
 
 class Signal(enum.Enum):
@@ -122,12 +122,9 @@ class Search(ABC):
             The path was never asked for, or the objective is missing or not a finite number.
         """
         candidate = self._asked(path)
+        metrics = {name: as_number(value) for name, value in metrics.items()}
         value = metrics.get(self.objective)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        if not is_finite(value):
             raise SearchError(
                 f"the result's '{self.objective}' must be a finite number, got {value!r}."
             )

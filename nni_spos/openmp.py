@@ -1,0 +1,32 @@
+"""How the threads of an operation wait for each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Environment variables by which users say this themselves, of all OpenMP and of its libraries."""
+
+
+def wait_passively(environment: MutableMapping[str, str] = os.environ) -> bool:
+    """Let threads that wait for others sleep, in this process and in all that it starts.
+
+    By default they spin: where other processes need the cores, it is the thread that the others
+    wait for that gets none. A step took seven times as long as with one thread, see
+    ``tests/benchmarks/busy.py``. An OpenMP library reads this when it is loaded, so that it has no
+    effect in a process that has imported PyTorch before.
+
+    Parameters
+    ----------
+    environment
+        Where it is written.
+
+    Returns
+    -------
+    Whether it is done: not where the user has set one of `VARIABLES`.
+    """
+    if any(name in environment for name in VARIABLES):
+        return False
+    environment["OMP_WAIT_POLICY"] = "passive"
+    return True
