@@ -13,8 +13,8 @@ def wait_passively(environment: MutableMapping[str, str] = os.environ) -> bool:
     """Let threads that wait for others sleep, in this process and in all that it starts.
 
     By default they spin: where other processes need the cores, it is the thread that the others
-    wait for that gets none. An OpenMP library reads this when it is loaded, so that it has no effect
-    in a process that has imported PyTorch before.
+    wait for that gets none. An OpenMP library reads this when it is loaded, so that it has no
+    effect in a process that has imported PyTorch before.
 
     Parameters
     ----------
