@@ -13,9 +13,11 @@ from nni_spos.errors import CostError
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import PathSpace
 from nni_spos.profilers.bits import count_bitops
-from nni_spos.profilers.macs import count_macs
+from nni_spos.profilers.macs import count_macs, is_registered
 from nni_spos.profilers.parameters import count_parameters
 from nni_spos.profilers.trace import Condition, LayerCall, Trace, trace_space
+
+REGISTER = "nni_spos.profilers.register_macs"
 
 
 def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
@@ -92,11 +94,34 @@ def _macs(call: LayerCall) -> int:
 
 
 def _check_complete(trace: Trace) -> None:
-    """Compare with PyTorch's own count of the same run, which also sees functional calls."""
-    macs = sum(map(_macs, trace.counted_calls))
-    if trace.counted_macs > macs:
+    """Compare with PyTorch's own count of the same run, which also sees functional calls.
+
+    A formula that was registered is taken at its word, unless it says nothing: a network may be
+    deployed with fewer multiply-adds than it is trained with. Raises CostError.
+    """
+    missed = trace.outside.macs
+    names = set(trace.outside.uncounted)
+    for call in trace.counted_calls:
+        macs, seen = _macs(call), call.products
+        if not is_registered(call.module):
+            names |= seen.uncounted
+            if seen.macs < macs:
+                raise CostError(
+                    f"layer '{call.name}' ({type(call.module).__name__}): does {seen.macs} "
+                    f"multiply-adds, and the formula for its base class gives {macs}. "
+                    f"Give it one of its own with {REGISTER}."
+                )
+            missed += seen.macs - macs
+        elif not macs:
+            missed += seen.macs
+    advice = f"Put them into an nn.Module and give its formula with {REGISTER}."
+    if missed:
         raise CostError(
-            f"the space does {trace.counted_macs - macs} multiply-adds outside of layers (such as "
-            "torch.matmul or functional convolutions), which cannot be counted by choice. Put "
-            "them into an nn.Module and give its formula with nni_spos.profilers.register_macs."
+            f"the space does {missed} multiply-adds outside of layers (such as torch.matmul or "
+            f"functional convolutions), which cannot be counted by choice. {advice}"
+        )
+    if names:
+        raise CostError(
+            f"the space calls {', '.join(sorted(names))} outside of layers, whose multiply-adds "
+            f"cannot be counted. {advice}"
         )

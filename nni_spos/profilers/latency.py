@@ -9,7 +9,6 @@ unit. No repetition of single modules is needed: a reading takes a ten-thousandt
 
 from __future__ import annotations
 
-import copy
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +35,8 @@ from nni_spos.latency_table import (
 from nni_spos.path import Path, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.profilers.base import build_costs
+from nni_spos.profilers.copying import copy_network
+from nni_spos.profilers.dry_run import refusal
 from nni_spos.profilers.stopwatch import CpuStopwatch, CudaStopwatch, Stopwatch
 from nni_spos.profilers.switched import SwitchedNetwork
 
@@ -214,7 +215,8 @@ class LatencyProfiler:
 
     def _prepare(self, network: Network) -> Network:
         """Return a copy as it is to run."""
-        return copy.deepcopy(network).eval().to(self.device, memory_format=self._memory_format)
+        copied = copy_network(network, "cpu").eval()
+        return copied.to(self.device, memory_format=self._memory_format)
 
     @property
     def _memory_format(self) -> torch.memory_format:
@@ -293,10 +295,7 @@ def _check_fits(network: nn.Module, images: Tensor) -> None:
     try:
         network(images)
     except RuntimeError as problem:
-        text = " ".join(str(problem).split())
-        raise CostError(
-            f"images of shape {tuple(images.shape[1:])} do not fit the network ({text:.200})."
-        ) from None
+        raise refusal(problem, images.shape[1:], "network") from None
 
 
 def _count_flops(space: ModelSpace, input_shape: Sequence[int]) -> CostTable | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -15,6 +14,8 @@ from nni_spos.data import DatasetSpec, ImageData, check_preprocessing, dataset_s
 from nni_spos.errors import CheckpointError, CostError, SpaceError, SposError
 from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
+from nni_spos.profilers.copying import copy_network
+from nni_spos.profilers.dry_run import run_dry
 from nni_spos.recipe import Recipe
 from nni_spos.recipe_latency import load_latencies
 from nni_spos.spaces import SPACES, Form, build_space
@@ -122,19 +123,18 @@ def build_analytic_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
 
 def _check_outputs(model: ModelSpace, spec: DatasetSpec) -> None:
     """Refuse a space that does not return a logit for every class. Raises SpaceError."""
-    with torch.no_grad(), torch.device("meta"):
-        network = copy.deepcopy(model).to("meta").eval()
-        outputs = network(torch.empty(1, *spec.input_shape))
-    if not isinstance(outputs, Tensor):
-        found = f"a {type(outputs).__name__}"
-    elif outputs.ndim != 2 or len(outputs) != 1 or outputs.shape[1] < spec.num_classes:
-        found = f"a tensor of shape {tuple(outputs.shape)}"
-    else:
-        return
-    raise SpaceError(
-        f"the space returns {found} for one image of the data. It must return one logit for every "
-        f"class, shape (1, {spec.num_classes}); take their number as the argument num_classes."
-    )
+    for outputs in run_dry(lambda device: copy_network(model, device).eval(), spec.input_shape):
+        if not isinstance(outputs, Tensor):
+            found = f"a {type(outputs).__name__}"
+        elif outputs.ndim != 2 or len(outputs) != 1 or outputs.shape[1] < spec.num_classes:
+            found = f"a tensor of shape {tuple(outputs.shape)}"
+        else:
+            continue
+        raise SpaceError(
+            f"the space returns {found} for one image of the data. It must return one logit for "
+            f"every class, shape (1, {spec.num_classes}); take their number as the argument "
+            "num_classes."
+        )
 
 
 @contextlib.contextmanager
