@@ -79,6 +79,14 @@ class FileWarning(UserWarning):
     """A file is damaged or cannot be written, and it goes on without; one line, as errors are."""
 
 
+class FormatWarning(UserWarning):
+    """A network runs in another memory format than was asked for; one line, as errors are."""
+
+
+class RehearsalError(SpaceError):
+    """The code of a space fails in a training or a scoring as they would be run."""
+
+
 def one_line(text: str) -> str:
     """Return a text as one line that can be printed anywhere.
 

@@ -187,6 +187,18 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
             columns.append(column)
         return np.stack(columns[::-1], axis=1)
 
+    def covering(self, limit: int = 32) -> list[Path]:
+        """Return different paths, at most `limit`, that have every choice of every label.
+
+        Path i has choice i of every label, so that there are as few as possible. Of labels with
+        more choices than `limit` the last ones are left out.
+
+        >>> PathSpace({"a": ["x", "y", "z"], "b": [1, 2]}).covering()
+        [{'a': 'x', 'b': 1}, {'a': 'y', 'b': 2}, {'a': 'z', 'b': 1}]
+        """
+        number = min(limit, max(self.num_choices))
+        return self.decode([[i % count for count in self.num_choices] for i in range(number)])
+
     def to_search_space(self) -> dict[str, Any]:
         """Return NNI's search-space JSON: ``{label: {"_type": "choice", "_value": [...]}}``."""
         return {

@@ -25,6 +25,7 @@ from nni_spos.supernet.building import (
 )
 from nni_spos.supernet.checkpoint import load_supernet
 from nni_spos.supernet.evaluation import Evaluation, score
+from nni_spos.supernet.rehearsal import rehearse_retraining
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.training import (
     Start,
@@ -84,6 +85,8 @@ def retrain(
         of other settings, another process that trains, or no supernet to begin with.
     CostError
         A latency table is missing, damaged or of another space.
+    RehearsalError
+        The network's own code fails, see `nni_spos.supernet.rehearsal.rehearse_retraining`.
     DataError, RecipeError, ProcessError
         See `nni_spos.data.open_data`, `nni_spos.spaces.build_space` and
         `nni_spos.ranks.run_processes`.
@@ -138,16 +141,17 @@ def train_path(
 
     Raises
     ------
-    CheckpointError
+    CheckpointError, RehearsalError
         See `retrain`.
     """
     check_settings(recipe.retrain, data.spec.image_size)  # before anything is deleted
     folder = file.with_suffix("")
+    layout = rehearse_retraining(recipe, path, data)
     resume = prepare_start(start, folder, file)
-    weights, cost = run_processes(recipe.retrain, _fit, recipe, path, data, folder, resume, title)
+    fit = (recipe, path, data, folder, layout, resume, title)
+    weights, cost = run_processes(recipe.retrain, _fit, *fit)
     network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
-    if recipe.retrain.channels_last:
-        network.to(memory_format=torch.channels_last)
+    network.to(memory_format=layout)
     network.load_state_dict(weights)
     spec = data.spec
     return TrainedNetwork(
@@ -172,6 +176,7 @@ def _fit(
     path: Path,
     data: ImageData,
     folder: FilePath,
+    layout: torch.memory_format,
     resume: FilePath | None,
     title: str,
 ) -> tuple[dict[str, Tensor], StageCost | None]:
@@ -193,6 +198,7 @@ def _fit(
         },
         resume=resume,
         callbacks=[meter],
+        layout=layout,
     )
     with training_session():
         evaluator.evaluate(network)

@@ -26,7 +26,7 @@ ROWS = [
     ["settings", "yaml_files"],
     ["recipe"],
     ["recipe_latency", "repeats"],
-    ["tensors", "progress", "plots", "locks", "stage_cost", "ranks"],
+    ["tensors", "progress", "plots", "locks", "stage_cost", "ranks", "memory_format"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],
     ["network"],

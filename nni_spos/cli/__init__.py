@@ -12,7 +12,7 @@ from typing import Any
 from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
-from nni_spos.errors import FileWarning, SposError, one_line
+from nni_spos.errors import FileWarning, FormatWarning, SposError, one_line
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 
@@ -55,13 +55,18 @@ def _warnings_in_a_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=LatencyWarning)
         warnings.filterwarnings("default", category=FileWarning)
-        show = warnings.showwarning
+        warnings.filterwarnings("always", category=FormatWarning)
+        show, printed = warnings.showwarning, set[str]()
 
         def show_in_a_line(
             message: Warning | str, category: type[Warning], *where: Any, **more: Any
         ) -> None:
-            if issubclass(category, LatencyWarning | FileWarning):
-                print(f"warning: {one_line(str(message))}", file=sys.stderr)
+            if issubclass(category, LatencyWarning | FileWarning | FormatWarning):
+                line = f"warning: {one_line(str(message))}"
+                # Training, scoring and retraining each find out that a network is what it is.
+                if line not in printed or not issubclass(category, FormatWarning):
+                    print(line, file=sys.stderr)
+                printed.add(line)
             else:
                 show(message, category, *where, **more)
 

@@ -70,11 +70,12 @@ def add_commands(commands: Any) -> None:
 
 def check(options: argparse.Namespace) -> None:
     """Check an NNI configuration and everything that it names."""
-    from nni_spos.experiment.check import check_config
+    from nni_spos.experiment.check import check_config, rehearse_trials
 
     checked = check_config(options.config)
     for warning in checked.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    rehearse_trials(checked)
     print(
         f"{checked.file.name}: valid; {checked.num_candidates} candidates of {checked.space.size}"
     )

@@ -113,6 +113,27 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     )
 
 
+def rehearse_trials(checked: CheckedConfig) -> None:
+    """Run the training and the scoring of an experiment's recipe for a step each.
+
+    Scripts of the user's own are left alone: nobody knows what they do with the recipe.
+
+    Warns
+    -----
+    FormatWarning
+        See `nni_spos.supernet.rehearsal.rehearse`.
+
+    Raises
+    ------
+    RecipeError, RehearsalError, SpaceError
+        See `nni_spos.supernet.rehearsal.rehearse`.
+    """
+    if recipe_of_trials(checked.config) is not None:
+        from nni_spos.supernet.rehearsal import rehearse  # takes seconds
+
+        rehearse(checked.recipe)
+
+
 def _as_nni_reads_it(file: FilePath) -> dict[str, Any]:
     """Return what NNI makes of the configuration; its complaints become a RecipeError."""
     from nni.experiment.config import ExperimentConfig  # takes more than a second

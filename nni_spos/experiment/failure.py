@@ -15,6 +15,14 @@ REMOTE_FAILURE = "Training srevice initialize failed: "
 """How it introduces why they cannot be used; the spelling is NNI's."""
 
 
+TOO_SLOW = (
+    "it did not connect in time and left no error. nni-spos gives it two minutes, NNI alone ten "
+    "seconds. If the machine is busy, start again when it is less so, with a lower "
+    "trialConcurrency or fewer other processes"
+)
+"""Why a tuner without a traceback did not start, as far as anyone can know."""
+
+
 def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
     """Return one line: the reason that an experiment ended with status ERROR, and where it is.
 
@@ -32,7 +40,7 @@ def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
             lines = [line for line in _lines(log) if "did not connect" not in line]
             if reason := _last_error(lines):
                 return f"the tuner did not start: {reason} (see {log})"
-        return f"the tuner did not start (see {dispatcher_log})"
+        return f"the tuner did not start: {TOO_SLOW} (see {dispatcher_log})"
     if reason := reported_error(_lines(manager_log)):
         return f"{reason} (see {manager_log})"
     stated = "; ".join(errors) or "no reason given"

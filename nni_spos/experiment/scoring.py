@@ -20,6 +20,7 @@ from nni_spos.recipe import EvaluationSettings, Recipe
 from nni_spos.supernet import evaluate_paths, load_supernet
 from nni_spos.supernet.building import restore_recipe_supernet
 from nni_spos.supernet.evaluation import Progress
+from nni_spos.supernet.scoring_format import can_be_channels_last
 
 
 class Scorer:
@@ -137,11 +138,11 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     stamp = checkpoint_stamp(recipe)
     data = open_data(recipe.data, recipe.output / "images")
     supernet = restore_recipe_supernet(recipe, checkpoint, data)
-    channels_last = recipe.supernet.channels_last
-    supernet.to(
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    supernet.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    channels_last = recipe.supernet.channels_last and can_be_channels_last(
+        supernet, data.spec.input_shape
     )
+    supernet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     cached = cached and recipe.evaluation.cache
     cache = open_score_cache(recipe, checkpoint.space) if cached else None
     check_checkpoint(recipe, stamp)

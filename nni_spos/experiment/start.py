@@ -30,7 +30,8 @@ from nni_spos.experiment.results import Results, experiment_folder, load_results
 from nni_spos.progress import open_bar
 from nni_spos.termination import raise_on_sigterm
 
-LOOPBACK = FilePath(__file__).with_name("loopback.js")
+LOOPBACK, PATIENCE = (FilePath(__file__).with_name(f"{x}.js") for x in ("loopback", "patience"))
+"""What node runs before NNI's manager."""
 STOP_TIMEOUT = 90.0
 """Seconds that an experiment may take to stop; NNI gives a tuner 30 and a trial 5 of them."""
 LOST_AFTER = 30.0
@@ -154,8 +155,8 @@ def is_running(experiment_id: str) -> bool:
 
 
 def nnictl_environment(public: bool = False) -> dict[str, str]:
-    """Return the environment for ``nnictl``: quiet, without a proxy and, unless `public`, with
-    the web page on this machine alone."""
+    """Return the environment for ``nnictl``: quiet, without a proxy, with time for the tuner to
+    start and, unless `public`, with the web page on this machine alone."""
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     # Trials find the commands of this environment, also if it is not activated.
     commands = os.path.dirname(sys.executable)
@@ -164,9 +165,9 @@ def nnictl_environment(public: bool = False) -> dict[str, str]:
     for name in ("NO_PROXY", "no_proxy"):
         hosts = [environment.get(name, ""), "localhost", "127.0.0.1"]
         environment[name] = ",".join(filter(None, hosts))
-    if not public:
-        require = f'--require "{LOOPBACK!s}"'
-        environment["NODE_OPTIONS"] = f"{environment.get('NODE_OPTIONS', '')} {require}".strip()
+    required = [PATIENCE] if public else [PATIENCE, LOOPBACK]
+    options = [environment.get("NODE_OPTIONS", ""), *(f'--require "{x!s}"' for x in required)]
+    environment["NODE_OPTIONS"] = " ".join(options).strip()
     return environment
 
 

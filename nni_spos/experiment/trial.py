@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 
-from nni_spos.errors import CheckpointError, DataError, EvaluatorError
+from nni_spos.errors import CheckpointError, DataError, EvaluatorError, RehearsalError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import (
     MEMORY,
@@ -50,7 +50,7 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
 
     try:
         answer = _evaluate(recipe, trial)
-    except (CheckpointError, DataError, EvaluatorError) as problem:
+    except (CheckpointError, DataError, EvaluatorError, RehearsalError) as problem:
         trial.report_problem(problem)
         raise
     results = answer.results

@@ -10,7 +10,7 @@ unit. No repetition of single modules is needed: a reading takes a ten-thousandt
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from nni_spos.latency_table import (
     load_latency_table,
     this_machine,
 )
+from nni_spos.memory_format import choose_format, logits_of
 from nni_spos.path import Path, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.profilers.base import build_costs
@@ -78,7 +79,7 @@ class LatencyProfiler:
     threads
         PyTorch's threads for one operation while measuring; by default as many as now.
     channels_last
-        Memory format of images and weights, as in training.
+        Memory format of images and weights, as in training, where the networks allow it.
     rounds
         Number of rounds; every network and every choice is timed at least `repeats` times in
         each.
@@ -122,6 +123,8 @@ class LatencyProfiler:
     def measure(self, network: nn.Module, input_shape: Sequence[int]) -> float:
         """Return the latency of a whole network in ms for one batch.
 
+        Warns of a network that cannot be run in channels_last, see `nni_spos.memory_format`.
+
         Parameters
         ----------
         network
@@ -134,8 +137,9 @@ class LatencyProfiler:
         CostError
             Images of the shape do not fit the network.
         """
-        network = self._prepare(network)
-        images = self._images(input_shape)
+        layout = self._choose_format([copy_network(network, "cpu")], input_shape)
+        network = self._prepare(network, layout)
+        images = self._images(input_shape, layout)
         with self._measuring():
             _check_fits(network, images)
             times = [self._time(network, images) for _ in range(self.rounds)]
@@ -183,11 +187,13 @@ class LatencyProfiler:
             raise CostError(f"a validation needs at least 2 paths, got {num_paths}.")
         path_space = PathSpace.from_model_space(space)
         generator = np.random.default_rng(seed)
-        model = self._prepare(space)
+        subnets = (space.freeze(path) for path in path_space.covering())
+        layout = self._choose_format((copy_network(x, "cpu") for x in subnets), input_shape)
+        model = self._prepare(space, layout)
         switched = SwitchedNetwork(model, path_space, self._stopwatch)
         fitted = _draw(path_space, NUM_REFERENCES, generator)
         paths = [*fitted, *_draw(path_space, num_paths, generator)]
-        images = self._images(input_shape)
+        images = self._images(input_shape, layout)
         with torch.inference_mode():
             _check_fits(model.freeze(paths[0]).eval(), images)
         networks = [model.freeze(path).eval() for path in paths]
@@ -207,27 +213,28 @@ class LatencyProfiler:
         )
         return LatencyTable(
             costs=costs,
-            conditions=self._conditions(input_shape),
+            conditions=self._conditions(input_shape, layout),
             validation=validation,
             flops=_count_flops(space, input_shape),
             name=name,
         )
 
-    def _prepare(self, network: Network) -> Network:
+    def _choose_format(
+        self, networks: Iterable[nn.Module], input_shape: Sequence[int]
+    ) -> torch.memory_format:
+        """Return the memory format in which networks, which are changed, are to run."""
+        if not self.channels_last or len(input_shape) != 3:  # channels_last is only for images
+            return torch.contiguous_format
+        return choose_format((x.to(self.device) for x in networks), input_shape, logits_of)
+
+    def _prepare(self, network: Network, layout: torch.memory_format) -> Network:
         """Return a copy as it is to run."""
-        copied = copy_network(network, "cpu").eval()
-        return copied.to(self.device, memory_format=self._memory_format)
+        return copy_network(network, "cpu").eval().to(self.device, memory_format=layout)
 
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
-    def _images(self, input_shape: Sequence[int]) -> Tensor:
+    def _images(self, input_shape: Sequence[int], layout: torch.memory_format) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(self.batch_size, *input_shape, generator=generator)
-        if images.dim() != 4:
-            return images.to(self.device)  # channels_last is only for images
-        return images.to(self.device, memory_format=self._memory_format)
+        return images.to(self.device, memory_format=layout)
 
     @contextmanager
     def _measuring(self) -> Iterator[None]:
@@ -266,7 +273,9 @@ class LatencyProfiler:
         predicted = [costs.price(path) for path in paths[num_fitted:]]
         return costs, LatencyValidation.compare(predicted, measured[num_fitted:].tolist())
 
-    def _conditions(self, input_shape: Sequence[int]) -> LatencyConditions:
+    def _conditions(
+        self, input_shape: Sequence[int], layout: torch.memory_format
+    ) -> LatencyConditions:
         machine = this_machine("cpu") if self.device == "cpu" else torch.cuda.get_device_name()
         return LatencyConditions(
             device=self.device,
@@ -274,7 +283,7 @@ class LatencyProfiler:
             threads=self.threads,
             batch_size=self.batch_size,
             input_shape=tuple(input_shape),
-            channels_last=self.channels_last,
+            channels_last=layout is torch.channels_last,
             torch=str(torch.__version__),
             date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         )

@@ -17,7 +17,8 @@ from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
 from nni_spos.supernet.precision import scoring_precision
-from nni_spos.supernet.recalibration import device_of, place_batches, place_images, recalibrate
+from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate_in
+from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.supernet.verification import verify_sharing
 
@@ -57,13 +58,26 @@ def score(
     batches
         Images and labels, labels of shape (N,).
     channels_last
-        Memory format of the images.
+        Memory format of the images, where the network allows it.
+
+    Warns
+    -----
+    FormatWarning
+        The network fails in channels_last, so the contiguous format is used.
 
     Raises
     ------
     DataError
         There are no images.
     """
+    shape, batches = peek(batches)
+    with scoring_format(network, shape, channels_last) as channels_last:
+        return _score_in(network, batches, channels_last)
+
+
+def _score_in(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], channels_last: bool
+) -> Evaluation:
     network.eval()
     num_images, totals = 0, torch.zeros(3, dtype=torch.float64)
     with torch.inference_mode():
@@ -114,7 +128,13 @@ def evaluate_path(
         Number and seed of the recalibration images, batch size, precision; ``recalibrate: false``
         scores with the statistics that supernet training left.
     channels_last
-        Memory format of the images; fastest if the supernet's weights have the same.
+        Memory format of the images, where the whole supernet allows it; fastest if its weights
+        have the same.
+
+    Warns
+    -----
+    FormatWarning
+        A path fails in channels_last, so the contiguous format is used.
 
     Raises
     ------
@@ -122,13 +142,20 @@ def evaluate_path(
         The path is not one of the space.
     """
     settings = settings or EvaluationSettings()
-    subnet = extract_subnet(supernet, path)
+    with scoring_format(supernet, data.spec.input_shape, channels_last) as channels_last:
+        subnet = extract_subnet(supernet, path)  # in the supernet's memory format
+        return _evaluate_alone(subnet, data, settings, channels_last)
+
+
+def _evaluate_alone(
+    subnet: nn.Module, data: ImageData, settings: EvaluationSettings, channels_last: bool
+) -> Evaluation:
     batches = place_batches(data.validation_batches(settings.batch_size), subnet, channels_last)
     with scoring_precision(subnet, settings.precision):
         if settings.recalibrate:
             images = place_batches(_recalibration_batches(data, settings), subnet, channels_last)
-            recalibrate(subnet, images, channels_last)
-        return score(subnet, batches, channels_last)
+            recalibrate_in(subnet, images, channels_last)
+        return _score_in(subnet, batches, channels_last)
 
 
 def evaluate_paths(
@@ -164,6 +191,8 @@ def evaluate_paths(
     -----
     RuntimeWarning
         The network does not allow to share; its paths are scored one after another.
+    FormatWarning
+        See `evaluate_path`.
 
     Raises
     ------
@@ -176,14 +205,15 @@ def evaluate_paths(
     if not checked:
         return []
     try:
-        batches = place_batches(
-            data.validation_batches(settings.batch_size), supernet, channels_last
-        )
-        verify_sharing(supernet, space, checked, batches, settings.recalibrate)
-        with scoring_precision(supernet, settings.precision):
-            return _evaluate_together(
-                supernet, space, checked, data, settings, channels_last, progress
+        with scoring_format(supernet, data.spec.input_shape, channels_last) as channels_last:
+            batches = place_batches(
+                data.validation_batches(settings.batch_size), supernet, channels_last
             )
+            verify_sharing(supernet, space, checked, batches, settings.recalibrate)
+            with scoring_precision(supernet, settings.precision):
+                return _evaluate_together(
+                    supernet, space, checked, data, settings, channels_last, progress
+                )
     except NotShareable as reason:
         warnings.warn(
             f"the paths of this network are scored one by one: {reason}.",

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nni_spos.data import EvaluationBatches
 from nni_spos.errors import DataError
+from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
 
 
 def place_images(images: Tensor, network: nn.Module, channels_last: bool) -> Tensor:
@@ -24,11 +25,6 @@ def place_batches(
 ) -> EvaluationBatches:
     """Return batches whose images need no more placing: what is sent to the device are bytes."""
     return batches.to(device_of(network) or "cpu", channels_last)
-
-
-def device_of(network: nn.Module) -> torch.device | None:
-    """Return the device of the weights, or None if there are none."""
-    return next((p.device for p in network.parameters()), None)
 
 
 def recalibrate(
@@ -48,7 +44,8 @@ def recalibrate(
         Images of shape (N, C, H, W), with labels that are not used. Make all batches the same
         size: a smaller last one weighs as much as the others.
     channels_last
-        Memory format of the images; faster for depth-wise convolutions.
+        Memory format of the images, where the network allows it; faster for depth-wise
+        convolutions.
 
     Returns
     -------
@@ -63,6 +60,15 @@ def recalibrate(
     ----------
     Guo et al., Single Path One-Shot NAS, ECCV 2020, section 3.4.
     """
+    shape, batches = peek(batches)
+    with scoring_format(network, shape, channels_last) as channels_last:
+        return recalibrate_in(network, batches, channels_last)
+
+
+def recalibrate_in(
+    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], channels_last: bool
+) -> int:
+    """Recalibrate in a memory format that is known to be right."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nni.mutable import Mutable
@@ -31,6 +31,15 @@ def extract_subnet(supernet: ModelSpace, path: Mapping[str, Choice]) -> nn.Modul
     """
     path = PathSpace.from_model_space(supernet).validate(path)
     return _copy_at(supernet, path, {})
+
+
+def covering_subnets(network: nn.Module) -> Iterator[nn.Module]:
+    """Yield subnets of a supernet that together have every choice; of another network a copy."""
+    if not isinstance(network, ModelSpace) or not network.simplify():
+        yield copy.deepcopy(network)
+        return
+    for path in PathSpace.from_model_space(network).covering():
+        yield extract_subnet(network, path)
 
 
 def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[int, Any]) -> nn.Module:

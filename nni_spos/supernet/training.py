@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path as FilePath
 
+import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
@@ -17,6 +18,7 @@ from nni_spos.ranks import check_settings, is_first, run_processes
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import save_supernet
+from nni_spos.supernet.rehearsal import rehearse
 from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
 from nni_spos.training import (
@@ -52,16 +54,18 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     CheckpointError
         There is a supernet already, nothing to resume, a checkpoint of other settings, or another
         process that trains.
+    RehearsalError
+        See `nni_spos.supernet.rehearsal.rehearse`; nothing is written.
     DataError, RecipeError, ProcessError
         See `nni_spos.data.open_data`, `nni_spos.spaces.build_space` and
         `nni_spos.ranks.run_processes`.
     """
     data = open_data(recipe.data)
-    prior, costs = _prepare(recipe, data)
+    prepared = _prepare(recipe, data)
     with exclusive(_folder(recipe), timeout=0):
         if start is Start.CONTINUE and is_written(recipe.checkpoint):
             return recipe.checkpoint
-        return _train(recipe, data, prior, costs, start)
+        return _train(recipe, data, *prepared, start)
 
 
 def ensure_supernet(recipe: Recipe) -> FilePath:
@@ -100,24 +104,34 @@ def build_prior(
     return ConstrainedPrior(space, costs[metric], intervals, settings.seed)
 
 
-def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs]:
+def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs, torch.memory_format]:
     """Refuse what cannot be trained, before anything is written or deleted."""
     space, costs = build_recipe_costs(recipe)
     prior = build_prior(recipe.supernet, space, costs)
     check_settings(recipe.supernet, data.spec.image_size)
-    return prior, costs
+    return prior, costs, rehearse(recipe, data)
 
 
 def _train(
-    recipe: Recipe, data: ImageData, prior: Prior, costs: Costs, start: Start | FilePath
+    recipe: Recipe,
+    data: ImageData,
+    prior: Prior,
+    costs: Costs,
+    layout: torch.memory_format,
+    start: Start | FilePath,
 ) -> FilePath:
     resume = prepare_start(start, _folder(recipe), recipe.checkpoint)
-    run_processes(recipe.supernet, _fit, recipe, data, prior, costs, resume)
+    run_processes(recipe.supernet, _fit, recipe, data, prior, costs, layout, resume)
     return recipe.checkpoint
 
 
 def _fit(
-    recipe: Recipe, data: ImageData, prior: Prior, costs: Costs, resume: FilePath | None
+    recipe: Recipe,
+    data: ImageData,
+    prior: Prior,
+    costs: Costs,
+    layout: torch.memory_format,
+    resume: FilePath | None,
 ) -> None:
     """Train, as one of the processes of a training."""
     settings = recipe.supernet
@@ -138,6 +152,7 @@ def _fit(
         },
         resume=resume,
         callbacks=[SampledCosts(prior, costs), meter],
+        layout=layout,
     )
     strategy = SinglePathOneShot(prior)
     with training_session():

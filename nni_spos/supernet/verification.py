@@ -18,7 +18,7 @@ from nni_spos.data import EvaluationBatches
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
-from nni_spos.supernet.recalibration import place_images, recalibrate
+from nni_spos.supernet.recalibration import place_images, recalibrate_in
 from nni_spos.supernet.subnet import extract_subnet
 
 NUM_PATHS = 3
@@ -114,7 +114,7 @@ def _run_alone(
 ) -> Tensor:
     subnet = extract_subnet(supernet, path)
     if recalibrated:
-        recalibrate(subnet, [(images.clone(), torch.zeros(len(images)))], channels_last)
+        recalibrate_in(subnet, [(images.clone(), torch.zeros(len(images)))], channels_last)
     with torch.no_grad():
         return subnet.eval()(place_images(images.clone(), subnet, channels_last))
 

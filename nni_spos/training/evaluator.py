@@ -46,6 +46,7 @@ def build_evaluator(
     identity: Identity | None = None,
     resume: FilePath | None = None,
     callbacks: Sequence[Callback] = (),
+    layout: torch.memory_format | None = None,
 ) -> Lightning:
     """Return an evaluator that trains the network, or the supernet, that NNI hands to it.
 
@@ -73,6 +74,8 @@ def build_evaluator(
         Checkpoint to go on from.
     callbacks
         More of Lightning's callbacks.
+    layout
+        See `ImageClassification`.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def build_evaluator(
             limit_val_batches=0,
         )
         return Lightning(
-            ImageClassification(settings),
+            ImageClassification(settings, layout),
             trainer,
             train_dataloaders=loader,
             val_dataloaders=data.validation_batches(settings.batch_size),

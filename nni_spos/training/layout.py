@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
+from nni_spos.memory_format import Outputs, choose_format, logits_of
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.convolution import pair
+from nni_spos.supernet.subnet import covering_subnets
 
 BLOCK = 16
 """Input channels that the CPU's convolutions handle at a time; with AVX2 it is half of it."""
@@ -36,6 +41,53 @@ def choose_layout(
     if channels_last and not (device.type == "cpu" and any(map(_is_unsafe, _layers(network)))):
         return torch.channels_last
     return torch.contiguous_format
+
+
+def find_layout(
+    network: nn.Module,
+    channels_last: bool,
+    device: torch.device,
+    input_shape: Sequence[int],
+    networks: Iterable[nn.Module] | None = None,
+) -> torch.memory_format:
+    """Return channels_last if it is wanted, and if every choice is trained right with it.
+
+    Parameters
+    ----------
+    network, channels_last, device
+        As for `choose_layout`.
+    input_shape
+        Of one image: (channels, height, width).
+    networks
+        What is run, in the place of copies of the network: see `nni_spos.memory_format`.
+
+    Warns
+    -----
+    FormatWarning
+        The network's own code does not allow it, see `nni_spos.memory_format`.
+    """
+    layout = choose_layout(network, channels_last, device)
+    if layout is torch.channels_last:
+        networks = covering_subnets(network) if networks is None else networks
+        return choose_format(networks, input_shape, train_once)
+    return layout
+
+
+def train_once(network: nn.Module, images: Tensor) -> Outputs:
+    """Return logits and gradients of one batch, and logits of a scoring.
+
+    Without dropout, whose values follow the memory format, and without the statistics of two
+    images, which would make much of rounding.
+    """
+    network.train().zero_grad(set_to_none=True)
+    for module in network.modules():
+        if isinstance(module, _DropoutNd | _BatchNorm):
+            module.eval()
+    logits = network(images)
+    labels = torch.arange(len(images), device=images.device) % logits.shape[1]
+    functional.cross_entropy(logits, labels).backward()
+    gradients = [parameter.grad for parameter in network.parameters()]
+    return [logits.detach(), *gradients, *logits_of(network, images)]
 
 
 def _layers(network: nn.Module) -> Iterator[Mapping[str, Any]]:

@@ -11,11 +11,11 @@ from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nni_spos.errors import RecipeError, nearest
+from nni_spos.errors import RecipeError, SpaceError, nearest
 from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
-from nni_spos.training.layout import choose_layout
+from nni_spos.training.layout import find_layout
 from nni_spos.training.optimizer import SlicedSGD
 from nni_spos.training.resizing import resize, size_at
 from nni_spos.values import shown
@@ -34,6 +34,9 @@ class ImageClassification(LightningModule):
     settings
         Learning rate, momentum, weight decay, smoothing, warm-up, sizes of the images, memory
         format and BatchNorm.
+    layout
+        The memory format, if it is known what the network allows; None: it is found out with the
+        first batch, see `nni_spos.training.layout.find_layout`.
 
     Notes
     -----
@@ -42,10 +45,10 @@ class ImageClassification(LightningModule):
     and what is logged, is the part of one of them.
     """
 
-    def __init__(self, settings: TrainSettings):
+    def __init__(self, settings: TrainSettings, layout: torch.memory_format | None = None):
         super().__init__()
         self.settings = settings
-        self.layout = torch.contiguous_format
+        self.layout = layout
         self.num_steps = 0
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
@@ -58,28 +61,40 @@ class ImageClassification(LightningModule):
         return self.model(images)
 
     def on_fit_start(self) -> None:
-        self.layout = choose_layout(self.model, self.settings.channels_last, self.device)
-        self.model.to(memory_format=self.layout)
+        if self.layout is not None:
+            self.model.to(memory_format=self.layout)
         if self.settings.sync_batchnorm and self.trainer.world_size > 1:
             self._normalising = SynchronisedBatchNorm()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, labels = batch
+        layout = self._lay_out(images)
         resizing = self.settings.progressive_resizing
         images = resize(images, size_at(resizing, self.trainer.global_step, self.num_steps))
         with self._normalising:
-            logits = self(images.contiguous(memory_format=self.layout))
-        loss = functional.cross_entropy(
-            logits, labels, label_smoothing=self.settings.label_smoothing
-        )
+            logits = check_logits(self(images.to(memory_format=layout)), labels)
+        loss = self.loss(logits, labels)
         hits = logits.detach().argmax(1) == labels
         self.log("loss", loss.detach())
         self.log("top1", 100 * hits.float().mean())
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return what a training lowers."""
+        smoothing = self.settings.label_smoothing
+        return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+    def _lay_out(self, images: Tensor) -> torch.memory_format:
+        """Return the memory format, in which the network is from the first batch on."""
+        if self.layout is None:
+            wanted, shape = self.settings.channels_last, images.shape[1:]
+            self.layout = find_layout(self.model, wanted, self.device, shape)
+            self.model.to(memory_format=self.layout)
+        return self.layout
+
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = self._build_sgd()
+        optimizer = self.build_optimizer()
         self.num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = linear_decay(self.num_steps, self.settings.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
@@ -92,7 +107,8 @@ class ImageClassification(LightningModule):
         names = (name for name, _ in self.model.named_parameters())
         return rate_factors(self.settings.learning_rate_factors, names)
 
-    def _build_sgd(self) -> torch.optim.SGD:
+    def build_optimizer(self) -> torch.optim.SGD:
+        """Return the optimizer of the network, which decays and slices what it should."""
         # Decaying the weights and biases of BatchNorm, and clipping values, only hurts.
         factors = self._rate_factors()
         groups: dict[tuple[bool, float], list[Tensor]] = {}
@@ -109,6 +125,27 @@ class ImageClassification(LightningModule):
         if self.settings.update_scope == "slice" and any(sliced_operations(self.model)):
             return SlicedSGD(parameters, **options, slices=ActiveSlices(self.model))
         return torch.optim.SGD(parameters, **options)
+
+
+def check_logits(outputs: Any, labels: Tensor) -> Tensor:
+    """Return what a network returned in training if it is a row of logits for every label.
+
+    Raises
+    ------
+    SpaceError
+        It is not.
+    """
+    if isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == len(labels):
+        return outputs
+    found = f"a {type(outputs).__name__}"
+    if isinstance(outputs, Tensor):
+        found = f"a tensor of shape {tuple(outputs.shape)}"
+    elif isinstance(outputs, list | tuple):
+        found += f" of {len(outputs)}"
+    raise SpaceError(
+        f"in training mode the network returns {found} for {len(labels)} images; it is trained "
+        "with its logits alone, one row for each image. Return them also if self.training."
+    )
 
 
 def rate_factors(

@@ -18,6 +18,7 @@ from trained import write_trained
 from nni_spos.experiment.processes import WORKER_MODULE, is_alive
 from nni_spos.experiment.worker_client import WorkerFolder, ask_worker, identify, worker_folder
 from nni_spos.experiment.worker_reception import Endpoint
+from nni_spos.memory_format import NUM_IMAGES
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import ShuffleNetV2Space
 
@@ -31,10 +32,10 @@ def reached_file(hold: Path, pid: int) -> Path:
 
 
 class Held(ShuffleNetV2Space):
-    """Says that it is evaluated, and waits."""
+    """Says that it is evaluated, and waits; not when its memory format is tried."""
 
     def forward(self, images):
-        hold = os.environ.get("HOLD")
+        hold = os.environ.get("HOLD") if len(images) > NUM_IMAGES else None
         while hold and Path(hold).exists():
             reached_file(Path(hold), os.getpid()).touch()
             time.sleep(0.02)

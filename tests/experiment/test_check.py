@@ -130,7 +130,7 @@ def test_a_limit_below_the_number_of_candidates_is_a_warning(check):
 def test_a_table_of_another_machine_is_a_line_like_other_warnings(
     check, tmp_path, monkeypatch, capsys
 ):
-    check(maxTrialNumber=17)
+    check(maxTrialNumber=17, trialCommand="python3 my_trial.py")
     monkeypatch.setattr(latency_table, "this_machine", lambda device: "Processor 1")
     table = tmp_path / "latency_cpu.json"
     save_table(table, machine="Processor 9")

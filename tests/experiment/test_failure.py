@@ -50,7 +50,9 @@ def test_without_logs_the_manager_is_quoted(tmp_path):
     text = explain_failure(tmp_path, ["Training service error: disk full"])
     assert text.startswith("Training service error: disk full (see ")
     assert "no reason given" in explain_failure(tmp_path, [])
-    assert "did not start (see" in explain_failure(tmp_path, ["Tuner did not connect"])
+    text = explain_failure(tmp_path, ["Tuner did not connect"])
+    assert "did not start: it did not connect in time" in text
+    assert "If the machine is busy" in text
 
 
 REMOTE = """\

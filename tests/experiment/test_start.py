@@ -24,11 +24,13 @@ def test_the_environment_keeps_what_was_there(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "example.org")
     environment = module.nnictl_environment()
     assert environment["NODE_OPTIONS"].startswith("--max-http-header-size=999 --require ")
-    assert module.LOOPBACK.is_file()
-    assert str(module.LOOPBACK) in environment["NODE_OPTIONS"]
+    for file in (module.LOOPBACK, module.PATIENCE):
+        assert file.is_file()
+        assert str(file) in environment["NODE_OPTIONS"]
     assert environment["NO_PROXY"] == "example.org,localhost,127.0.0.1"
     assert environment["PYTHONWARNINGS"] == "ignore"
-    assert module.nnictl_environment(public=True)["NODE_OPTIONS"] == "--max-http-header-size=999"
+    public = module.nnictl_environment(public=True)["NODE_OPTIONS"]
+    assert public == f'--max-http-header-size=999 --require "{module.PATIENCE}"'
 
 
 def test_ports(port):

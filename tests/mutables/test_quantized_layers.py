@@ -193,7 +193,7 @@ def test_only_the_drawn_clipping_value_is_trained():
         TrainSettings(steps=5, momentum=0.9, weight_decay=0.1, learning_rate=0.1)
     )
     module.set_model(supernet)
-    optimizer = module._build_sgd()
+    optimizer = module.build_optimizer()
     momenta: dict[str, Tensor] = {}
     drawn = [("2w4a", 4, 2), ("1w2a", 2, 2), ("4w4a", 4, 4), ("3w32a", 2, 4), ("8w1a", 4, 4)]
     for pair, c, a in drawn:

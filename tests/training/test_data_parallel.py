@@ -70,7 +70,8 @@ def fit(rank, recipe, resume=None):
     module.build_recipe_supernet = lambda *a: saved.setdefault("supernet", build(*a))
     space, costs = build_recipe_costs(recipe)
     prior = module.build_prior(recipe.supernet, space, costs)
-    module._fit(recipe, open_data(recipe.data), prior, costs, resume)
+    data = open_data(recipe.data)
+    module._fit(recipe, data, prior, costs, torch.channels_last, resume)
     weights = {name: x.tolist() for name, x in saved["supernet"].state_dict().items()}
     return weights, sum(sent)
 
@@ -189,7 +190,9 @@ def fit_path(rank, recipe):
     from nni_spos.retrain import _fit
 
     folder = recipe.retrained.with_suffix("")
-    weights, _ = _fit(recipe, PATH, open_data(recipe.data), folder, None, "retrain")
+    weights, _ = _fit(
+        recipe, PATH, open_data(recipe.data), folder, torch.channels_last, None, "retrain"
+    )
     return {name: x.tolist() for name, x in weights.items()}
 
 

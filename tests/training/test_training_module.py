@@ -170,5 +170,5 @@ def test_memory_format(channels_last):
     optimizer = type("O", (), {"param_groups": [{"lr": 1}]})
     module.trainer = type("T", (), {"optimizers": [optimizer], "global_step": 0})
     module.training_step((torch.randn(2, 3, 8, 8), torch.tensor([0, 1])), 0)
-    for tensor in (seen[0], network[0].weight):
+    for tensor in (seen[-1], network[0].weight):
         assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last

@@ -1,0 +1,400 @@
+"""Run what a recipe's training, search and retraining will run, once, on a few generated images.
+
+A space's own code can fail where nothing else looks: in training mode only, with a batch of one
+image, on one path. Hours later it would do so in the middle of a training, or behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from torch import nn
+
+from nni_spos.data import DatasetSpec, ImageData, dataset_spec
+from nni_spos.data.generated import GeneratedData
+from nni_spos.errors import RehearsalError, SpaceError
+from nni_spos.memory_format import kept_generators, seed_generators
+from nni_spos.path import Path, PathSpace
+from nni_spos.recipe import Recipe, TrainSettings
+from nni_spos.spaces import Form
+from nni_spos.spaces.registry import explain
+from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
+from nni_spos.supernet.evaluation import evaluate_path, evaluate_paths, score
+from nni_spos.supernet.scoring_format import note_format
+from nni_spos.supernet.subnet import extract_subnet
+from nni_spos.training.evaluator import choose_precision
+from nni_spos.training.layout import find_layout
+from nni_spos.training.module import ImageClassification, check_logits
+from nni_spos.training.resizing import resize
+
+FEW = 2
+"""Images of a batch, unless real batches have fewer or a network needs more."""
+MOST_VALUES = 2**23
+"""Pixels of a batch at most: 174 images of ImageNet's size."""
+SHOWN = 200
+"""Characters of a path in a message."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Numbers of images.
+
+    Parameters
+    ----------
+    training
+        In a batch of a training, of one process.
+    scoring, last
+        In a batch of a scoring; in one more batch at its end, if that has a single image.
+    recalibration
+        In a batch of the recalibration.
+    """
+
+    training: int
+    scoring: int
+    last: int
+    recalibration: int
+
+    def at_most(self, number: int) -> Sizes:
+        """Return smaller sizes."""
+        sizes = (self.training, self.scoring, self.last, self.recalibration)
+        return Sizes(*(min(size, number) for size in sizes))
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What the steps work on.
+
+    Parameters
+    ----------
+    recipe
+        Its supernet is trained, searched, and its paths are retrained.
+    spec
+        Of its data.
+    supernet
+        In the memory format of the training, on the device; no step changes its weights.
+    layout
+        That memory format.
+    paths
+        Every choice is on one of them.
+    sizes
+        As the recipe has them.
+    """
+
+    recipe: Recipe
+    spec: DatasetSpec
+    supernet: ModelSpace
+    layout: torch.memory_format
+    paths: list[Path]
+    sizes: Sizes
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything runs."""
+        return choose_device()
+
+
+def rehearse(recipe: Recipe, data: ImageData | None = None) -> torch.memory_format:
+    """Train, score and retrain a few paths for a step each, as the recipe says.
+
+    The supernet is one of its own. No image is read, and global random generators stay as they
+    are.
+
+    Parameters
+    ----------
+    recipe
+        Its sections space, data, supernet, evaluation and retrain are used.
+    data
+        Tells how many images there are; None: what is not in the recipe is taken to be enough.
+
+    Returns
+    -------
+    The memory format in which the supernet can be trained.
+
+    Warns
+    -----
+    FormatWarning
+        It is not the one that the recipe asks for.
+
+    Raises
+    ------
+    RehearsalError
+        The code of the space fails; the message names path, step and reason.
+    """
+    spec, device = dataset_spec(recipe.data), choose_device()
+    with kept_generators(device), _without_notes():
+        seed_generators(recipe.supernet.seed, device)
+        supernet = build_recipe_supernet(recipe, recipe.supernet.seed).to(device)
+        paths = PathSpace.from_model_space(supernet).covering()
+        wanted, shape = recipe.supernet.channels_last, spec.input_shape
+        layout = find_layout(supernet, wanted, device, shape, _at_paths(supernet, paths))
+        supernet.to(memory_format=layout)
+        sizes = _real_sizes(recipe, recipe.supernet, data)
+        rehearsal = Rehearsal(recipe, spec, supernet, layout, paths, sizes)
+        for step in STEPS:
+            step(rehearsal)
+    return layout
+
+
+def rehearse_retraining(recipe: Recipe, path: Path, data: ImageData) -> torch.memory_format:
+    """Train and score the network of one path for a step, as a retraining does.
+
+    Parameters
+    ----------
+    recipe, data
+        As for `rehearse`.
+    path
+        Label to choice.
+
+    Returns, warns and raises as `rehearse` does.
+    """
+    device = choose_device()
+    with kept_generators(device), _without_notes():
+        seed_generators(recipe.retrain.seed, device)
+        network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
+        sizes = _real_sizes(recipe, recipe.retrain, data)
+        return _retrain_once(recipe, data.spec, path, network.to(device), sizes)
+
+
+def choose_device() -> torch.device:
+    """Return the device that trainings and searches use."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def rehearse_training(rehearsal: Rehearsal) -> None:
+    """Do a training step of the supernet on every path, at every size of the images."""
+    settings, layout = rehearsal.recipe.supernet, rehearsal.layout
+    trainee = _Trainee(rehearsal.supernet, settings, layout, rehearsal.spec)
+    for path, _ in zip(
+        rehearsal.paths, _at_paths(rehearsal.supernet, rehearsal.paths), strict=True
+    ):
+        _perform(
+            rehearsal.recipe,
+            f"a training step of the supernet on the path {_shown(path)}",
+            "give supernet.batch_size 2 or more, for each of its devices",
+            lambda sizes: trainee.train(sizes.training),
+            rehearsal.sizes,
+            rehearsal.spec,
+        )
+
+
+def rehearse_scoring(rehearsal: Rehearsal) -> None:
+    """Score all paths together, and some of them alone."""
+    recipe, paths = rehearsal.recipe, rehearsal.paths
+    supernet = _restored(rehearsal)
+
+    def run(chosen: list[Path], sizes: Sizes) -> None:
+        data = GeneratedData(rehearsal.spec, sizes.recalibration, sizes.scoring + sizes.last)
+        settings = replace(
+            recipe.evaluation,
+            batch_size=sizes.scoring,
+            recalibration_images=sizes.recalibration,
+        )
+        wanted = recipe.supernet.channels_last
+        for path in chosen[:: max(1, len(chosen) - 1)]:
+            evaluate_path(supernet, path, data, settings, wanted)
+        evaluate_paths(supernet, chosen, data, settings, wanted)
+
+    if rehearsal.sizes.last and rehearsal.sizes.recalibration > 1:
+        advice = "give another data.num_validation, since the last batch has a single image"
+    else:
+        advice = "give evaluation.recalibration_images and evaluation.batch_size 2 or more"
+    sizes, spec = rehearsal.sizes, rehearsal.spec
+    what = f"scoring {len(paths)} paths together"
+    try:
+        _perform(recipe, what, advice, functools.partial(run, paths), sizes, spec)
+    except RehearsalError:
+        for path in paths:  # one of them may be the reason
+            what = f"scoring the path {_shown(path)}"
+            _perform(recipe, what, advice, functools.partial(run, [path]), sizes, spec)
+        raise
+
+
+def rehearse_retrainings(rehearsal: Rehearsal) -> None:
+    """Train the networks of two paths for a step, and score them.
+
+    Every path is rehearsed again where its retraining begins.
+    """
+    recipe, settings = rehearsal.recipe, rehearsal.recipe.retrain
+    for path in rehearsal.paths[:: max(1, len(rehearsal.paths) - 1)]:
+        network = build_recipe_space(recipe, Form.SUBNET, settings.seed, path)
+        network.to(rehearsal.device)
+        if settings.initial_weights == "supernet":
+            weights = extract_subnet(rehearsal.supernet, path).state_dict()
+            network.load_state_dict(weights, strict=False)
+        sizes = replace(rehearsal.sizes, training=_real_sizes(recipe, settings, None).training)
+        _retrain_once(recipe, rehearsal.spec, path, network, sizes)
+
+
+def _restored(rehearsal: Rehearsal) -> ModelSpace:
+    """Return the supernet as a search has it: built anew, and no path was ever set in it."""
+    supernet = build_recipe_supernet(rehearsal.recipe, rehearsal.recipe.supernet.seed)
+    supernet.load_state_dict(rehearsal.supernet.state_dict())
+    supernet.to(rehearsal.device, memory_format=rehearsal.layout)
+    if rehearsal.layout is torch.channels_last:  # scores were looked at as well
+        note_format(supernet, rehearsal.spec.input_shape, True)
+    return supernet
+
+
+def _at_paths(supernet: ModelSpace, paths: list[Path]) -> Iterator[nn.Module]:
+    """Yield a supernet with one path set after another."""
+    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
+    for path in paths:
+        for unit in units:
+            unit.resample(memo=path)
+        yield supernet
+
+
+STEPS: tuple[Callable[[Rehearsal], None], ...] = (
+    rehearse_training,
+    rehearse_scoring,
+    rehearse_retrainings,
+)
+"""What is rehearsed, in this order. What else should be seen of a supernet before it is trained
+goes here."""
+
+
+class _Trainee:
+    """A network that can be trained for a step, and has the weights of before afterwards."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainSettings,
+        layout: torch.memory_format,
+        spec: DatasetSpec,
+    ):
+        self._settings = settings
+        self._layout = layout
+        self._spec = spec
+        self._module = ImageClassification(settings, layout)
+        self._module.set_model(network)  # refuses learning rates of parts that it lacks
+        self._optimizer = self._module.build_optimizer()
+        for group in self._optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def train(self, num_images: int) -> None:
+        """Do a step at every size that the images of a training have."""
+        images, labels = GeneratedData(self._spec, num_images, 0).train_batch()
+        device = choose_device()
+        images, labels = images.to(device), labels.to(device)
+        self._module.train()
+        for size in (None, *(size for size, _ in self._settings.progressive_resizing)):
+            self._optimizer.zero_grad()
+            resized = resize(images, size).to(memory_format=self._layout)
+            with _autocast(self._settings.precision, device):
+                logits = check_logits(self._module(resized), labels)
+                if logits.shape[1] < self._spec.num_classes:
+                    raise SpaceError(
+                        f"in training mode the network returns a tensor of shape "
+                        f"{tuple(logits.shape)}, which lacks logits of some of the "
+                        f"{self._spec.num_classes} classes."
+                    )
+                loss = self._module.loss(logits, labels)
+            loss.backward()
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+
+
+def _retrain_once(
+    recipe: Recipe, spec: DatasetSpec, path: Path, network: nn.Module, sizes: Sizes
+) -> torch.memory_format:
+    settings = recipe.retrain
+    wanted, shape = settings.channels_last, spec.input_shape
+    layout = find_layout(network, wanted, choose_device(), shape, [network])
+    if layout is torch.channels_last:
+        note_format(network, shape, True)
+    trainee = _Trainee(network.to(memory_format=layout), settings, layout, spec)
+
+    def run(sizes: Sizes) -> None:
+        trainee.train(sizes.training)
+        data = GeneratedData(spec, 0, sizes.scoring)
+        score(network, data.validation_batches(sizes.scoring), settings.channels_last)
+
+    what = f"a step of retraining the path {_shown(path)}"
+    _perform(
+        recipe, what, "give retrain.batch_size 2 or more, for each of its devices", run, sizes, spec
+    )
+    return layout
+
+
+def _perform(
+    recipe: Recipe,
+    what: str,
+    advice: str,
+    run: Callable[[Sizes], None],
+    sizes: Sizes,
+    spec: DatasetSpec,
+) -> None:
+    """Run a step with few images, and if that fails with as many as there will be."""
+    most = max(FEW, MOST_VALUES // (spec.channels * spec.image_size**2))
+    small, real = sizes.at_most(FEW), sizes.at_most(most)
+    try:
+        run(small)
+    except Exception as problem:
+        if real != small and _runs(run, real):
+            return
+        reason = explain(problem, recipe.file.parent).rstrip(".")
+        # A batch of one image is what most code fails with, and the recipe can change that.
+        two = Sizes(*(max(2, x) for x in (small.training, small.scoring, 0, small.recalibration)))
+        hint = ""
+        if two != small and _runs(run, two):
+            hint = f" It runs with two images: {advice}."
+        raise RehearsalError(
+            f"space {recipe.space.name}: {what} fails: {reason}.{hint}"
+        ) from problem
+
+
+def _runs(run: Callable[[Sizes], None], sizes: Sizes) -> bool:
+    try:
+        run(sizes)
+    except Exception:
+        return False
+    return True
+
+
+def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None) -> Sizes:
+    """Return how many images the batches of a recipe have."""
+    num_train = data.num_train if data is not None else recipe.data.num_train
+    num_validation = data.num_validation if data is not None else recipe.data.num_validation
+    num_processes = settings.num_nodes * (
+        1 if settings.devices == "auto" else int(settings.devices)
+    )
+    batch_size = min(settings.batch_size, num_train or settings.batch_size)
+    share = max(1, batch_size // num_processes)
+    if settings.sync_batchnorm:
+        share = max(share, min(batch_size, FEW))  # BatchNorm sees the images of all processes
+    evaluation = recipe.evaluation
+    size = evaluation.batch_size
+    known = num_validation or size
+    return Sizes(
+        training=share,
+        scoring=min(size, known),
+        last=int(known > size > 1 == known % size),
+        recalibration=min(size, evaluation.recalibration_images, num_train or size),
+    )
+
+
+def _autocast(precision: str, device: torch.device) -> torch.autocast:
+    name = choose_precision(precision)
+    dtype = torch.float16 if name == "16-mixed" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=name != "32-true")
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Leave it to the search to say why its paths are scored one by one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
+
+
+def _shown(path: Path) -> str:
+    text = ", ".join(f"{label}: {choice}" for label, choice in path.items())
+    return f"({text if len(text) <= SHOWN else f'{text[:SHOWN]}...'})"
