@@ -31,6 +31,7 @@ bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/freed_memory.py --stage score --batch-size 250
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/prior.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/complete.py
+	$(BIN)/python -W ignore tests/benchmarks/busy.py --image-size 16
 	$(BIN)/python -W ignore tests/benchmarks/population.py
 	$(BIN)/python -W ignore tests/benchmarks/population.py --space shufflenet --data generated --limit 330M --epochs 1 --population 16 --generations 5 --images 64 --repeats 3 --sample 4
 	$(BIN)/python -W ignore tests/benchmarks/experiment.py

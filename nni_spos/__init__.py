@@ -10,9 +10,9 @@ import importlib
 from typing import Any
 
 from nni_spos._version import __version__
-from nni_spos.openmp import wait_passively
+from nni_spos.openmp import limit_spinning
 
-wait_passively()  # before anything imports PyTorch
+limit_spinning()  # before anything imports PyTorch
 
 _HOMES = {
     "Constraint": "nni_spos.constraint",

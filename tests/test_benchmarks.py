@@ -23,6 +23,7 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
             "data_parallel.py",
             "--repeats 1 --paths 1 --batch-size 2 --image-size 32 --space channels",
         ),
+        ("busy.py", "--repeats 1 --paths 1 --steps 1 --batch-size 2 --image-size 16 --busy 1"),
         ("freed_memory.py", "--repeats 1 --paths 1 --batch-size 2"),
         ("freed_memory.py", "--repeats 1 --paths 1 --batch-size 2 --stage score"),
         ("prior.py", "--repeats 1 --paths 1000"),
