@@ -87,6 +87,10 @@ class RehearsalError(SpaceError):
     """The code of a space fails in a training or a scoring as they would be run."""
 
 
+class StaleWarning(UserWarning):
+    """A result is of another model, other images or other settings than today's; one line."""
+
+
 def one_line(text: str) -> str:
     """Return a text as one line that can be printed anywhere.
 

@@ -78,6 +78,8 @@ class TrainedNetwork:
         were measured.
     cost
         Of the training, as `nni_spos.stage_cost.StageCost`'s JSON; None if it was not recorded.
+    made_for
+        What it depends on, see `nni_spos.identity`; None if it was not recorded.
     """
 
     network: nn.Module
@@ -88,6 +90,7 @@ class TrainedNetwork:
     space: SpaceArguments
     test: Mapping[str, float] | None = None
     cost: Mapping[str, Any] | None = None
+    made_for: Mapping[str, Any] | None = None
 
 
 def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
@@ -133,7 +136,8 @@ def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) 
             )
         arguments = SpaceArguments(**content["space"])
         weights = content["weights"]
-        rest = {key: content[key] for key in _PLAIN} | {"cost": content.get("cost")}
+        rest = {key: content[key] for key in _PLAIN}
+        rest |= {key: content.get(key) for key in ("cost", "made_for")}
         if not isinstance(arguments.name, str) or not isinstance(arguments.arguments, Mapping):
             raise TypeError("its space has no name, or no arguments")
         if not all(isinstance(x, Mapping) for x in (weights, *rest.values()) if x is not None):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import CheckpointError
+from nni_spos.identity import TEST_IMAGES, Result, describe
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
 from nni_spos.ranks import check_settings, run_processes
@@ -31,6 +32,7 @@ from nni_spos.training import (
     Start,
     TrainingCost,
     build_evaluator,
+    check_finished,
     exclusive,
     is_written,
     prepare_start,
@@ -105,11 +107,12 @@ def retrain(
                     f"{file}: is the network of another path. --output names another file, "
                     "--overwrite trains anew."
                 )
+            _check_todays(file, trained, recipe)
         else:
             trained = train_path(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing
         if trained.test is None or not trained.test.keys() >= FIGURES:
-            trained = _score_test_split(trained, data, recipe.evaluation.batch_size)
+            trained = _score_test_split(trained, data, recipe)
             save_network(file, trained)
     return trained
 
@@ -148,6 +151,7 @@ def train_path(
     folder = file.with_suffix("")
     layout = rehearse_retraining(recipe, path, data)
     resume = prepare_start(start, folder, file)
+    made_for = describe(Result.STANDALONE, recipe)
     fit = (recipe, path, data, folder, layout, resume, title)
     weights, cost = run_processes(recipe.retrain, _fit, *fit)
     network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
@@ -168,6 +172,7 @@ def train_path(
             spec.image_size,
         ),
         cost=None if cost is None else cost.to_json(),
+        made_for=made_for,
     )
 
 
@@ -191,7 +196,7 @@ def _fit(
         folder,
         title=title,
         identity={
-            "space": {"name": recipe.space.name, **recipe.space.arguments},
+            **describe(Result.STANDALONE, recipe),
             "path": path,
             "preprocessing": data.preprocessing,
             "tensors": tensor_shapes(network),
@@ -211,9 +216,20 @@ def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path, data: Image
     network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
 
 
-def _score_test_split(trained: TrainedNetwork, data: ImageData, batch_size: int) -> TrainedNetwork:
+def _check_todays(file: FilePath, trained: TrainedNetwork, recipe: Recipe) -> None:
+    """Refuse a finished network that today's training would not give. Raises CheckpointError."""
+    now = describe(Result.NETWORK, recipe)
+    if trained.test is None:  # the test images may have come since
+        now.pop(TEST_IMAGES, None)
+    check_finished(file, trained.made_for, now)
+
+
+def _score_test_split(trained: TrainedNetwork, data: ImageData, recipe: Recipe) -> TrainedNetwork:
     """The last line of a retraining, and the only reader of the test images."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = score(trained.network.to(device), data.test_batches(batch_size))
+    result = score(trained.network.to(device), data.test_batches(recipe.evaluation.batch_size))
     trained.network.to("cpu")
-    return dataclasses.replace(trained, test=dataclasses.asdict(result))
+    known = describe(Result.NETWORK, recipe)
+    tested = {name: known[name] for name in (TEST_IMAGES,) if name in known}
+    made_for = None if trained.made_for is None else {**trained.made_for, **tested}
+    return dataclasses.replace(trained, test=dataclasses.asdict(result), made_for=made_for)

@@ -1,12 +1,11 @@
 """Modules that users write and recipes name, found as Python finds those beside a script.
 
-Imports neither PyTorch nor NNI, so that the tuner can tell whether a module has changed.
+Whether one has changed is said by `nni_spos.code_digest`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib
 import sys
 from collections.abc import Iterator
@@ -48,46 +47,6 @@ def import_user_module(name: str, folder: FilePath | None) -> ModuleType:
                 is_new = _top(loaded) in _folders or _top(loaded) not in before
                 if is_new and _find(_top(loaded), folder) is not None:
                     _folders[loaded] = folder
-
-
-def digest_code(name: str, folder: FilePath) -> str:
-    """Return a digest of the Python files that a module may be made of; none of them is run.
-
-    Those are all in the folder itself, and the module's own file or package.
-
-    Parameters
-    ----------
-    name
-        Dotted name.
-    folder
-        Where the module is looked for first.
-    """
-    files = set(folder.glob("*.py"))
-    found = PathFinder.find_spec(_top(name), [str(folder), *sys.path]) if _top(name) else None
-    if found is not None:
-        for package in found.submodule_search_locations or ():
-            files.update(FilePath(package).rglob("*.py"))
-        if found.has_location and found.origin:
-            files.add(FilePath(found.origin))
-    digest = hashlib.sha256()
-    for file in sorted(file for file in files if file.is_file()):
-        digest.update(hashlib.sha256(file.name.encode()).digest())
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
-
-
-def digest_space_code(name: str, folder: FilePath) -> str | None:
-    """Return the digest of the code of a user's space ``module:Class``; None for one of ours.
-
-    Parameters
-    ----------
-    name
-        Of the space, as in a recipe.
-    folder
-        Where its module is looked for first.
-    """
-    module, colon, _ = name.partition(":")
-    return digest_code(module, folder) if colon else None
 
 
 def _top(name: str) -> str:

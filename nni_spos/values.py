@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
 SHOWN = 80
 """Characters that a message shows of a value."""
+
+DIGEST = "digest"
+"""Name of the only value of a part that is known by its content, such as weights."""
+
+MOST_CHANGES = 3
+"""Changes that a message lists."""
+
+_ABSENT = object()
 
 _short = reprlib.Repr()
 _short.maxlevel = 3
@@ -31,6 +39,49 @@ def shown(value: Any) -> str:
     except Exception:  # a number of thousands of digits, or an object whose repr fails
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what differs between two descriptions: its name, and its value before and now.
+
+    >>> list(differing({"data": {"seed": 0}, "weights": {"digest": "3f"}}, {"data": {"seed": 1}}))
+    [('data: seed', 0, 1), ('weights', '3f', None)]
+    """
+    for name, values in _pairs(before, now):
+        if values[0] == values[1]:
+            continue
+        if all(isinstance(x, Mapping) or x is _ABSENT for x in values):
+            inner = _pairs(*({} if x is _ABSENT else x for x in values))
+            where = {key: name if key == DIGEST else f"{name}: {key}" for key, _ in inner}
+            parts = [(where[key], pair) for key, pair in inner]
+        else:
+            parts = [(name, values)]
+        for full, pair in parts:
+            if pair[0] != pair[1]:
+                first, second = (None if x is _ABSENT else x for x in pair)
+                yield full, first, second
+
+
+def _pairs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, tuple[Any, Any]]]:
+    """Return the values that two mappings have for each of their keys."""
+    keys = dict.fromkeys([*before, *now])
+    return [(str(x), (before.get(x, _ABSENT), now.get(x, _ABSENT))) for x in keys]
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return what differs between two descriptions for the middle of a message; "" if nothing.
+
+    >>> changes({"data": {"seed": 0}}, {"data": {"seed": 1}})
+    'data: seed was 0 and now is 1'
+    """
+    texts = [f"{name} was {_or_none(x)} and now is {_or_none(y)}"
+             for name, x, y in differing(before, now)]  # fmt: skip
+    more = len(texts) - MOST_CHANGES
+    return "; ".join(texts[:MOST_CHANGES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def _or_none(value: Any) -> str:
+    return "none" if value is None else shown(value)
 
 
 def as_number(value: Any) -> Any:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from nni_spos import user_modules
-from nni_spos.user_modules import digest_code, import_user_module
+from nni_spos.user_modules import import_user_module
 
 
 @pytest.fixture(autouse=True)
@@ -101,43 +101,3 @@ def test_modules_from_elsewhere_stay(write, monkeypatch):
     import_user_module("own_other", write("b", own_other=""))
     assert sys.modules["outer"] is outer
     assert sys.modules["outer.inner"] is inner
-
-
-@pytest.mark.parametrize(
-    ("change", "is_noticed"),
-    [
-        ({"own_whole": "value = 2"}, True),
-        ({"own_part": "value = 2"}, True),
-        ({"own_new": ""}, True),
-        ({"own_package__inner": "value = 2"}, False),
-        ({"own_whole": "raise RuntimeError"}, False),
-    ],
-)
-def test_the_digest_is_of_the_files_beside_the_recipe(write, change, is_noticed):
-    folder = write("a", own_whole="raise RuntimeError", own_part="", own_package__inner="")
-    before = digest_code("own_whole", folder)
-    (folder / "notes.txt").write_text("not code")
-    (folder / ".#own_whole.py").symlink_to("an editor's lock")
-    assert digest_code("own_whole", folder) == before
-    write("a", **change)
-    assert (digest_code("own_whole", folder) != before) == is_noticed
-
-
-@pytest.mark.parametrize("place", ["a", "path"])
-def test_the_digest_is_of_a_whole_package(write, monkeypatch, place):
-    monkeypatch.syspath_prepend(write("path", own_other=""))
-    folder = write("a", own_whole="")
-    write(place, own_package____init__="", own_package__deep__inner="value = 1")
-    before = digest_code("own_package.deep.inner", folder)
-    write(place, own_package__deep__inner="value = 2")
-    after = digest_code("own_package.deep.inner", folder)
-    assert after != before
-    if place == "path":
-        write(place, own_other="not of the package")
-        assert digest_code("own_package.deep.inner", folder) == after
-
-
-@pytest.mark.parametrize("name", ["own_absent", "", ".own_whole"])
-def test_the_digest_of_what_is_not_there_is_no_error(write, name):
-    folder = write("a", own_whole="")
-    assert digest_code(name, folder) == digest_code("own_whole", folder)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.baseline.paths import Baseline
-from nni_spos.errors import CheckpointError, ExperimentError
+from nni_spos.errors import CheckpointError, ExperimentError, StaleWarning
 from nni_spos.experiment.local_search import FOLDER as SEARCH
 from nni_spos.experiment.results import JOURNAL_NAME, load_results
+from nni_spos.experiment.staleness import warn_if_stale
 from nni_spos.files import read_json, write_json
+from nni_spos.identity import Result, describe
 from nni_spos.recipe import Recipe
 from nni_spos.repeats import repetitions, written_repetitions
 from nni_spos.retrain import retrain
 from nni_spos.stage_cost import StageCost, read_stage_cost
 from nni_spos.tensors import load_tensors
 from nni_spos.training import Start
+from nni_spos.values import changes
 
 FOLDER = "baselines"
 """Folder of the results, in the recipe's output folder."""
@@ -69,7 +73,12 @@ def retrain_baselines(
 
     Returns
     -------
-    All results of the recipe's output folder, also of earlier calls.
+    All results of the recipe's output folder, also of earlier calls, but for stale ones.
+
+    Warns
+    -----
+    StaleWarning
+        An earlier one was made with other settings than today's.
 
     Raises
     ------
@@ -88,10 +97,10 @@ def retrain_baselines(
             file = network.with_suffix(".json")
             if not file.exists():
                 missing.append((one, network))
-            elif _read(file).get("made_for") != _made_for(one):
+            elif found := changes(_recorded(_read(file)), _made_for(one)):
                 raise ExperimentError(
-                    f"{file}: was made with other settings. Delete it and {network.name}, or give "
-                    "the recipe another output folder."
+                    f"{file}: was made with other settings ({found}). Delete it and "
+                    f"{network.name}, or give the recipe another output folder."
                 )
     for baseline, network in missing:
         trained = retrain(baseline.recipe, baseline.path, network, Start.CONTINUE)
@@ -108,17 +117,21 @@ def retrain_baselines(
             "made_for": _made_for(baseline),
         }
         write_json(network.with_suffix(".json"), content)
-    return read_baselines(folder)
+    return read_baselines(folder, recipe)
 
 
-def read_baselines(folder: FilePath) -> list[BaselineResult]:
+def read_baselines(folder: FilePath, recipe: Recipe | None = None) -> list[BaselineResult]:
     """Return the results in a folder, by name, those of several seeds as one.
 
-    Raises ExperimentError if one is damaged.
+    With a recipe those are left out, with a warning, that it would not give today. Raises
+    ExperimentError if one is damaged.
     """
     results: dict[str, BaselineResult] = {}
     for file in sorted(folder.glob("*.json"), key=_by_number):
         content = _read(file)
+        is_scaled = content.get("widths") is not None
+        if recipe is not None and _is_stale(file, _recorded(content), recipe, is_scaled):
+            continue
         try:
             name = str(content["name"])
             tests = [] if content["test"] is None else [dict(content["test"])]
@@ -142,23 +155,28 @@ def read_compared(recipe: Recipe) -> list[BaselineResult]:
 
     The best path of the recipe's search in one process, if there was one, with the test figure of
     the recipe's retrained network if that is of this path; and else that network too, if there is
-    one: a search under NNI writes its path to a file, and `retrain` takes any.
+    one: a search under NNI writes its path to a file, and `retrain` takes any. What is not of
+    today's model, images and settings is left out, with a warning.
     """
-    network = read_network(recipe.retrained, RETRAINED)
+    network = read_network(recipe.retrained, RETRAINED, recipe)
     folder = recipe.output / SEARCH
-    if not (folder / JOURNAL_NAME).is_file():
+    found = load_results(folder) if (folder / JOURNAL_NAME).is_file() else None
+    if found is None or warn_if_stale(found, recipe):
         return [network[1]] if network else []
-    best = load_results(folder).best
+    best = found.best
     if network is not None and network[0] == best.path:
         return [dataclasses.replace(network[1], name=WINNER)]
     winner = BaselineResult(WINNER, best.costs, (), None)
     return [winner, network[1]] if network else [winner]
 
 
-def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult] | None:
+def read_network(
+    file: FilePath, name: str, recipe: Recipe | None = None
+) -> tuple[Mapping[str, Any], BaselineResult] | None:
     """Return path and results of a retrained network, or None if it is not there.
 
-    What the same path has with other seeds, in files beside it, is part of the results.
+    What the same path has with other seeds, in files beside it, is part of the results. With a
+    recipe those networks are left out, with a warning, that it would not give today.
 
     Raises
     ------
@@ -167,7 +185,9 @@ def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], Baseline
     """
     found: tuple[Mapping[str, Any], BaselineResult] | None = None
     for one in written_repetitions(file) if file.exists() else ():
-        path, result = _read_network(one, name)
+        path, result, made_for = _read_network(one, name)
+        if recipe is not None and made_for is not None and _is_stale(one, made_for, recipe):
+            continue
         if found is None:
             found = path, result
         elif found[0] == path:
@@ -176,25 +196,51 @@ def read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], Baseline
     return found
 
 
-def _read_network(file: FilePath, name: str) -> tuple[Mapping[str, Any], BaselineResult]:
+def _read_network(
+    file: FilePath, name: str
+) -> tuple[Mapping[str, Any], BaselineResult, Mapping[str, Any] | None]:
     content = load_tensors(file)
     try:
         tests = [] if content["test"] is None else [dict(content["test"])]
         cost = read_stage_cost(content["cost"])
-        return dict(content["path"]), BaselineResult(name, dict(content["costs"]), tests, cost)
+        result = BaselineResult(name, dict(content["costs"]), tests, cost)
+        made_for = content.get("made_for")
+        return dict(content["path"]), result, None if made_for is None else dict(made_for)
     except (KeyError, TypeError, ValueError) as problem:
         raise CheckpointError(f"{file}: is not a trained network ({problem!r}).") from None
 
 
 def _made_for(baseline: Baseline) -> dict[str, Any]:
     """Return, as JSON values, what the result of a baseline depends on."""
-    recipe = baseline.recipe
-    return {
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "path": dict(baseline.path),
-        "data": recipe.data.deciding(),
-        "retrain": recipe.retrain.deciding(),
-    }
+    return {**describe(Result.BASELINE, baseline.recipe), "path": dict(baseline.path)}
+
+
+def _is_stale(
+    file: FilePath, made_for: Mapping[str, Any], recipe: Recipe, is_scaled: bool = False
+) -> bool:
+    """Whether a result is not one that a recipe gives today; then it is said in one line.
+
+    Its seed may be another one than the recipe's, and widths that were scaled are its own.
+    """
+    free = {"path", "space"} if is_scaled else {"path"}
+    both = []
+    for parts in (made_for, describe(Result.BASELINE, recipe)):
+        kept = {name: values for name, values in parts.items() if name not in free}
+        retrain = kept.get("retrain")
+        if isinstance(retrain, Mapping):
+            kept["retrain"] = {key: value for key, value in retrain.items() if key != "seed"}
+        both.append(kept)
+    found = changes(*both)
+    if found:
+        text = f"{file}: was made with other settings than today's ({found}), and is left out."
+        warnings.warn(text, StaleWarning, stacklevel=2)
+    return bool(found)
+
+
+def _recorded(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what the result of a baseline depends on, as its file says."""
+    made_for = content.get("made_for")
+    return made_for if isinstance(made_for, Mapping) else {}
 
 
 def _read(file: FilePath) -> dict[str, Any]:

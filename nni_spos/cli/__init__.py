@@ -12,12 +12,15 @@ from typing import Any
 from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
-from nni_spos.errors import FileWarning, FormatWarning, SposError, one_line
+from nni_spos.errors import FileWarning, FormatWarning, SposError, StaleWarning, one_line
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
+
+
+_SHOWN_IN_A_LINE = (LatencyWarning, FileWarning, FormatWarning, StaleWarning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,12 +59,13 @@ def _warnings_in_a_line() -> Iterator[None]:
         warnings.filterwarnings("always", category=LatencyWarning)
         warnings.filterwarnings("default", category=FileWarning)
         warnings.filterwarnings("always", category=FormatWarning)
+        warnings.filterwarnings("default", category=StaleWarning)
         show, printed = warnings.showwarning, set[str]()
 
         def show_in_a_line(
             message: Warning | str, category: type[Warning], *where: Any, **more: Any
         ) -> None:
-            if issubclass(category, LatencyWarning | FileWarning | FormatWarning):
+            if issubclass(category, _SHOWN_IN_A_LINE):
                 line = f"warning: {one_line(str(message))}"
                 # Training, scoring and retraining each find out that a network is what it is.
                 if line not in printed or not issubclass(category, FormatWarning):

@@ -29,6 +29,11 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--folder", default="search", help="of its results, in OUTPUT (default search)"
     )
+    command.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew; the earlier search stays as search.jsonl.previous",
+    )
     add_result_options(command)
     command.set_defaults(run=search)
 
@@ -83,9 +88,11 @@ def check(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Search in this process."""
-    from nni_spos.experiment.local_search import run_search
+    from nni_spos.experiment.local_search import run_search, set_aside
 
     recipe = load_recipe(options.recipe)
+    if options.overwrite:
+        set_aside(recipe, options.folder)
     found = run_search(recipe, cached=not options.no_cache, folder=options.folder)
     _print_results(found, options)
 
@@ -124,8 +131,10 @@ def _print_experiment(result: StartResult, options: argparse.Namespace) -> None:
 def results(options: argparse.Namespace) -> None:
     """List the best candidates and, if asked, write the best path."""
     from nni_spos.experiment.results import load_results
+    from nni_spos.experiment.staleness import warn_if_stale
 
     found = load_results(options.experiment).within(parse_constraints(options.limit))
+    warn_if_stale(found)
     _print_results(found, options)
 
 

@@ -11,14 +11,12 @@ import contextlib
 import dataclasses
 import gzip
 import math
-import os
 import struct
 import sys
 import tarfile
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path as FilePath
 from typing import Any
@@ -33,83 +31,19 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 
 from nni_spos.data.stores import DAMAGED, ImageFiles, ImageStore, ImageTensor, one_line
+from nni_spos.dataset_specs import (
+    DEBIAN_FASHION_MNIST,
+    SPECS,
+    TEST_FOLDERS,
+    DatasetSpec,
+    class_names,
+    dataset_root,
+    find_idx,
+)
 from nni_spos.errors import DataError
 from nni_spos.recipe import DataSettings
 
-DEBIAN_FASHION_MNIST = FilePath("/usr/share/datasets/fashion-mnist")
-TEST_FOLDERS = ("val", "validation", "test")
 _DOWNLOAD = "Set 'download: true' in the recipe's data section"
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """What is known about a data set before any of its files is opened.
-
-    Parameters
-    ----------
-    name
-        As in the recipe.
-    num_classes
-        Number of classes.
-    channels
-        1 for grey, 3 for RGB images.
-    native_size
-        Height and width of the stored images in pixels; None where every image has its own.
-    image_size
-        Height and width that the network gets, in pixels.
-    mean, std
-        Of each channel, values scaled to [0, 1].
-    augmentation
-        Of training images: none, shift, crop_flip or imagenet.
-    crop_pct
-        Share of the shorter side of a resized image that the crop of its centre takes.
-    """
-
-    name: str
-    num_classes: int
-    channels: int
-    native_size: int | None
-    image_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    augmentation: str
-    crop_pct: float = 1.0
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """What the network gets for one image: (channels, height, width)."""
-        return (self.channels, self.image_size, self.image_size)
-
-
-_SPECS = {
-    spec.name: spec
-    for spec in (
-        DatasetSpec("digits", 10, 1, 8, 16, (0.3054,), (0.3760,), "shift"),
-        DatasetSpec("fashion_mnist", 10, 1, 28, 28, (0.2860,), (0.3530,), "crop_flip"),
-        DatasetSpec(
-            "cifar10",
-            10,
-            3,
-            32,
-            32,
-            (0.4914, 0.4822, 0.4465),
-            (0.2470, 0.2435, 0.2616),
-            "crop_flip",
-        ),
-        # Its number of classes is that of the user's folders; 0 is never returned.
-        DatasetSpec(
-            "image_folder",
-            0,
-            3,
-            None,
-            224,
-            (0.485, 0.456, 0.406),
-            (0.229, 0.224, 0.225),
-            "imagenet",
-            crop_pct=224 / 256,
-        ),
-    )
-}
 
 
 def dataset_spec(settings: DataSettings) -> DatasetSpec:
@@ -126,7 +60,7 @@ def dataset_spec(settings: DataSettings) -> DatasetSpec:
     >>> dataset_spec(DataSettings("fashion_mnist")).image_size
     28
     """
-    spec = _SPECS[settings.name]
+    spec = SPECS[settings.name]
     if settings.crop_pct is not None and spec.native_size is not None:
         raise DataError(
             f"crop_pct: the images of {spec.name} are not cropped. Only those of image_folder are."
@@ -199,16 +133,16 @@ def _fashion_mnist(settings: DataSettings, train: bool) -> ImageTensor:
     searched = []
     if settings.root is None and DEBIAN_FASHION_MNIST.is_dir():
         searched.append(DEBIAN_FASHION_MNIST)
-        files = _find_idx(DEBIAN_FASHION_MNIST, names)
+        files = find_idx(DEBIAN_FASHION_MNIST, names)
     if files is None:
-        root = _root(settings)
+        root = dataset_root(settings)
         searched += [root, root / "FashionMNIST" / "raw"]
         with _download_lock(root) if settings.download else contextlib.nullcontext():
-            files = _find_idx(root, names)
+            files = find_idx(root, names)
             if files is None and settings.download:
                 with _explained_download("fashion_mnist", root):
                     FashionMNIST(root, download=True)
-                files = _find_idx(root, names)
+                files = find_idx(root, names)
     if files is None:
         raise DataError(
             f"fashion_mnist: {names[0]}.gz and {names[1]}.gz are not in "
@@ -222,16 +156,6 @@ def _fashion_mnist(settings: DataSettings, train: bool) -> ImageTensor:
             f"shape {images.shape} and {len(labels)} labels. Delete them. {_DOWNLOAD}."
         )
     return ImageTensor(torch.from_numpy(images[:, None]), labels.astype(np.int64))
-
-
-def _find_idx(root: FilePath, names: tuple[str, str]) -> tuple[FilePath, FilePath] | None:
-    """Find the image and the label file: packed or not, plain or in torchvision's folders."""
-    for folder in (root, root / "FashionMNIST" / "raw"):
-        for suffix in (".gz", ""):
-            images, labels = (folder / (name + suffix) for name in names)
-            if images.is_file() and labels.is_file():
-                return images, labels
-    return None
 
 
 def _read_idx(file: FilePath, num_dimensions: int) -> npt.NDArray[np.uint8]:
@@ -262,7 +186,7 @@ class _Cifar10TestSet(CIFAR10):
 
 def _cifar10(settings: DataSettings, train: bool) -> ImageTensor:
     part = _Cifar10TrainingSet if train else _Cifar10TestSet
-    root = _root(settings)
+    root = dataset_root(settings)
     try:
         if settings.download:
             with _download_lock(root), _explained_download("cifar10", root):
@@ -319,25 +243,13 @@ def _image_folder_root(settings: DataSettings) -> FilePath:
 
 
 def _class_names(folder: FilePath) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
-    except OSError:
-        names = []
+    names = class_names(folder)
     if not names:
         raise DataError(
             f"image_folder: {folder} has no class folders. The root must have train/CLASS/*.jpg "
             "and val/CLASS/*.jpg."
         )
-    return sorted(names)
-
-
-def _root(settings: DataSettings) -> FilePath:
-    """Where torchvision's data sets are: the recipe's root, else the user's cache."""
-    if settings.root is not None:
-        return FilePath(settings.root)
-    cache = os.environ.get("XDG_CACHE_HOME") or FilePath.home() / ".cache"
-    return FilePath(cache) / "nni_spos" / "datasets"
+    return names
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.files import append_durably, write_atomically
 from nni_spos.path import CHOICE_TYPES
 from nni_spos.sealing import open_record, seal_record
-from nni_spos.values import is_finite, shown
+from nni_spos.values import changes, is_finite, shown
 
 VERSION = 1
 
@@ -42,6 +42,8 @@ class Journal:
 
     Attributes
     ----------
+    settings : dict
+        Those that the file has.
     outcomes : list of (path, outcome)
         What was recorded before: metrics, or the reason of a failure as text.
 
@@ -54,11 +56,19 @@ class Journal:
     def __init__(self, file: str | os.PathLike[str], settings: Mapping[str, Any]):
         self.file = FilePath(file)
         self.outcomes: list[tuple[dict[str, Any], Mapping[str, Any] | str]] = []
-        header = {"journal_version": VERSION, "settings": json.loads(json.dumps(settings))}
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        header = {"journal_version": VERSION, "settings": self.settings}
         if self.file.exists():
-            self._read(header)
+            self._read()
         else:
             write_atomically(self.file, lambda stream: stream.write(seal_record(header)))
+
+    def complete(self, settings: Mapping[str, Any]) -> None:
+        """Record settings that were not known when the journal was begun, before any outcome."""
+        new = {key: settings[key] for key in settings if key not in self.settings}
+        if new:
+            append_durably(self.file, seal_record({"settings": new}))
+            self.settings |= json.loads(json.dumps(new))
 
     def append(self, candidate: Candidate) -> None:
         """Record a finished or failed candidate; on return it is on the disk."""
@@ -74,19 +84,15 @@ class Journal:
             outcome["failed"] = candidate.reason
         append_durably(self.file, seal_record(outcome))
 
-    def _read(self, header: Mapping[str, Any]) -> None:
+    def _read(self) -> None:
         settings, candidates, rest = _parse(self.file)
-        if settings != header["settings"]:
-            expected = header["settings"]
-            absent = object()
-            names = sorted(
-                key
-                for key in {*settings, *expected}
-                if settings.get(key, absent) != expected.get(key, absent)
-            )
+        # Without an outcome nothing depends yet on what was not known.
+        unknown = set() if candidates else {*self.settings} - {*settings}
+        known = {key: value for key, value in self.settings.items() if key not in unknown}
+        if found := changes(settings, known):
             raise SearchError(
-                f"{self.file}: belongs to a search with other settings ({', '.join(names)} "
-                "differ). Restore them to resume, or move the file away to start anew."
+                f"{self.file}: belongs to a search with other settings ({found}). Restore them to "
+                "resume. To start anew, move the file away; 'nni-spos search --overwrite' does."
             )
         self.outcomes = [
             (c.path, c.metrics if c.state is State.DONE else c.reason) for c in candidates
@@ -95,6 +101,8 @@ class Journal:
             text = f"{self.file}: the last line was cut short; dropped."
             warnings.warn(text, FileWarning, stacklevel=3)
             os.truncate(self.file, self.file.stat().st_size - len(rest))
+        added, self.settings = self.settings, settings
+        self.complete({key: added[key] for key in unknown})
 
 
 def read_journal(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Candidate]]:
@@ -126,7 +134,7 @@ def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
         if version != VERSION:
             lines = []
         read = _undamaged if has_hashes else _plain
-        candidates = read(file, lines)
+        candidates = read(file, lines, settings)
     except OSError as problem:
         raise SearchError(f"{file}: cannot be read ({problem.strerror}).") from None
     except (ValueError, KeyError, TypeError, RecursionError) as problem:
@@ -138,19 +146,22 @@ def _parse(file: FilePath) -> tuple[dict[str, Any], list[Candidate], bytes]:
     return settings, candidates, rest
 
 
-def _plain(file: FilePath, lines: Sequence[bytes]) -> list[Candidate]:
+def _plain(file: FilePath, lines: Sequence[bytes], settings: dict[str, Any]) -> list[Candidate]:
     """Read the outcomes of a journal without hashes, all or none."""
     return [_candidate(open_record(line)[0]) for line in lines]
 
 
-def _undamaged(file: FilePath, lines: Sequence[bytes]) -> list[Candidate]:
-    """Read outcomes that have hashes, and warn of those that are damaged."""
+def _undamaged(file: FilePath, lines: Sequence[bytes], settings: dict[str, Any]) -> list[Candidate]:
+    """Read outcomes that have hashes, and settings that came later; warn of damaged ones."""
     candidates, damaged = [], []
     for number, line in enumerate(lines, start=2):
         try:
             outcome, has_hash = open_record(line)
             if not has_hash:
                 raise ValueError("it has no hash")
+            if outcome.keys() == {"settings"}:
+                settings.update(outcome["settings"])
+                continue
             candidates.append(_candidate(outcome))
         except (ValueError, KeyError, TypeError, RecursionError):
             damaged.append(str(number))

@@ -7,19 +7,19 @@ own, once, and read from the recipe's output folder after that.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 from nni_spos.child import python_command
 from nni_spos.cost_table import Costs, CostTable
+from nni_spos.digests import digest_content
 from nni_spos.errors import CostError, SposError
 from nni_spos.files import read_json, write_json
+from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.recipe_latency import load_latencies
-from nni_spos.user_modules import digest_space_code
-
-VERSION = 1
 
 
 def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
@@ -48,9 +48,11 @@ def load_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
                 _build(recipe)
     content = read_json(file, CostError)
     try:
+        if content["digest"] != _digest(content):
+            raise ValueError("its digest is another one")
         space = PathSpace.from_search_space(content["search_space"])
         tables = [CostTable.from_json(table, space) for table in content["tables"]]
-    except (KeyError, TypeError, SposError) as problem:
+    except (KeyError, TypeError, ValueError, RecursionError, SposError) as problem:
         raise CostError(f"{file}: is damaged ({problem}). Delete it; it is made anew.") from None
     costs = {table.metric: table for table in tables}
     return space, costs | load_latencies(recipe, space, costs.get("flops"))
@@ -62,7 +64,7 @@ def are_built(recipe: Recipe) -> bool:
     if not file.exists():
         return False
     content = read_json(file, CostError)
-    return isinstance(content, dict) and content.get("made_for") == _made_for(recipe)
+    return isinstance(content, dict) and content.get("made_for") == describe(Result.COSTS, recipe)
 
 
 def _build(recipe: Recipe) -> None:
@@ -87,22 +89,13 @@ def _reported(line: str) -> SposError:
 def save_costs(recipe: Recipe, space: PathSpace, costs: Costs) -> None:
     """Write the tables where `load_costs` finds them."""
     content = {
-        "version": VERSION,
-        "made_for": _made_for(recipe),
+        "made_for": describe(Result.COSTS, recipe),
         "search_space": space.to_search_space(),
         "tables": [table.to_json() for table in costs.values()],
     }
-    write_json(recipe.output / "costs.json", content)
+    write_json(recipe.output / "costs.json", {**content, "digest": _digest(content)})
 
 
-def _made_for(recipe: Recipe) -> dict[str, Any]:
-    data = recipe.data
-    made_for = {
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "data": [data.name, data.image_size, data.num_classes],
-        "version": VERSION,
-    }
-    code = digest_space_code(recipe.space.name, recipe.file.parent)
-    if code is not None:  # a user changes the code, and expects the tables to follow
-        made_for["code"] = code
-    return made_for
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return what tells the tables from damaged ones, which would price paths all the same."""
+    return digest_content([content["search_space"], content["tables"]])

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from nni_spos.errors import ExperimentError
+from nni_spos.digests import digest_weights
+from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
-from nni_spos.experiment.run_record import RunRecorder
+from nni_spos.experiment.run_record import RECORD_NAME, RunRecorder
 from nni_spos.experiment.searches import build_search, fingerprint
+from nni_spos.files import previous
 from nni_spos.locks import exclusive
 from nni_spos.path import Path
 from nni_spos.progress import interval, open_bar
@@ -89,19 +92,20 @@ def _run(
 ) -> Results:
     space, costs = load_costs(recipe)
     search = build_search(recipe.search, space, costs)
+    weights = digest_weights(recipe.checkpoint)
     # What is wrong is said before anything is written.
     scorer = None if (folder / JOURNAL_NAME).exists() else open_scorer()
-    refusal = ExperimentError(
-        f"{folder}: another process is searching here. Wait for its end, or give the recipe "
-        "another output folder."
-    )
-    with exclusive(folder / ".lock", timeout=0, refusal=refusal):
+    with exclusive(folder / ".lock", timeout=0, refusal=_is_used(folder)):
         journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space, costs))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
         paths = ask_all(search)
         if paths:
             scorer = scorer or open_scorer()
+            if digest_weights(recipe.checkpoint) != weights:
+                raise CheckpointError(f"{recipe.checkpoint}: was replaced meanwhile. Try again.")
+            if not journal.outcomes:  # images may have been downloaded only now
+                journal.complete(fingerprint(recipe, space, costs))
             record = RunRecorder(folder, recipe, len(journal.outcomes))
             with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
                 while paths:
@@ -111,6 +115,29 @@ def _run(
                             bar.advance()
                     paths = ask_all(search)
     return load_results(folder)
+
+
+def set_aside(recipe: Recipe, folder: str = FOLDER) -> None:
+    """Let the next search in a folder begin anew; the journal that is there stays beside it.
+
+    Raises
+    ------
+    ExperimentError
+        Another process is searching in the folder.
+    """
+    file = recipe.output / folder / JOURNAL_NAME
+    if not file.exists():
+        return
+    with exclusive(file.with_name(".lock"), timeout=0, refusal=_is_used(file.parent)):
+        os.replace(file, previous(file))
+        file.with_name(RECORD_NAME).unlink(missing_ok=True)
+
+
+def _is_used(folder: FilePath) -> ExperimentError:
+    return ExperimentError(
+        f"{folder}: another process is searching here. Wait for its end, or give the recipe "
+        "another output folder."
+    )
 
 
 def ask_all(search: Search) -> list[Path]:

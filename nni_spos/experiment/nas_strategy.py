@@ -12,11 +12,13 @@ A user's own script keeps NNI's interface::
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import nni
+import torch
 from nni.nas.evaluator import Evaluator
 from nni.nas.execution import (
     ExecutionEngine,
@@ -27,9 +29,11 @@ from nni.nas.execution import (
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import ExecutableModelSpace, ModelStatus
 from nni.nas.strategy import Strategy
+from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData
+from nni_spos.digests import DIGITS
 from nni_spos.errors import CostError, ExperimentError, RecipeError, SearchError
 from nni_spos.evolution import Candidate, Search, State
 from nni_spos.experiment.local_search import ask_all, raise_if_cuda_is_lost, tell_result
@@ -41,6 +45,9 @@ from nni_spos.settings import check_settings
 
 _logger = logging.getLogger(__name__)
 VERSION = 1
+
+STATE = ("version", "space", "settings", "scorer")
+"""Parts of a saved state that must be those of the search that is to go on."""
 
 ONE_PROCESS = (
     "works in one process only: use NasExperimentConfig('sequential', 'raw'), or start trials in "
@@ -75,6 +82,15 @@ class SupernetEvaluator(Evaluator):
     ):
         self._scorer = PathScorer(supernet, data, settings, channels_last)
         self._prepared: list[tuple[Path, dict[str, float]]] = []
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the scores depend on, beside the code and the images: weights and settings."""
+        return {
+            "weights": digest_tensors(self._scorer.supernet),
+            "evaluation": self._scorer.settings.deciding(),
+            "preprocessing": self._scorer.data.preprocessing,
+        }
 
     def prepare(self, paths: Sequence[Path]) -> None:
         """Score paths together, which is faster, for when each will be asked for.
@@ -150,6 +166,7 @@ class EvolutionStrategy(Strategy):
         self._search: Search | None = None
         self._outcomes: list[tuple[Path, Mapping[str, Any] | str]] = []
         self._reported: Any = None
+        self._scorer_identity: dict[str, Any] | None = None
 
     @property
     def search(self) -> Search:
@@ -185,6 +202,7 @@ class EvolutionStrategy(Strategy):
             "version": VERSION,
             "space": self._search and self._search.space.to_search_space(),
             "settings": dataclasses.asdict(self.settings),
+            "scorer": self._scorer_identity,
             "outcomes": list(self._outcomes),
         }
 
@@ -194,10 +212,10 @@ class EvolutionStrategy(Strategy):
         Raises
         ------
         SearchError
-            It has another space or other settings.
+            It has another space, other settings, or results of another supernet.
         """
         own = self.state_dict()
-        wrong = [key for key in ("version", "space", "settings") if state_dict[key] != own[key]]
+        wrong = [key for key in STATE if state_dict.get(key) != own[key]]
         if wrong:
             raise SearchError(
                 f"the saved state belongs to another search ({', '.join(wrong)} differ). Restore "
@@ -225,6 +243,8 @@ class EvolutionStrategy(Strategy):
                 f"cost table {wrong[0]}: was made for another space than the experiment's."
             )
         self._search = build_search(self.settings, space, self.costs)
+        if isinstance(model_space.evaluator, SupernetEvaluator):
+            self._scorer_identity = model_space.evaluator.identity
         return model_space
 
     def _run(self) -> None:
@@ -270,6 +290,15 @@ class EvolutionStrategy(Strategy):
             model.status = ModelStatus.Trained
             model.metrics.final = candidate.metrics[self.search.objective]
         return model
+
+
+def digest_tensors(network: nn.Module) -> str:
+    """Return what stands for the values of all weights and statistics."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()[:DIGITS]
 
 
 def _changed(settings: SearchSettings, changes: Mapping[str, Any]) -> SearchSettings:

@@ -28,11 +28,14 @@ class RunRecord:
     ----------
     recipe
         Where the recipe was; None if it is not known.
+    output
+        Name of the recipe's output folder, which is that of the search for people.
     cost
         Of the evaluation of all candidates so far; None if it is not known.
     """
 
     recipe: FilePath | None = None
+    output: str | None = None
     cost: StageCost | None = None
 
 
@@ -44,9 +47,10 @@ def read_run_record(folder: FilePath) -> RunRecord:
         return RunRecord()
     if not isinstance(content, dict):
         return RunRecord()
-    recipe = content.get("recipe")
+    recipe, output = content.get("recipe"), content.get("output")
     return RunRecord(
         FilePath(recipe) if isinstance(recipe, str) else None,
+        output if isinstance(output, str) else None,
         read_stage_cost(content.get("cost")),
     )
 
@@ -91,4 +95,6 @@ class RunRecorder:
 
     def _write(self) -> None:
         cost = None if self._cost is None else self._cost.to_json()
-        write_json(self._file, {"recipe": str(self._recipe.file), "cost": cost})
+        recipe = self._recipe
+        content = {"recipe": str(recipe.file), "output": recipe.output.name, "cost": cost}
+        write_json(self._file, content)

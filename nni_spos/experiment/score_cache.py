@@ -7,23 +7,18 @@ supernet, the images and the settings of the evaluation alone, so searches share
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
-import hashlib
-import json
 import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path as FilePath
-from typing import Any
 
+from nni_spos.digests import digest_content
 from nni_spos.errors import FileWarning
+from nni_spos.identity import Result, describe
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.sealing import open_record, seal_record
-from nni_spos.user_modules import digest_space_code
-
-VERSION = 1
 
 
 class ScoreCache:
@@ -96,32 +91,7 @@ class ScoreCache:
 def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:
     """Return the scores of a recipe's supernet, under ``OUTPUT/scores``.
 
-    The file's name is a digest of all that decides a score: the content of the checkpoint, the
-    space with the code of a user's own, the data and how they are split, and the settings of the
-    evaluation.
+    The file's name is a digest of all that decides a score, see `nni_spos.identity`.
     """
-    content = {
-        "version": VERSION,
-        "checkpoint": digest_file(recipe.checkpoint),
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code": digest_space_code(recipe.space.name, recipe.file.parent),
-        "data": {**dataclasses.asdict(recipe.data), "workers": None},
-        "evaluation": recipe.evaluation.deciding(),
-        "channels_last": recipe.supernet.channels_last,
-    }
-    return ScoreCache(recipe.output / "scores" / f"{digest_content(content)}.jsonl", space)
-
-
-def digest_file(file: FilePath) -> str:
-    """Return the SHA-256 of a file's content, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def digest_content(content: Any) -> str:
-    """Return 16 hexadecimal digits that stand for JSON values; others count as their text."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    name = digest_content(describe(Result.SCORES, recipe))
+    return ScoreCache(recipe.output / "scores" / f"{name}.jsonl", space)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from typing import Any
 
 from nni_spos.cost_table import Costs
+from nni_spos.digests import digest_content
 from nni_spos.errors import ConstraintError
 from nni_spos.evolution import (
     EvolutionSearch,
@@ -16,6 +14,7 @@ from nni_spos.evolution import (
     Search,
     choose_cost_objectives,
 )
+from nni_spos.identity import Result, describe
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, SearchSettings
 
@@ -81,29 +80,18 @@ def _is_latency(metric: str) -> bool:
 def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any]:
     """Return, as JSON values, everything that a search's candidates and their scores depend on.
 
-    Folders are left out, apart from the name of the output folder, so that a finished search can
-    be moved. Of the cost tables, only measured ones that a constraint or an objective is on
-    count: the others follow from the space.
+    Beside the parts of `nni_spos.identity` these are the choices of the space, and measured cost
+    tables that a constraint or an objective is on: the others follow from the space. Settings
+    that the search's algorithm does not have are left out.
     """
     cost_objectives = _cost_objectives(recipe.search)
-    search = dataclasses.asdict(recipe.search)
-    search["constraints"] = [str(limit) for limit in recipe.search.constraints]
-    search["cost_objectives"] = list(cost_objectives)
-    unused = set(search) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
+    found = describe(Result.SEARCH, recipe)
+    found["search"]["cost_objectives"] = list(cost_objectives)
+    unused = set(found["search"]) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
+    for name in unused:
+        del found["search"][name]
     deciding = {*cost_objectives, *(limit.metric for limit in recipe.search.constraints)}
     measured = sorted(filter(_is_latency, deciding))
-    latencies = {metric: _digest(costs[metric].to_json()) for metric in measured}
-    settings = {
-        "space": space.to_search_space(),
-        "search": {key: value for key, value in search.items() if key not in unused},
-        "evaluation": recipe.evaluation.deciding(),
-        "data": recipe.data.deciding(),
-        "supernet": recipe.supernet.deciding(),
-        "checkpoint": f"{recipe.output.name}/{recipe.checkpoint.name}",
-    }
-    # Only if there is one: searches without keep the settings that they were recorded with.
-    return {**settings, "latency": latencies} if latencies else settings
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    latencies = {metric: digest_content(costs[metric].to_json()) for metric in measured}
+    choices = {"choices": space.to_search_space()}
+    return {**choices, **found, **({"latency": latencies} if latencies else {})}

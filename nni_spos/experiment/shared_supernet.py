@@ -10,21 +10,19 @@ Neither side imports PyTorch or NNI.
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
-from nni_spos._version import __version__
+from nni_spos.digests import digest_file
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.manager import Manager
-from nni_spos.experiment.score_cache import digest_file
 from nni_spos.files import write_atomically, write_json
+from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
 from nni_spos.recipe import Recipe
-from nni_spos.user_modules import digest_space_code
-from nni_spos.values import shown
+from nni_spos.values import differing, shown
 
 DESCRIPTION_NAME = "supernet.json"
 """Name of what the tuner says about its supernet, in the folder ``log``."""
@@ -51,22 +49,9 @@ def publish_supernet(recipe: Recipe, folder: FilePath) -> None:
     description = {
         "sha256": digest_file(recipe.checkpoint),
         "num_bytes": recipe.checkpoint.stat().st_size,
-        "settings": deciding_settings(recipe),
+        "settings": describe(Result.MACHINES, recipe),
     }
     write_json(folder / DESCRIPTION_NAME, description)
-
-
-def deciding_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return what, beside the supernet, must be the same on all machines, as JSON values."""
-    content = {
-        "nni_spos": __version__,
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code of the space": digest_space_code(recipe.space.name, recipe.file.parent),
-        "data": recipe.data.deciding(),
-        "evaluation": recipe.evaluation.deciding(),
-        "channels_last": recipe.supernet.channels_last,
-    }
-    return json.loads(json.dumps(content, default=str))
 
 
 def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
@@ -90,9 +75,10 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
         The recipe or this package differs from the tuner's, or the manager cannot be reached.
     """
     description = _read_description(manager)
-    for key, here, there in _differences(deciding_settings(recipe), description["settings"]):
+    here_now = describe(Result.MACHINES, recipe)
+    for name, here, there in differing(here_now, description["settings"]):
         raise ExperimentError(
-            f"{_here(recipe.file)}: this machine and the tuner's do not agree: {key} is "
+            f"{_here(recipe.file)}: this machine and the tuner's do not agree: {name} is "
             f"{shown(here)} here and {shown(there)} there."
         )
     file = recipe.checkpoint
@@ -108,18 +94,6 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
             f"({description['sha256']}). Delete it here, then it is fetched; or copy the tuner's."
         )
     return file
-
-
-def _differences(
-    here: Mapping[str, Any], there: Mapping[str, Any], section: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what differs: its name, and its value here and there."""
-    for key in {**here, **there}:
-        ours, theirs = here.get(key), there.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            yield from _differences(ours, theirs, f"{section}{key}.")
-        elif ours != theirs:
-            yield f"{section}{key}", ours, theirs
 
 
 def _read_description(manager: Manager) -> Mapping[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,8 +11,10 @@ import torch
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.digests import digest_content
 from nni_spos.errors import DataError, ExperimentError
-from nni_spos.experiment.score_cache import ScoreCache, digest_content, digest_file
+from nni_spos.experiment.score_cache import ScoreCache
+from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe import Recipe
@@ -22,7 +23,6 @@ from nni_spos.spaces import load_nas_bench_macro
 from nni_spos.spaces.nasbench_macro import SPACE, NASBenchMacro, code_from_path
 from nni_spos.supernet.evaluation import score
 from nni_spos.training import Start, last_checkpoint
-from nni_spos.user_modules import digest_space_code
 
 FOLDER = "standalone"
 """Folder of the accuracies, in the recipe's output folder."""
@@ -102,15 +102,8 @@ def train_standalone(recipe: Recipe, paths: Sequence[Path], costs: Costs) -> lis
 
 def _open_accuracies(recipe: Recipe, costs: Costs) -> ScoreCache:
     """Return what is kept; the file's name is a digest of all that decides an accuracy."""
-    inherits = recipe.retrain.initial_weights == "supernet"
-    content = {
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code": digest_space_code(recipe.space.name, recipe.file.parent),
-        "data": {**dataclasses.asdict(recipe.data), "workers": None},
-        "retrain": recipe.retrain.deciding(),
-        "checkpoint": digest_file(recipe.checkpoint) if inherits else None,
-    }
-    file = recipe.output / FOLDER / f"{digest_content(content)}.jsonl"
+    name = digest_content(describe(Result.STANDALONE, recipe))
+    file = recipe.output / FOLDER / f"{name}.jsonl"
     return ScoreCache(file, costs["flops"].space)
 
 

@@ -45,6 +45,7 @@ from typing import Any, TypeVar
 
 from nni.tuner import Tuner
 
+from nni_spos.digests import digest_weights
 from nni_spos.errors import ExperimentError, PathError, RecipeError, SearchError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
@@ -62,8 +63,10 @@ from nni_spos.experiment.tuner_configuration import (
     load_tuner_recipe,
     training_platform,
 )
+from nni_spos.identity import WEIGHTS, Result, describe
 from nni_spos.path import PathKey
 from nni_spos.stage_cost import add_memory
+from nni_spos.values import DIGEST
 
 _logger = logging.getLogger(__name__)
 
@@ -147,6 +150,8 @@ class EvolutionTuner(Tuner):
         check_space(search_space, space, self.recipe)
         folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
         journal = Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs))
+        self._journal = journal
+        self._has_results = bool(journal.outcomes)
         self._scheduler = Scheduler(build_search(self.recipe.search, space, costs), journal)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()
@@ -181,6 +186,7 @@ class EvolutionTuner(Tuner):
         self, parameter_id: int, parameters: Any, value: Any, **kwargs: Any
     ) -> None:
         """Take the result of a trial of this run."""
+        self._check_model()
         if self._runs_elsewhere:
             self._check_record(kwargs["trial_job_id"], parameter_id, value)
         self._started.take(value, parameter_id=parameter_id, path=parameters or None)
@@ -234,6 +240,27 @@ class EvolutionTuner(Tuner):
         """
         manager = self._manager
         return manager.has_reported(job.id) or reported_problem(manager, job.id) is not None
+
+    def _check_model(self) -> None:
+        """Note what was not there yet when the search began, and that the supernet stays the same.
+
+        Raises
+        ------
+        ExperimentError
+            It was replaced: results of two supernets are no search.
+        """
+        found = digest_weights(self.recipe.checkpoint)
+        if found is None:
+            return  # trials of the user's own may do without
+        if not self._has_results:
+            self._journal.complete(describe(Result.SEARCH, self.recipe))
+            self._has_results = True
+        before = self._journal.settings.get(WEIGHTS, {}).get(DIGEST)
+        if before != found:
+            raise ExperimentError(
+                f"{self.recipe.checkpoint}: was replaced during the search ({WEIGHTS} was "
+                f"{before} and now is {found}). Start a new experiment."
+            )
 
     def _check_record(self, job_id: str, parameter_id: int, value: Any) -> None:
         """Check that a trial evaluated the path that NNI's records, and its exports, have for it.

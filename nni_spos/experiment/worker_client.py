@@ -12,8 +12,6 @@ of Python.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -28,15 +26,15 @@ from typing import Any
 
 import psutil
 
-from nni_spos._version import __version__
 from nni_spos.child import python_command
+from nni_spos.digests import digest_content
 from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
 from nni_spos.experiment.processes import WORKER_MODULE, manager_process
 from nni_spos.files import write_json
+from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
 from nni_spos.path import Choice
 from nni_spos.recipe import Recipe
-from nni_spos.user_modules import digest_space_code
 
 MAX_MESSAGE = 1 << 20
 """Bytes that a question or an answer may have."""
@@ -115,16 +113,11 @@ def identify(recipe: Recipe) -> dict[str, Any]:
     content = {
         "checkpoint": checkpoint_stamp(recipe),
         "recipe": str(recipe.file),
-        "space": {"name": recipe.space.name, **recipe.space.arguments},
-        "code": digest_space_code(recipe.space.name, recipe.file.parent),
-        "data": dataclasses.asdict(recipe.data),
-        "evaluation": recipe.evaluation.deciding(),
-        "channels_last": recipe.supernet.channels_last,
+        **describe(Result.WORKER, recipe),
         "environment": {name: os.environ.get(name) for name in DECIDING_VARIABLES},
         "host": platform.node(),
         "user": os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME"),
         "python": sys.executable,
-        "version": __version__,
     }
     return json.loads(json.dumps(content, default=str))
 
@@ -152,9 +145,7 @@ def checkpoint_stamp(recipe: Recipe) -> list[Any]:
 
 def worker_folder(recipe: Recipe, identity: Mapping[str, Any]) -> WorkerFolder:
     """Return the folder of an identity, which need not be there."""
-    text = json.dumps(identity, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return WorkerFolder(recipe.output / "workers" / key)
+    return WorkerFolder(recipe.output / "workers" / digest_content(identity))
 
 
 def ask_worker(

@@ -14,6 +14,7 @@ from nni_spos.evolution import Candidate
 from nni_spos.experiment.costs import are_built, load_costs
 from nni_spos.experiment.results import Results, load_results
 from nni_spos.experiment.run_record import read_run_record
+from nni_spos.experiment.staleness import stale_line
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.report.figures import (
@@ -156,6 +157,8 @@ def gather_report(
     record = read_run_record(results.file.parent)
     notes: list[str] = []
     found = _find_recipe(recipe, record.recipe, space, notes)
+    if found and (line := stale_line(results, found[0])):
+        notes.append(line)
     units, fixed = _divide(found[1], space, best, notes) if found else ([], {})
     comparison = None if against is None else _compare(results, against, notes)
     if comparison is None:
@@ -164,7 +167,7 @@ def gather_report(
             "random}) into another folder, and add --against ID_OR_DIR."
         )
     return Report(
-        title=str(results.settings.get("checkpoint", results.file.parent.name)).split("/")[0],
+        title=record.output or results.file.parent.name,
         algorithm=_name(results),
         results=results,
         space=space,
@@ -188,7 +191,7 @@ def gather_report(
 def _checked_space(results: Results) -> PathSpace:
     """Return the space of a journal whose candidates can be shown. Raises ExperimentError."""
     try:
-        space = PathSpace.from_search_space(results.settings.get("space"))
+        space = PathSpace.from_search_space(results.settings.get("choices"))
         space.encode(candidate.path for candidate in results.candidates)
     except SposError as problem:
         raise ExperimentError(f"{results.file}: {problem}") from None

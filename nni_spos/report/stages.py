@@ -8,10 +8,11 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import CheckpointError
+from nni_spos.identity import Result, describe
 from nni_spos.path import Path
 from nni_spos.recipe import Recipe
 from nni_spos.stage_cost import StageCost, read_stage_cost
-from nni_spos.values import is_finite
+from nni_spos.values import changes, is_finite
 
 UNKNOWN_RECIPE = "the recipe is not known"
 
@@ -57,7 +58,7 @@ def read_stages(
         Stage("search: evaluation of all candidates", search),
         Stage("retraining of the best path", None, UNKNOWN_RECIPE)
         if network is None
-        else _retraining(network, best),
+        else _retraining(network, best, recipe),
     ]
 
 
@@ -80,11 +81,15 @@ def _supernet(recipe: Recipe | None) -> Stage:
     return Stage(name, read_stage_cost(content.get("cost")), problem)
 
 
-def _retraining(file: FilePath, best: Path) -> Stage:
+def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> Stage:
     content, problem = _read(file)
     test, remark = content.get("test"), problem
     if isinstance(test, Mapping) and is_finite(test.get("top1")):
         remark = f"test: top-1 {test['top1']:.2f} %"
+    if recipe is not None and isinstance(made_for := content.get("made_for"), Mapping):
+        before, now = ({**x, "retrain": {}} for x in (made_for, describe(Result.NETWORK, recipe)))
+        if found := changes(before, now):
+            remark = "; ".join(filter(None, [remark, f"of another model than today's ({found})"]))
     is_best = not content or content.get("path") == best
     name = "retraining of the best path" if is_best else "retraining of another path"
     return Stage(name, read_stage_cost(content.get("cost")), remark)

@@ -10,9 +10,11 @@ from typing import Any
 
 from nni_spos.errors import ExperimentError, RecipeError, nearest
 from nni_spos.files import read_json
+from nni_spos.identity import IMAGES, TEST_IMAGES, Result, describe
 from nni_spos.recipe import Recipe, check_recipe
 from nni_spos.study.description import OUTPUT, PLACEHOLDER, Scale, Step, Study
 from nni_spos.study.recipes import Content, merge_recipes
+from nni_spos.values import changes
 
 STEPS = "steps"
 """Folder of what is known about finished steps, in the experiment's output folder."""
@@ -158,9 +160,9 @@ def _plan_step(
         "values": {name: scale.values[name] for name in names if name in scale.values},
         "recipes": {
             # Folders are left out, so that a finished experiment can be moved.
-            name: {key: value for key, value in contents[name].items() if key != OUTPUT}
+            name: describe(Result.STEP, recipes[name])
             for name in names
-            if name in contents
+            if name in recipes
         },
     }
     return PlannedStep(
@@ -186,12 +188,27 @@ def _seconds(record: FilePath, made_for: Mapping[str, Any]) -> float | None:
         return None
     content = read_json(record, ExperimentError)
     try:
-        seconds, before = float(content["seconds"]), content["made_for"]
+        seconds, before = float(content["seconds"]), dict(content["made_for"])
+        recipes = {name: dict(parts) for name, parts in before.pop("recipes").items()}
     except (KeyError, TypeError, ValueError):
         raise ExperimentError(f"{record}: is damaged. Delete it to do the step again.") from None
-    if before != made_for:
+    if found := _changes(before, recipes, made_for):
         raise ExperimentError(
-            f"{record}: the step was done with other settings. Give another --output, or delete "
-            f"{record.parents[1]}."
+            f"{record}: the step was done with other settings ({found}). Give another "
+            f"--output, or delete {record.parents[1]}."
         )
     return seconds
+
+
+def _changes(
+    before: Mapping[str, Any], recipes: Mapping[str, Any], made_for: Mapping[str, Any]
+) -> str:
+    """Return what differs between a finished step and today's, for a message; "" if nothing."""
+    rest = {key: value for key, value in made_for.items() if key != "recipes"}
+    found = [changes(before, rest)]
+    for name, parts in made_for["recipes"].items():
+        recorded = recipes.get(name, {})
+        # Images may have been downloaded by the step.
+        now = {x: parts[x] for x in parts if x in recorded or x not in (IMAGES, TEST_IMAGES)}
+        found.append(changes(recorded, now))
+    return "; ".join(filter(None, found))

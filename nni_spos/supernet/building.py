@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import DatasetSpec, ImageData, check_preprocessing, dataset_spec
-from nni_spos.errors import CheckpointError, CostError, SpaceError, SposError
+from nni_spos.errors import CheckpointError, CostError, SpaceError, SposError, StaleWarning
+from nni_spos.identity import Result, describe
 from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.profilers.copying import copy_network
@@ -22,6 +24,7 @@ from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.spaces.registry import explain
 from nni_spos.supernet.checkpoint import SupernetCheckpoint, restore_supernet
 from nni_spos.supernet.strategy import SinglePathOneShot
+from nni_spos.values import changes
 
 
 def build_recipe_supernet(recipe: Recipe, seed: int | None = None) -> ModelSpace:
@@ -46,10 +49,36 @@ def restore_recipe_supernet(
     supernet = build_recipe_supernet(recipe)
     try:
         check_preprocessing(checkpoint.preprocessing, data.preprocessing)
+        _check_made_for(recipe, checkpoint)
         restore_supernet(supernet, checkpoint)
     except CheckpointError as problem:
         raise CheckpointError(f"{recipe.checkpoint}: {problem}") from None
     return supernet
+
+
+def _check_made_for(recipe: Recipe, checkpoint: SupernetCheckpoint) -> None:
+    """Refuse weights of another model or other images; warn of those of another training.
+
+    Raises
+    ------
+    CheckpointError
+        They were trained for another one, and what differs.
+    """
+    if checkpoint.made_for is None:
+        return
+    before, now = dict(checkpoint.made_for), describe(Result.SUPERNET, recipe)
+    training = changes(*({"supernet": x.pop("supernet", {})} for x in (before, now)))
+    if found := changes(before, now):
+        raise CheckpointError(
+            f"was trained for another model or other images ({found}). Undo the change, or train "
+            "anew: nni-spos train RECIPE --overwrite."
+        )
+    if training:
+        text = (
+            f"{recipe.checkpoint}: was trained with other settings than today's ({training}). To "
+            "train anew: nni-spos train RECIPE --overwrite."
+        )
+        warnings.warn(text, StaleWarning, stacklevel=3)
 
 
 def build_recipe_space(

@@ -31,11 +31,14 @@ class SupernetCheckpoint:
         State dict of the supernet, on the CPU.
     preprocessing
         How the training images were prepared, for `nni_spos.data.check_preprocessing`.
+    made_for
+        What the weights depend on, see `nni_spos.identity`; None if the file does not say so.
     """
 
     space: PathSpace
     weights: Mapping[str, Tensor]
     preprocessing: Mapping[str, Any]
+    made_for: Mapping[str, Any] | None = None
 
 
 def save_supernet(
@@ -43,6 +46,7 @@ def save_supernet(
     supernet: ModelSpace,
     preprocessing: Mapping[str, Any],
     cost: StageCost | None = None,
+    made_for: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a supernet, atomically: a crash leaves the file that was there before.
 
@@ -56,6 +60,8 @@ def save_supernet(
         `ImageData.preprocessing` of the training images.
     cost
         Of the training, if it is known; `nni_spos.report` shows it.
+    made_for
+        What the weights depend on, see `nni_spos.identity`: a change is then noticed.
     """
     content = {
         "supernet_version": VERSION,
@@ -63,6 +69,7 @@ def save_supernet(
         "weights": supernet.state_dict(),
         "preprocessing": dict(preprocessing),
         "cost": None if cost is None else cost.to_json(),
+        "made_for": None if made_for is None else dict(made_for),
     }
     replace_tensors(file, content)
 
@@ -83,12 +90,13 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
                 f"{file}: has version {shown(version)}; this is version {VERSION}."
             )
         weights, preprocessing = content["weights"], content["preprocessing"]
-        if not isinstance(weights, Mapping) or not isinstance(preprocessing, Mapping):
+        made_for = content.get("made_for")
+        if not all(isinstance(x, Mapping) for x in (weights, preprocessing, made_for or {})):
             raise TypeError("a part of it has another type")
         space = PathSpace.from_search_space(content["space"])
     except (KeyError, TypeError, IndexError, PathError) as problem:
         raise CheckpointError(f"{file}: is not a supernet checkpoint ({problem}).") from None
-    return SupernetCheckpoint(space, weights, preprocessing)
+    return SupernetCheckpoint(space, weights, preprocessing, made_for)
 
 
 def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> None:

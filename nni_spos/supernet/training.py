@@ -11,13 +11,14 @@ from nni.nas.space import RawFormatModelSpace
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import ConstraintError, nearest
+from nni_spos.identity import Result, describe
 from nni_spos.mutables import channel_labels
 from nni_spos.path import PathSpace
 from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, WarmUpPrior, quantile_bins
 from nni_spos.ranks import check_settings, is_first, run_processes
 from nni_spos.recipe import Recipe, SupernetSettings
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
-from nni_spos.supernet.checkpoint import save_supernet
+from nni_spos.supernet.checkpoint import load_supernet, save_supernet
 from nni_spos.supernet.rehearsal import rehearse
 from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
@@ -25,6 +26,7 @@ from nni_spos.training import (
     Start,
     TrainingCost,
     build_evaluator,
+    check_finished,
     exclusive,
     is_written,
     prepare_start,
@@ -64,6 +66,8 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     prepared = _prepare(recipe, data)
     with exclusive(_folder(recipe), timeout=0):
         if start is Start.CONTINUE and is_written(recipe.checkpoint):
+            made_for = load_supernet(recipe.checkpoint).made_for
+            check_finished(recipe.checkpoint, made_for, describe(Result.SUPERNET, recipe))
             return recipe.checkpoint
         return _train(recipe, data, *prepared, start)
 
@@ -139,13 +143,14 @@ def _fit(
     if settings.channel_warmup_steps:
         prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
     meter = TrainingCost()
+    made_for = describe(Result.SUPERNET, recipe)
     evaluator = build_evaluator(
         settings,
         data,
         _folder(recipe),
         title="supernet",
         identity={
-            "space": {"name": recipe.space.name, **recipe.space.arguments},
+            **made_for,
             "choices": prior.space.to_search_space(),
             "preprocessing": data.preprocessing,
             "tensors": tensor_shapes(supernet),
@@ -158,7 +163,7 @@ def _fit(
     with training_session():
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
     if is_first():
-        save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost)
+        save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost, made_for)
 
 
 def _folder(recipe: Recipe) -> FilePath:

@@ -4,6 +4,7 @@ from nni_spos.training.callbacks import TrainingCost
 from nni_spos.training.checkpoints import (
     Identity,
     Start,
+    check_finished,
     exclusive,
     is_written,
     last_checkpoint,
@@ -19,6 +20,7 @@ __all__ = [
     "Start",
     "TrainingCost",
     "build_evaluator",
+    "check_finished",
     "exclusive",
     "is_written",
     "last_checkpoint",

@@ -20,7 +20,7 @@ from nni_spos import locks
 from nni_spos.errors import CheckpointError, FileWarning
 from nni_spos.files import previous
 from nni_spos.tensors import load_tensors, load_undamaged, save_tensors
-from nni_spos.values import shown
+from nni_spos.values import changes
 
 Identity = Mapping[str, Mapping[str, Any]]
 """What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
@@ -165,16 +165,35 @@ def check_identity(file: FilePath, current: Identity) -> None:
     CheckpointError
         It belongs to another one, and what differs; or it cannot be read.
     """
-    saved = read_identity(file)
-    for part in dict.fromkeys([*saved, *current]):
-        before, now = saved.get(part, {}), current.get(part, {})
-        for key in dict.fromkeys([*before, *now]):
-            if before.get(key) != now.get(key):
-                raise CheckpointError(
-                    f"{file}: cannot be resumed, since {part}: {key} was {shown(before.get(key))} "
-                    f"and now is {shown(now.get(key))}. Undo the change, or train anew with "
-                    "--overwrite."
-                )
+    if found := changes(read_identity(file), current):
+        raise CheckpointError(
+            f"{file}: cannot be resumed, since {found}. Undo the change, or train anew with "
+            "--overwrite."
+        )
+
+
+def check_finished(file: FilePath, made_for: Identity | None, current: Identity) -> None:
+    """Check that what a finished training wrote is what today's would write.
+
+    Parameters
+    ----------
+    file
+        What it wrote.
+    made_for
+        What this depends on, as the file says; None if it does not say so.
+    current
+        What a training of today depends on.
+
+    Raises
+    ------
+    CheckpointError
+        They differ, and in what.
+    """
+    if made_for is not None and (found := changes(made_for, current)):
+        raise CheckpointError(
+            f"{file}: was trained with other settings ({found}). Undo the change, or train anew "
+            "with --overwrite."
+        )
 
 
 class Start(enum.Enum):

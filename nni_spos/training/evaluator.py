@@ -69,7 +69,7 @@ def build_evaluator(
     title
         Shown beside the progress bar.
     identity
-        What the weights depend on besides `settings`; written into every checkpoint.
+        What the weights depend on, by default `settings`; written into every checkpoint.
     resume
         Checkpoint to go on from.
     callbacks
@@ -85,7 +85,7 @@ def build_evaluator(
         See `nni_spos.ranks.choose_devices`.
     """
     devices = choose_devices(settings)
-    identity = {"settings": settings.deciding(), **(identity or {})}
+    identity = identity or {"settings": settings.deciding()}
     if resume is not None:
         check_identity(resume, identity)
         callbacks = [*callbacks, RefusedCheckpoint(resume), ResumedEpoch()]

@@ -79,7 +79,7 @@ def test_what_is_done_is_not_repeated_and_other_settings_are_refused(write, caps
     file = write(retrain={"epochs": 2})
     assert run(file, "random", "-n", "3") == 2
     line = capsys.readouterr().err
-    assert "random-1.json: was made with other settings. Delete it and random-1.pt" in line
+    assert "settings (retrain: epochs was 1 and now is 2). Delete it and random-1.pt" in line
     assert len(line.splitlines()) == 1
     assert len(trained) == 2, "refused before anything is trained"
     file = write(data={"workers": 1})

@@ -85,20 +85,23 @@ def test_cut_short_at_every_byte(written):
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
-        (SETTINGS | {"seed": 2}, "seed"),
-        (SETTINGS | {"seed": 2, "space": {"a": ["k3"]}}, "seed, space"),
-        (SETTINGS | {"checkpoint": "supernet.pt"}, "checkpoint"),
-        (SETTINGS | {"checkpoint": None}, "checkpoint"),
-        ({"seed": 1, "space": SETTINGS["space"]}, "constraints"),
-        (SETTINGS | {"space": {"a": ["k5", "k3"]}}, "space"),
+        (SETTINGS | {"seed": 2}, "seed was 1 and now is 2"),
+        (
+            SETTINGS | {"seed": 2, "space": {"a": ["k3"]}},
+            r"seed was 1 and now is 2; space: a was \['k3', 'k5'\] and now is \['k3'\]",
+        ),
+        (SETTINGS | {"checkpoint": "supernet.pt"}, "checkpoint was none and now is 'supernet.pt'"),
+        (SETTINGS | {"checkpoint": None}, "checkpoint was none and now is none"),
+        ({"seed": 1, "space": SETTINGS["space"]}, r"constraints was \[.*\] and now is none"),
+        (SETTINGS | {"space": {"a": ["k5", "k3"]}}, r"space: a was \[.*\] and now is \[.*\]"),
     ],
 )
 def test_other_settings_are_refused(written, settings, names):
     content = written.read_bytes()
     with pytest.raises(
         SearchError,
-        match=rf"search.jsonl: belongs to a search with other settings \({names} differ\)\. "
-        "Restore them to resume, or move the file away to start anew",
+        match=rf"search.jsonl: belongs to a search with other settings \({names}\)\. "
+        "Restore them to resume. To start anew, move the file away",
     ):
         Journal(written, settings)
     assert written.read_bytes() == content

@@ -130,7 +130,9 @@ def test_every_candidate_fails(recipe):
 def test_other_settings_are_refused(tmp_path, recipe):
     run_search(recipe, Scorer(), progress=False)
     other = load_recipe(write_recipe(tmp_path, seed=1))
-    with pytest.raises(SearchError, match=r"search\.jsonl: .*other settings \(search differ\)"):
+    with pytest.raises(
+        SearchError, match=r"search\.jsonl: .*other settings \(search: seed was 0 and"
+    ):
         run_search(other, Scorer(), progress=False)
     (recipe.output / "search" / "search.jsonl").rename(tmp_path / "old.jsonl")
     assert run_search(other, Scorer(), progress=False).num_done == 18

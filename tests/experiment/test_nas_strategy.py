@@ -88,6 +88,8 @@ def digit_sum(path):
 class FakeEvaluator(SupernetEvaluator):
     """Scores without a network; whatever `fate` raises for a path is raised."""
 
+    identity = None
+
     def __init__(self, fate=lambda path: None):
         self.fate = fate
         self.paths = []
@@ -264,6 +266,8 @@ def test_the_state_of_another_search_is_refused(scorer):
         initialized(seed=1).load_state_dict(state)
     with pytest.raises(SearchError, match=r"another search \(space differ\)"):
         initialized().load_state_dict({**state, "space": {}})
+    with pytest.raises(SearchError, match=r"another search \(scorer differ\)"):
+        initialized().load_state_dict({**state, "scorer": {"weights": "of another supernet"}})
 
 
 def test_trials_in_other_processes_are_refused(scorer, evaluator):

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from trained import write_trained
 
+from nni_spos import identity
 from nni_spos.errors import CheckpointError, ExperimentError
-from nni_spos.experiment import shared_supernet
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet, publish_supernet
 from nni_spos.files import write_json
@@ -138,10 +138,10 @@ def test_a_damaged_description(published, here, manager, tmp_path, content):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"evaluation": {"batch_size": 10}}, "evaluation.batch_size is 10 here and 20 there"),
-        ({"evaluation": {"seed": 3}}, "evaluation.seed is 3 here and 0 there"),
-        ({"data": {"split_seed": 1}}, "data.split_seed is 1 here and 0 there"),
-        ({"space": {"last_channels": 8}}, "space.last_channels is 8 here and 16 there"),
+        ({"evaluation": {"batch_size": 10}}, "evaluation: batch_size is 10 here and 20 there"),
+        ({"evaluation": {"seed": 3}}, "evaluation: seed is 3 here and 0 there"),
+        ({"data": {"split_seed": 1}}, "data: split_seed is 1 here and 0 there"),
+        ({"space": {"last_channels": 8}}, "space: last_channels is 8 here and 16 there"),
         ({"supernet": {"channels_last": False}}, "channels_last is False here and True there"),
     ],
 )
@@ -167,6 +167,6 @@ def test_settings_that_decide_no_score_may_differ(tuner, published, manager, tmp
 
 
 def test_another_version_is_refused(published, here, manager, monkeypatch):
-    monkeypatch.setattr(shared_supernet, "__version__", "99")
-    with pytest.raises(ExperimentError, match=r"nni_spos is '99' here and '.*' there"):
+    monkeypatch.setattr(identity, "__version__", "99")
+    with pytest.raises(ExperimentError, match=r"nni_spos: version is '99' here and '.*' there"):
         ensure_shared_supernet(here, Manager(manager.port))

@@ -10,13 +10,16 @@ import time
 from collections import Counter
 
 import pytest
+import torch
 from small import SPACE, reference, score, write_recipe
 
 from nni_spos.experiment import tuner as tuner_module
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.tuner import EvolutionTuner
+from nni_spos.identity import WEIGHTS, Result, describe
 from nni_spos.recipe import load_recipe
+from nni_spos.tensors import save_tensors
 
 
 class FakeDispatcher:
@@ -153,6 +156,47 @@ def test_order_and_failures_do_not_change_the_search(nni, manager, tmp_path, see
     assert profile["params"]["maxTrialNumber"] == len(expected) == 18
     time.sleep(0.2)
     assert len(manager.puts) == 1
+
+
+def write_weights(recipe_file, value):
+    save_tensors(load_recipe(recipe_file).checkpoint, {"weights": {"a": torch.full((3,), value)}})
+
+
+def test_a_supernet_that_the_first_trial_trains_is_noted(nni, manager, recipe_file, tmp_path):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    assert WEIGHTS not in load_results(tmp_path).settings
+    write_weights(recipe_file, 1.0)
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    expected = describe(Result.SEARCH, load_recipe(recipe_file))[WEIGHTS]
+    assert load_results(tmp_path).settings[WEIGHTS] == expected
+    tuner._on_exit()
+    again = nni()
+    again.update_search_space(SPACE.to_search_space())
+    assert again._failure is None, "the same search goes on"
+    write_weights(recipe_file, 2.0)
+    last = nni()
+    last.update_search_space(SPACE.to_search_space())
+    assert "weights of the supernet was '" in last._failure
+
+
+def test_a_supernet_that_is_replaced_ends_the_search(nni, manager, recipe_file, tmp_path):
+    write_weights(recipe_file, 1.0)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+
+    def replaced(path):
+        write_weights(recipe_file, 2.0)
+        return "scores"
+
+    dispatcher = FakeDispatcher(tuner, manager, replaced)
+    dispatcher.request(2)
+    dispatcher.wait(lambda: tuner._failure)
+    assert "supernet.pt: was replaced during the search" in tuner._failure
+    assert load_results(tmp_path).candidates == []
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_cut_off_after_two_steps_it_goes_on_and_has_the_figures_of_its_steps(
     assert {file: file.read_bytes() for file in before} == before
     assert run(tiny, "--set", "retrain.epochs=2") == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert "train.json: the step was done with other settings. Give another --output" in line
+    assert "train.json: the step was done with other settings (retrain: epochs was" in line
 
 
 def check_results(output):

@@ -122,8 +122,8 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(recipe_in, folder_of):
     train_supernet(recipe)
     checkpoint = last_checkpoint(folder_of(recipe))
     for changed, words in (
-        (recipe_in(epochs=1, learning_rate=0.2), "settings: learning_rate was 0.1 and now is 0.2"),
-        (recipe_in(epochs=2), "settings: epochs was 1 and now is 2"),
+        (recipe_in(epochs=1, learning_rate=0.2), "supernet: learning_rate was 0.1 and now is 0.2"),
+        (recipe_in(epochs=2), "supernet: epochs was 1 and now is 2"),
     ):
         with pytest.raises(CheckpointError, match=words):
             train_supernet(changed, checkpoint)
@@ -236,7 +236,7 @@ def test_a_constrained_training_resumes_and_is_another_one(recipe_in, folder_of)
     first = folder_of(recipe) / "step_0000003.ckpt"
     train_supernet(recipe, first)
     assert_equal(before, weights(recipe))
-    with pytest.raises(CheckpointError, match="settings: prior was 'constrained' and now is"):
+    with pytest.raises(CheckpointError, match="supernet: prior was 'constrained' and now is"):
         train_supernet(recipe_in(), first)
 
 

@@ -1,0 +1,80 @@
+"""Digests of files and of values: what tells one content from another, whatever its name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from pathlib import Path as FilePath
+from typing import Any
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time."""
+
+DIGITS = 16
+"""Hexadecimal digits of a short digest: enough to tell contents apart, not against forgers."""
+
+_TENSOR = re.compile(r"[^/]+/data/(\d+)")
+"""Name of the values of a tensor in PyTorch's archives, after that of the archive itself."""
+
+_UNREADABLE = (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, RuntimeError)
+
+_weights: dict[tuple[str, int, int, int], str] = {}
+"""Digests of weights by file, size, time of change and inode."""
+
+
+def digest_file(file: FilePath) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_content(content: Any) -> str:
+    """Return `DIGITS` digits that stand for JSON values; others count as their text."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def digest_weights(file: FilePath) -> str | None:
+    """Return `DIGITS` digits that stand for the values of all tensors in a file; None without it.
+
+    Only these count: what else a checkpoint says, such as how long a training took, differs
+    between two trainings with the same weights. Nothing is unpickled, and PyTorch is not needed.
+    Whoever writes a checkpoint makes a new file, so it is read once and then known by its stamp.
+    """
+    try:
+        found = os.stat(file)
+        key = (os.path.abspath(file), found.st_size, found.st_mtime_ns, found.st_ino)
+        if key not in _weights:
+            _weights[key] = _read_weights(file)
+        return _weights[key]
+    except FileNotFoundError:
+        return None
+
+
+def _read_weights(file: FilePath) -> str:
+    digest = hashlib.sha256()
+    num_tensors = 0
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for part in sorted(filter(_number, archive.infolist()), key=_number):
+                num_tensors += 1
+                digest.update(b"%d %d\n" % (_number(part), part.file_size))
+                with archive.open(part) as stream:
+                    while block := stream.read(BLOCK):
+                        digest.update(block)
+    except _UNREADABLE:
+        num_tensors = 0
+    # What is damaged, or not an archive, is known by all its bytes.
+    return (digest.hexdigest() if num_tensors else digest_file(file))[:DIGITS]
+
+
+def _number(part: zipfile.ZipInfo) -> int:
+    """Return the number of a tensor, from 1 on; 0 for another part of an archive."""
+    match = _TENSOR.fullmatch(part.filename)
+    return 0 if match is None else int(match[1]) + 1

@@ -1,0 +1,297 @@
+"""Each part of what results depend on is changed in turn: exactly the right ones become stale."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from nni_spos import identity
+from nni_spos.data import dataset_spec
+from nni_spos.dataset_specs import SPECS
+from nni_spos.digests import digest_weights
+from nni_spos.identity import PARTS, PARTS_OF, Result, describe
+from nni_spos.image_digest import EXTENSIONS, digest_training_images
+from nni_spos.recipe import DataSettings, load_recipe
+from nni_spos.tensors import replace_tensors, save_tensors
+from nni_spos.values import changes
+
+CONTENT = {
+    "output": "output",
+    "space": {"name": "own_model:Space", "width": 8},
+    "data": {"name": "image_folder", "root": "images", "image_size": 8},
+    "supernet": {"epochs": 1},
+    "retrain": {"epochs": 1, "initial_weights": "supernet"},
+}
+ALL = set(Result)
+SCORED = {Result.SEARCH, Result.SCORES, Result.WORKER, Result.MACHINES}
+RETRAINED = {Result.STANDALONE, Result.BASELINE, Result.NETWORK}
+NO_WEIGHTS = {Result.COSTS, Result.WORKER, Result.MACHINES, Result.SUPERNET, Result.STEP}
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """A recipe with a space of the user's, images in folders, and weights."""
+    for part in ("train", "val"):
+        for i, name in enumerate(("cat", "dog")):
+            for number in range(2):
+                pixels = np.random.default_rng([i, number]).integers(0, 256, (8, 8, 3), np.uint8)
+                write_image(tmp_path / "images" / part / name / f"{number}.bmp", pixels)
+    (tmp_path / "own_model.py").write_text("import own_block  # the only one")
+    (tmp_path / "own_block.py").write_text("value = 1")
+    file = write(tmp_path)
+    save_weights(load_recipe(file).checkpoint, 1.0, seconds=3)
+    return file
+
+
+def write(folder: Path, **sections) -> Path:
+    content = {key: CONTENT.get(key) for key in {**CONTENT, **sections}}
+    for name, section in sections.items():
+        content[name] = (
+            section if isinstance(section, str) else {**(content[name] or {}), **section}
+        )
+    (folder / "recipe.yml").write_text(yaml.safe_dump(content))
+    return folder / "recipe.yml"
+
+
+def write_image(file, pixels):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(file)
+
+
+def save_weights(file, value, seconds):
+    replace_tensors(file, {"weights": {"a": torch.full((3,), value)}, "cost": {"seconds": seconds}})
+
+
+def rewritten(file, old=None, new=None):
+    """Write a file as another one of the same name, size and time."""
+    text = file.read_bytes()
+    file.write_bytes(text[:-1] + bytes([text[-1] ^ 1]) if old is None else text.replace(old, new))
+
+
+def change_settings(section, **values):
+    return lambda folder: write(folder, **{section: values})
+
+
+def change_default(folder):
+    write(folder, data={"augmentation": "imagenet", "crop_pct": 0.875, "num_classes": 2})
+
+
+def move_images(folder):
+    shutil.copytree(folder / "images", folder / "moved", copy_function=shutil.copyfile)
+    shutil.rmtree(folder / "images")
+    write(folder, data={"root": "moved"})
+
+
+def rename_output(folder):
+    (folder / "output").rename(folder / "other")
+    write(folder, output="other")
+
+
+def move_everything(folder):
+    for name in ("images", "own_model.py", "own_block.py", "output", "recipe.yml"):
+        (folder / "elsewhere").mkdir(exist_ok=True)
+        shutil.move(folder / name, folder / "elsewhere" / name)
+    return folder / "elsewhere" / "recipe.yml"
+
+
+def add_class(folder):
+    for part in ("train", "val"):
+        shutil.copytree(folder / "images" / part / "cat", folder / "images" / part / "eel")
+
+
+NOTHING = [
+    ("held_mb", change_settings("data", held_mb=1)),
+    ("workers", change_settings("data", workers=2)),
+    ("a default that is written down", change_default),
+    ("worker", change_settings("evaluation", evaluator="inline", worker_idle_s=5, cache=False)),
+    ("devices", change_settings("supernet", devices=2, keep_checkpoints=3)),
+    ("a moved output folder", rename_output),
+    ("a comment", lambda x: rewritten(x / "own_model.py", b"# the", b"# The")),
+    ("another module", lambda x: (x / "own_other.py").write_text("value = 3")),
+    ("a file that is no image", lambda x: (x / "images/train/notes.txt").write_text("x")),
+    ("the same weights", lambda x: save_weights(x / "output/supernet.pt", 1.0, seconds=99)),
+]
+CHANGES = [
+    ("space: width was 8 and now is 9", change_settings("space", width=9), ALL),
+    ("code of the space was", lambda x: rewritten(x / "own_block.py", b"1", b"2"), ALL),
+    (
+        "size of the images: image_size was 8 and now is 16",
+        change_settings("data", image_size=16),
+        ALL,
+    ),
+    (
+        "data: split_seed was 0 and now is 1",
+        change_settings("data", split_seed=1),
+        ALL - {Result.COSTS},
+    ),
+    (
+        "data: num_train was none and now is 2",
+        change_settings("data", num_train=2),
+        ALL - {Result.COSTS},
+    ),
+    (
+        "training images was",
+        lambda x: rewritten(x / "images/train/cat/1.bmp"),
+        ALL - {Result.COSTS, Result.WORKER},
+    ),
+    (
+        "training images was",
+        lambda x: shutil.copy(x / "images/train/cat/1.bmp", x / "images/train/cat/2.bmp"),
+        ALL - {Result.COSTS},
+    ),
+    (
+        "training images was",
+        lambda x: os.rename(x / "images/train/cat/1.bmp", x / "images/train/dog/2.bmp"),
+        ALL - {Result.COSTS},
+    ),
+    ("num_classes was 2 and now is 3", add_class, ALL),
+    (
+        "test images was",
+        lambda x: rewritten(x / "images/val/dog/0.bmp"),
+        {Result.BASELINE, Result.NETWORK, Result.STEP},
+    ),
+    (
+        "supernet: epochs was 1 and now is 2",
+        change_settings("supernet", epochs=2),
+        {Result.SUPERNET, Result.SEARCH, Result.STEP},
+    ),
+    (
+        "channels_last was True and now is False",
+        change_settings("supernet", channels_last=False),
+        SCORED | {Result.SUPERNET, Result.STEP},
+    ),
+    (
+        "weights",
+        lambda x: save_weights(x / "output/supernet.pt", 2.0, seconds=3),
+        ALL - NO_WEIGHTS,
+    ),
+    (
+        "evaluation: recalibrate was True and now is False",
+        change_settings("evaluation", recalibrate=False),
+        SCORED | {Result.STEP},
+    ),
+    (
+        "search: seed was 0 and now is 1",
+        change_settings("search", seed=1),
+        {Result.SEARCH, Result.STEP},
+    ),
+    (
+        "retrain: epochs was 1 and now is 2",
+        change_settings("retrain", epochs=2),
+        RETRAINED | {Result.STEP},
+    ),
+]
+
+
+def described(file):
+    recipe = load_recipe(file)
+    return {result: describe(result, recipe) for result in Result}
+
+
+@pytest.mark.parametrize(("text", "change", "stale"), CHANGES, ids=[x[0] for x in CHANGES])
+def test_exactly_what_depends_on_a_part_becomes_stale(recipe_file, text, change, stale):
+    before = described(recipe_file)
+    change(recipe_file.parent)
+    lines = {x: changes(before[x], now) for x, now in described(recipe_file).items()}
+    assert {x for x, line in lines.items() if line} == stale
+    said = [line for line in lines.values() if text in line]
+    assert said
+    assert not any("\n" in line for line in lines.values())
+    if text == "size of the images: image_size was 8 and now is 16":
+        assert lines[Result.COSTS] == text
+
+
+@pytest.mark.parametrize(("name", "change"), NOTHING, ids=[x[0] for x in NOTHING])
+def test_what_decides_nothing_makes_nothing_stale(recipe_file, name, change):
+    before = described(recipe_file)
+    change(recipe_file.parent)
+    after = described(recipe_file)
+    # The stamp of a folder changes more often than its images do; a worker is then started anew.
+    assert {x for x in Result if before[x] != after[x]} <= {Result.WORKER}
+
+
+@pytest.mark.parametrize("change", [move_images, move_everything])
+def test_what_is_moved_stays_the_same(recipe_file, change):
+    before = described(recipe_file)
+    after = described(change(recipe_file.parent) or recipe_file)
+    # A worker holds files, wherever they are, and is no result.
+    assert {x for x in Result if before[x] != after[x]} == {Result.WORKER}
+
+
+def test_a_path_that_begins_anew_depends_on_no_supernet(recipe_file):
+    write(recipe_file.parent, retrain={"initial_weights": "random"})
+    before = described(recipe_file)
+    save_weights(load_recipe(recipe_file).checkpoint, 2.0, seconds=3)
+    after = described(recipe_file)
+    assert {x for x in Result if before[x] != after[x]} == {Result.SEARCH, Result.SCORES}
+
+
+def test_every_part_is_of_some_result(monkeypatch, recipe_file):
+    assert {name for parts in PARTS_OF.values() for name in parts} == set(PARTS)
+    assert set(PARTS_OF) == ALL
+    before = described(recipe_file)
+    for name in ("__version__", "COSTS_VERSION", "SCORES_VERSION"):
+        monkeypatch.setattr(identity, name, 99)
+    after = described(recipe_file)
+    stale = {x for x in Result if before[x] != after[x]}
+    assert stale == {*SCORED, Result.COSTS}
+
+
+def test_defaults_are_those_of_the_data(recipe_file):
+    recipe = load_recipe(recipe_file)
+    spec, found = dataset_spec(recipe.data), describe(Result.SUPERNET, recipe)["data"]
+    for name in ("num_classes", "image_size", "augmentation", "crop_pct"):
+        assert found[name] == getattr(spec, name)
+    assert set(SPECS) == {"digits", "fashion_mnist", "cifar10", "image_folder"}
+    assert EXTENSIONS == IMG_EXTENSIONS
+
+
+def test_weights_are_known_by_their_values(tmp_path):
+    file = tmp_path / "a.pt"
+    assert digest_weights(file) is None
+    found = []
+    for value, cost in ((1.0, 1), (1.0, 2), (1.5, 1)):
+        save_tensors(file, {"weights": {"a": torch.full((3,), value)}, "cost": cost})
+        found.append(digest_weights(file))
+    assert found[0] == found[1] != found[2]
+    content = file.read_bytes()
+    for text in (b"", b"no archive", content[:-40], content[:-1] + b"x"):
+        file.write_bytes(text)
+        assert digest_weights(file) not in found[:2]
+
+
+def test_images_in_many_files_are_known_by_some(recipe_file, monkeypatch):
+    monkeypatch.setattr("nni_spos.image_digest.MOST_SIZES", 2)
+    monkeypatch.setattr("nni_spos.image_digest.MOST_CONTENTS", 1)
+    recipe = load_recipe(recipe_file)
+    before = digest_training_images(recipe.data)
+    folder = recipe_file.parent / "images" / "train"
+    rewritten(folder / "dog" / "1.bmp")
+    assert digest_training_images(recipe.data) == before
+    rewritten(folder / "cat" / "0.bmp")
+    assert digest_training_images(recipe.data) != before
+    (folder / "cat" / "again").symlink_to(folder)  # a link back
+    digest_training_images(recipe.data)
+
+
+def test_fashion_mnist_is_known_by_what_is_in_its_files(tmp_path):
+
+    images, labels = (f"train-{x}-ubyte" for x in ("images-idx3", "labels-idx1"))
+    found = []
+    for folder, text, pack in (("a", b"1", True), ("b", b"1", False), ("c", b"2", True)):
+        for name in (images, labels):
+            file = tmp_path / folder / (f"{name}.gz" if pack else name)
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(gzip.compress(text) if pack else text)
+        found.append(digest_training_images(DataSettings("fashion_mnist", str(tmp_path / folder))))
+    assert found[0] == found[1] != found[2]
+    assert digest_training_images(DataSettings("fashion_mnist", str(tmp_path / "none"))) is None
