@@ -43,6 +43,13 @@ class CheckpointError(SposError):
     """A checkpoint is missing, damaged or belongs to something else."""
 
 
+class NotFiniteError(SposError):
+    """A network gives, or a training has come to, what is no number."""
+
+
+NOT_FINITE = "the outputs of the network are not finite"
+
+
 class ProcessError(SposError):
     """A process that trains with others was killed."""
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
-from nni_spos.errors import CheckpointError
+from nni_spos.errors import NOT_FINITE, CheckpointError, NotFiniteError
 from nni_spos.identity import TEST_IMAGES, Result, describe
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
@@ -39,6 +39,7 @@ from nni_spos.training import (
     tensor_shapes,
     training_session,
 )
+from nni_spos.values import not_finite
 
 FIGURES = {field.name for field in dataclasses.fields(Evaluation)}
 """What is known of the test split."""
@@ -229,6 +230,8 @@ def _score_test_split(trained: TrainedNetwork, data: ImageData, recipe: Recipe) 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     result = score(trained.network.to(device), data.test_batches(recipe.evaluation.batch_size))
     trained.network.to("cpu")
+    if found := not_finite(dataclasses.asdict(result)):
+        raise NotFiniteError(f"on the test images {NOT_FINITE}: {found}.")
     known = describe(Result.NETWORK, recipe)
     tested = {name: known[name] for name in (TEST_IMAGES,) if name in known}
     made_for = None if trained.made_for is None else {**trained.made_for, **tested}

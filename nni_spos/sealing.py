@@ -30,7 +30,7 @@ def seal_record(record: Mapping[str, Any]) -> bytes:
     Traceback (most recent call last):
     ValueError: its hash is another one
     """
-    return (json.dumps({**record, HASH: _digest(record)}) + "\n").encode()
+    return (json.dumps({**record, HASH: _digest(record)}, allow_nan=False) + "\n").encode()
 
 
 def open_record(line: bytes) -> tuple[Any, bool]:

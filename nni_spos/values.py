@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from numbers import Integral, Real
@@ -94,6 +95,16 @@ def as_number(value: Any) -> Any:
     if type(value) in (int, float, bool) or not isinstance(value, Real):
         return value
     return int(value) if isinstance(value, Integral) else float(value)
+
+
+def not_finite(values: Mapping[str, Any]) -> str:
+    """Return in words the first number that is not finite, or ``""``.
+
+    >>> not_finite({"top1": 1.0, "loss": float("nan")}), not_finite({"top1": 1, "title": "x"})
+    ('loss = nan', '')
+    """
+    found = (x for x in values.items() if isinstance(x[1], float) and not math.isfinite(x[1]))
+    return next((f"{name} = {value}" for name, value in found), "")
 
 
 def is_finite(value: Any) -> bool:

@@ -18,7 +18,7 @@ from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.feasible import FeasibleSampler
 from nni_spos.evolution.ranking import Ranking
 from nni_spos.path import Path, PathKey, PathSpace
-from nni_spos.values import as_number, is_finite
+from nni_spos.values import as_number, is_finite, not_finite
 
 
 class Signal(enum.Enum):
@@ -131,7 +131,8 @@ class Search(ABC):
         if candidate.state is not State.DONE:
             self._num_pending -= candidate.state is State.PENDING
             candidate.state = State.DONE
-            candidate.metrics = dict(metrics)
+            # Others are left out where they are not finite: JSON has no such numbers.
+            candidate.metrics = {k: v for k, v in metrics.items() if not not_finite({k: v})}
             candidate.reason = ""
             self._ranking.add(candidate)
         return candidate

@@ -14,7 +14,7 @@ import numpy as np
 from nni_spos.choice_bias import ChoiceBias, choice_biases, format_biases
 from nni_spos.correlation import CONFIDENCE, NUM_RESAMPLES, Ranking, format_rankings, rank
 from nni_spos.cost_table import Costs
-from nni_spos.errors import RecipeError
+from nni_spos.errors import NOT_FINITE, NotFiniteError, RecipeError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.device_pool import open_device_scorer
 from nni_spos.experiment.standalone import load_table, train_standalone
@@ -24,6 +24,7 @@ from nni_spos.plots import RankingPanel, plot_rankings
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
 from nni_spos.recipe import Recipe
+from nni_spos.values import not_finite
 
 CHUNK = 64
 """Paths that are scored together; what is scored survives an interruption."""
@@ -270,6 +271,9 @@ def _score(
             found |= dict(zip(part, results, strict=True))
             bar.update(len(found) - bar.n)
     in_order = [found[i] for i in range(len(paths))]
+    for path, one in zip(paths, in_order, strict=True):
+        if problem := not_finite(one):
+            raise NotFiniteError(f"path {path}: {NOT_FINITE}: {problem}. Train the supernet anew.")
     return {
         name: [x["top1"] for x in in_order],
         name + BY_LIKELIHOOD: [x["log_likelihood"] for x in in_order],

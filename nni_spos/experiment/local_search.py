@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from nni_spos.digests import digest_weights
-from nni_spos.errors import CheckpointError, ExperimentError
+from nni_spos.errors import NOT_FINITE, CheckpointError, ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
@@ -22,6 +21,7 @@ from nni_spos.locks import exclusive
 from nni_spos.path import Path
 from nni_spos.progress import interval, open_bar
 from nni_spos.recipe import Recipe
+from nni_spos.values import as_number, not_finite
 
 if TYPE_CHECKING:
     from nni_spos.experiment.scoring import Scorer as ClosableScorer
@@ -189,16 +189,15 @@ def raise_if_cuda_is_lost(problem: Exception) -> None:
 
 
 def tell_result(search: Search, path: Path, metrics: Mapping[str, Any]) -> Candidate:
-    """Tell a search the results of a path; an objective that is not finite is a failure.
+    """Tell a search the results of a path; one that is not finite is a failure.
 
     Raises
     ------
     SearchError
         The objective is missing or not a number, which every other path would have too.
     """
-    value = metrics.get(search.objective)
-    if isinstance(value, float) and not math.isfinite(value):
-        return search.tell_failure(path, f"the result is {search.objective} = {value}")
+    if found := not_finite({name: as_number(value) for name, value in metrics.items()}):
+        return search.tell_failure(path, f"{NOT_FINITE}: {found}")
     return search.tell(path, metrics)
 
 

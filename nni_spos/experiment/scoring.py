@@ -21,6 +21,7 @@ from nni_spos.supernet import evaluate_paths, load_supernet
 from nni_spos.supernet.building import restore_recipe_supernet
 from nni_spos.supernet.evaluation import Progress
 from nni_spos.supernet.scoring_format import can_be_channels_last
+from nni_spos.values import not_finite
 
 
 class Scorer:
@@ -42,7 +43,7 @@ class Scorer:
     def score_many(
         self, paths: Sequence[Mapping[str, Choice]], progress: Progress | None = None
     ) -> list[dict[str, float]]:
-        """Return the results of several paths, in their order.
+        """Return the results of several paths, in their order; NaN for outputs that are not finite.
 
         They are ``top1`` and ``top5`` in percent, ``loss``, and ``log_likelihood``: minus the
         loss, so that it can be maximised.
@@ -54,7 +55,8 @@ class Scorer:
         new = self.evaluate(missing, progress) if missing else []
         if self.cache:
             for path, results in zip(missing, new, strict=True):
-                self.cache.put_if_possible(path, results)
+                if not not_finite(results):  # a failure is no score
+                    self.cache.put_if_possible(path, results)
         rest = iter(new)
         found = [next(rest) if results is None else results for results in known]
         return [{**results, "log_likelihood": -results["loss"]} for results in found]

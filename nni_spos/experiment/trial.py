@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 import os
 
-from nni_spos.errors import CheckpointError, DataError, EvaluatorError, RehearsalError
+from nni_spos.errors import (
+    NOT_FINITE,
+    CheckpointError,
+    DataError,
+    EvaluatorError,
+    NotFiniteError,
+    RehearsalError,
+)
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import (
     MEMORY,
@@ -18,6 +25,7 @@ from nni_spos.experiment.shared_supernet import ensure_shared_supernet
 from nni_spos.experiment.worker_client import Answer, ask_worker
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
+from nni_spos.values import not_finite
 
 
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
@@ -54,6 +62,8 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
         trial.report_problem(problem)
         raise
     results = answer.results
+    if found := not_finite(results):
+        raise NotFiniteError(f"{NOT_FINITE}: {found}.")
     accuracies = {"default": results["top1"], "top5": results["top5"]}
     prices = {name: table.price(trial.path) for name, table in costs.items()}
     # NNI's graph of the hyper-parameters breaks off before the path, so the losses come last.

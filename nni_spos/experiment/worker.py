@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import ExperimentError, SposError
+from nni_spos.errors import NOT_FINITE, ExperimentError, SposError
 from nni_spos.experiment.local_search import raise_if_cuda_is_lost
 from nni_spos.experiment.worker_client import (
     WorkerFolder,
@@ -39,6 +39,7 @@ from nni_spos.files import read_json
 from nni_spos.path import Choice, Path
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
+from nni_spos.values import not_finite
 
 TICK_S = 0.2
 """Seconds between two looks at whether this worker should end."""
@@ -65,7 +66,7 @@ def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any
         The GPU is lost to this process: every other path would fail too.
     """
     try:
-        return [{"results": dict(results)} for results in score_many(paths)]
+        return [_answer(results) for results in score_many(paths)]
     except Exception as problem:
         raise_if_cuda_is_lost(problem)
         if not isinstance(problem, SposError):
@@ -75,6 +76,14 @@ def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any
             return [{"error": f"{type(problem).__name__}: {text}"}]
         log(f"{len(paths)} paths fail together, so each is evaluated alone: {problem}")
     return [evaluate(score_many, [path])[0] for path in paths]
+
+
+def _answer(results: Mapping[str, float]) -> dict[str, Any]:
+    """Return what a trial is told of a path."""
+    found = not_finite(results)
+    if found:
+        return {"error": f"NotFiniteError: {NOT_FINITE}: {found}"}
+    return {"results": dict(results)}
 
 
 class Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.supernet.verification import verify_sharing
 
+NUM_TOTALS = 4
+"""What `_tally` returns."""
+
 Progress = Callable[[float], None]
 """Takes the share of some work that is done, above 0 and up to 1."""
 
@@ -38,6 +42,10 @@ class Evaluation:
         Mean cross entropy, without label smoothing.
     num_images
         Number of images.
+
+    Notes
+    -----
+    If a logit of any image is not finite, the figures are NaN: none of them would say anything.
     """
 
     top1: float
@@ -79,7 +87,7 @@ def _score_in(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], channels_last: bool
 ) -> Evaluation:
     network.eval()
-    num_images, totals = 0, torch.zeros(3, dtype=torch.float64)
+    num_images, totals = 0, torch.zeros(NUM_TOTALS, dtype=torch.float64)
     with torch.inference_mode():
         for images, labels in batches:
             logits = network(place_images(images, network, channels_last))
@@ -89,17 +97,22 @@ def _score_in(
 
 
 def _tally(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return how many labels come first, how many among five, and the sum of the losses."""
+    """Return how many labels come first, how many among five, the sum of the losses, and how many
+    images have logits that are not finite.
+    """
     logits = logits.float()
     hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
     loss = functional.cross_entropy(logits, labels, reduction="sum")
-    return torch.stack([hits[:, 0].sum(), hits.sum(), loss]).double()
+    broken = logits.isfinite().all(1).logical_not().sum()
+    return torch.stack([hits[:, 0].sum(), hits.sum(), loss, broken]).double()
 
 
 def _evaluation(totals: Tensor, num_images: int) -> Evaluation:
     if not num_images:
         raise DataError("scoring needs at least one image.")
-    first, among_five, loss = totals.tolist()
+    first, among_five, loss, broken = totals.tolist()
+    if broken:
+        return Evaluation(math.nan, math.nan, math.nan, num_images)
     percent = 100.0 / num_images
     return Evaluation(first * percent, among_five * percent, loss / num_images, num_images)
 
@@ -242,7 +255,7 @@ def _evaluate_together(
     if settings.recalibrate:
         images = place_batches(_recalibration_batches(data, settings), supernet, channels_last)
     # In one piece: small tensors between activations would split the memory.
-    totals = torch.zeros(len(paths), 3, dtype=torch.float64, device=device_of(supernet))
+    totals = torch.zeros(len(paths), NUM_TOTALS, dtype=torch.float64, device=device_of(supernet))
     num_done, num_all = 0, len(paths) * (len(batches) + (len(images) if images else 0))
 
     def count(*_: object) -> None:

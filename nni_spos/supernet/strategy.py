@@ -19,6 +19,7 @@ from nni_spos.errors import RecipeError
 from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
+from nni_spos.training.finite_loss import LossNotFinite
 
 
 class SinglePathModule(RandomSamplingLightningModule):
@@ -56,7 +57,11 @@ class SinglePathModule(RandomSamplingLightningModule):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         self.resample()
-        return self.training_module.training_step(*args, **kwargs)
+        try:
+            return self.training_module.training_step(*args, **kwargs)
+        except LossNotFinite as problem:
+            path = f", on the path {self.prior.path(problem.step)}"
+            raise LossNotFinite(problem.step, path) from None
 
 
 class SinglePathOneShot(RandomOneShot):

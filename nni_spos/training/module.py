@@ -15,6 +15,7 @@ from nni_spos.errors import RecipeError, SpaceError, nearest
 from nni_spos.mutables import ActiveSlices, sliced_operations
 from nni_spos.recipe import TrainSettings
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
+from nni_spos.training.finite_loss import FiniteLoss
 from nni_spos.training.layout import find_layout
 from nni_spos.training.optimizer import SlicedSGD
 from nni_spos.training.resizing import resize, size_at
@@ -50,6 +51,7 @@ class ImageClassification(LightningModule):
         self.settings = settings
         self.layout = layout
         self.num_steps = 0
+        self._finite = FiniteLoss()
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
 
     def set_model(self, model: nn.Module) -> None:
@@ -74,6 +76,7 @@ class ImageClassification(LightningModule):
         with self._normalising:
             logits = check_logits(self(images.to(memory_format=layout)), labels)
         loss = self.loss(logits, labels)
+        self._finite.note(loss.detach(), self.trainer.global_step)
         hits = logits.detach().argmax(1) == labels
         self.log("loss", loss.detach())
         self.log("top1", 100 * hits.float().mean())
@@ -92,6 +95,9 @@ class ImageClassification(LightningModule):
             self.layout = find_layout(self.model, wanted, self.device, shape)
             self.model.to(memory_format=self.layout)
         return self.layout
+
+    def on_train_end(self) -> None:
+        self._finite.check()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.build_optimizer()
