@@ -8,7 +8,7 @@ network does is not told by its layers, so it is run in both formats.
 from __future__ import annotations
 
 import contextlib
-import copy
+import functools
 import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nni_spos.agreement import Outputs, differ
 from nni_spos.errors import FormatWarning
+from nni_spos.profilers.copying import copy_values
 
-Outputs = Sequence[Tensor | None]
 Run = Callable[[nn.Module, Tensor], Outputs]
 """Takes a network and images of shape (N, C, H, W), and returns what was computed."""
 
 NUM_IMAGES = 2
 """One image alone can have strides of both formats at once."""
-ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-8}
-"""By how much, relative to the largest value, two orders of the same sums may differ."""
 
 
 def choose_format(
@@ -78,23 +77,16 @@ def find_fault(network: nn.Module, input_shape: Sequence[int], run: Run) -> str:
         found = _run_in(other, network, input_shape, run)
     except Exception as problem:
         return f"{type(problem).__name__}: {' '.join(str(problem).split()):.200}"
-    if _agree(expected, found, ROUNDING[torch.float32]):
-        return ""
-    # Random values are drawn in the order of the memory.
-    if not _agree(
-        expected, _run_in(usual, network, input_shape, run, seed=1), ROUNDING[torch.float32]
-    ):
-        return ""
-    # Statistics of few values and levels of quantized ones make much of a last digit. With more
-    # digits there is next to nothing to make much of.
-    with contextlib.suppress(Exception):  # a network that takes only float32
-        precise = copy.deepcopy(network).double()
-        expected, found = (
-            _run_in(layout, precise, input_shape, run, torch.float64) for layout in (usual, other)
-        )
-        if _agree(expected, found, ROUNDING[torch.float64]):
-            return ""
-    return "its results are others there"
+    precise: list[nn.Module] = []  # made only if it is needed
+
+    def in_layout(layout: torch.memory_format, dtype: torch.dtype, seed: int) -> Outputs:
+        if dtype is torch.float64 and not precise:
+            precise.append(copy_values(network).double())
+        model = precise[0] if dtype is torch.float64 else network
+        return _run_in(layout, model, input_shape, run, dtype, seed)
+
+    one, two = (functools.partial(in_layout, layout) for layout in (usual, other))
+    return "its results are others there" if differ(one, two, expected, found) else ""
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Outputs:
@@ -174,24 +166,3 @@ def seed_generators(seed: int, device: torch.device | str = "cpu") -> None:
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type != "cpu":
         torch.get_device_module(device).manual_seed(seed)
-
-
-def _agree(expected: Outputs, found: Outputs, tolerance: float) -> bool:
-    scales = [_largest(x) if x is not None and x.numel() else 0.0 for x in expected]
-    # Of a gradient that should be zero nothing but rounding is left.
-    least = max(1e-3 * max(scales), 1e-12)
-    triples = zip(expected, found, scales, strict=True)
-    return all(_is_close(one, x, tolerance * max(scale, least)) for one, x, scale in triples)
-
-
-def _largest(x: Tensor) -> float:
-    """Return the largest magnitude of the values that are finite."""
-    return float(x.nan_to_num(0.0, 0.0, 0.0).abs().max())
-
-
-def _is_close(one: Tensor | None, other: Tensor | None, tolerance: float) -> bool:
-    if one is None or other is None:
-        return one is other
-    if one.shape != other.shape:
-        return False
-    return bool(torch.isclose(one, other, rtol=0.0, atol=tolerance, equal_nan=True).all())

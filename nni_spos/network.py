@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import model_context
 from torch import Tensor, nn
 
 from nni_spos.errors import CheckpointError, SposError
+from nni_spos.mutables.adoption import rebuild
 from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
@@ -178,21 +180,26 @@ def _check_weights(
         network = extract_subnet(space, path)
     except SposError as problem:
         raise CheckpointError(f"{file}: belongs to another space ({problem}).") from None
+    misfit = _misfit(network, weights)
+    if not misfit:
+        return network
+    # A path's own constructor can do to a layer what its place in a space does not show.
+    rebuilt = rebuild(space, model_context(dict(path)))
+    if rebuilt is not None and not _misfit(rebuilt, weights):
+        return rebuilt
+    raise CheckpointError(f"{file}: belongs to another space ({misfit}).")
+
+
+def _misfit(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Return which weight does not fit, and why; ``""`` if all do."""
     expected = network.state_dict()
-    wrong = [name for name in (*expected, *weights) if (name in expected) != (name in weights)]
-    if wrong:
-        where = "Missing" if wrong[0] in expected else "Unknown"
-        raise CheckpointError(f"{file}: belongs to another space ({where} key: {shown(wrong[0])}).")
-    wrong = [
-        name
-        for name, tensor in expected.items()
-        if isinstance(tensor, Tensor) and not is_loadable(weights[name], tensor)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{file}: belongs to another space (the weight '{wrong[0]}' has another shape or kind)."
-        )
-    return network
+    for name in (*expected, *weights):
+        if (name in expected) != (name in weights):
+            return f"{'Missing' if name in expected else 'Unknown'} key: {shown(name)}"
+    for name, tensor in expected.items():
+        if isinstance(tensor, Tensor) and not is_loadable(weights[name], tensor):
+            return f"the weight '{name}' has another shape or kind"
+    return ""
 
 
 def _restore(

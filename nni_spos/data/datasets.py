@@ -230,7 +230,13 @@ def _image_folder(settings: DataSettings, spec: DatasetSpec, train: bool) -> Ima
             f"image_folder: the class folder '{different[0]}' is in only one of {root / 'train'} "
             f"and {folder}; both must have the same classes."
         )
-    return ImageFiles(folder, classes)
+    images = ImageFiles(folder, classes)
+    if file := images.find_common(ImageFiles(root / "train", classes)):
+        raise DataError(
+            f"image_folder: {file} is in {root / 'train'} as well, so that a test of it would tell "
+            "nothing. Remove one of them."
+        )
+    return images
 
 
 def _image_folder_root(settings: DataSettings) -> FilePath:

@@ -33,7 +33,7 @@ from nni_spos.progress import open_bar
 Pixels = npt.NDArray[np.uint8]
 """Shape (N, H, W, C): batches for the memory format channels_last then need no transposition."""
 
-FORMAT = 1
+FORMAT = 2
 """Of the files; raise it with every change of what is in them."""
 
 PAGE = 4096

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from nni_spos.data.folders import find_images, is_same
+from nni_spos.data.rgb import to_rgb
 from nni_spos.errors import DataError
 
 Indices = npt.NDArray[np.int64]
@@ -64,20 +65,26 @@ class ImageFiles:
     Raises
     ------
     DataError
-        A folder is missing or has no image.
+        A folder is missing or has no image, or two classes have the same file.
     """
 
     def __init__(self, folder: FilePath, classes: list[str]):
         self._folder = os.fsencode(folder)
-        positions = {name: label for label, name in enumerate(classes)}
-        try:
-            samples = make_dataset(str(folder), positions, extensions=IMG_EXTENSIONS)
-        except (OSError, ValueError) as problem:
-            raise DataError(f"image_folder: {folder}: {one_line(problem)}.") from None
-        # One array of bytes, not a list of a million objects: worker processes share it for good,
-        # because reading it changes no reference count.
-        self._names = np.array([os.fsencode(os.path.relpath(name, folder)) for name, _ in samples])
-        self.labels = np.array([label for _, label in samples], dtype=np.int64)
+        names, labels, places = find_images(str(folder), classes)
+        # Arrays, not lists of a million objects: worker processes share them for good, because
+        # reading them changes no reference count.
+        self._names = np.array([os.fsencode(name) for name in names])
+        self._places = np.array(places, dtype=[("device", np.uint64), ("inode", np.uint64)])
+        self.labels = np.array(labels, dtype=np.int64)
+
+    def find_common(self, other: ImageFiles) -> str:
+        """Return the name of a file that another store has as well, or ``""``."""
+        _, mine, theirs = np.intersect1d(self._places, other._places, return_indices=True)
+        for one, two in zip(mine, theirs, strict=True):
+            file = self._path(self._names[one])
+            if is_same(file, other._path(other._names[two])):
+                return file
+        return ""
 
     def read(self, indices: Indices) -> list[Image.Image]:
         """Decode images. Raises DataError with the name of a file that cannot be read."""
@@ -98,12 +105,15 @@ class ImageFiles:
         return digest.hexdigest()
 
     def _decode(self, name: bytes) -> Image.Image:
-        file = os.fsdecode(os.path.join(self._folder, name))
+        file = self._path(name)
         try:
             with Image.open(file) as image:
-                return image.convert("RGB")
+                return to_rgb(image)
         except (*DAMAGED, Image.DecompressionBombError) as problem:
             raise DataError(f"{file}: cannot be read as an image ({one_line(problem)}).") from None
+
+    def _path(self, name: bytes) -> str:
+        return os.fsdecode(os.path.join(self._folder, bytes(name)))
 
 
 ImageStore = ImageTensor | ImageFiles

@@ -109,6 +109,8 @@ class Quantized(nn.Module):
     activation_bits: int
     signed: bool
     clip: nn.Parameter | None
+    layer_name: str = ""
+    """Dotted name in the supernet, for messages."""
 
     def set_bits(
         self, weight_bits: int, activation_bits: int, signed: bool, initial_clip: float
@@ -148,8 +150,8 @@ class Quantized(nn.Module):
         return quantize(x, positive_clip(clip), bits)
 
     def _title(self) -> str:
-        if name := getattr(self, "layer_name", ""):
-            return f"layer '{name}'"
+        if self.layer_name:
+            return f"layer '{self.layer_name}'"
         return f"the {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
 
 

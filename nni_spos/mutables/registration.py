@@ -9,6 +9,7 @@ from nni.mutable import frozen_context
 from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
+from nni_spos.mutables.adoption import grown_tensors, rebuild, take_initial_values
 from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.sliced import SlicedBatchNorm2d, SlicedLinear, SlicedOperation, Slices
 from nni_spos.mutables.sliced_quantization import (
@@ -16,6 +17,7 @@ from nni_spos.mutables.sliced_quantization import (
     SlicedQuantLinear,
     SlicedSwitchableBatchNorm2d,
 )
+from nni_spos.path import Path
 
 SLICED_OPERATIONS: tuple[type[SlicedOperation], ...] = (
     SlicedConv2d,
@@ -33,6 +35,8 @@ def mutation_hooks() -> list[Callable[..., Any]]:
     `nni_spos.SinglePathOneShot` has them; give them to NNI's own strategies as
     ``RandomOneShot(mutation_hooks=mutation_hooks())``. They also take the place of NNI's forms of
     ``MutableConv2d``, ``MutableLinear`` and ``MutableBatchNorm2d``, some of which cannot be frozen.
+    Call `share_weights` before, if the space sets initial values of layers with choices: a hook
+    sees one layer, and what its larger tensors should begin with is known only to the space.
     """
     return [operation.mutate for operation in SLICED_OPERATIONS]
 
@@ -69,21 +73,32 @@ class ActiveSlices:
 
 
 def share_weights(space: ModelSpace) -> ModelSpace:
-    """Put the weight-sharing form in the place of every layer with choices as arguments.
+    """Make every layer with choices as arguments its weight-sharing form.
 
-    In place, and nothing else: other units stay as they are. A strategy's ``mutate_model`` does
+    In place: whoever holds a layer holds the new form, and hooks, ties, loaded weights and
+    ``requires_grad`` stay. Tensors that have to grow get the values that the space's constructor
+    draws for the largest choices. Other units stay as they are; a strategy's ``mutate_model`` does
     this as well, and more.
+
+    Raises
+    ------
+    SpaceError
+        A tensor that has to grow was changed after the space was built, or is computed from
+        others.
     """
-    forms: dict[int, SlicedOperation | None] = {}
-    for name, module in list(space.named_modules(remove_duplicate=False)):
-        if id(module) not in forms:
-            with frozen_context():  # so that NNI takes no new unit for one of an unknown space
-                made = (operation.mutate(module, name, {}, {}) for operation in SLICED_OPERATIONS)
-                forms[id(module)] = next((form for form in made if form is not None), None)
-        form = forms[id(module)]
-        if form is not None:
-            parent, _, own = name.rpartition(".")
-            setattr(space.get_submodule(parent), own, form)
+    slice_layers(space)
+    if any(grown_tensors(space)):
+        anew, largest = (rebuild(space, frozen_context(path)) for path in ({}, _largest(space)))
+        take_initial_values(space, anew, largest)
+    return space
+
+
+def slice_layers(space: ModelSpace) -> ModelSpace:
+    """Do what `share_weights` does, and leave the values of tensors that grow to chance."""
+    memo: dict[Any, Any] = {}
+    for name, module in list(space.named_modules()):
+        with frozen_context():  # so that NNI takes no new unit for one of an unknown space
+            any(operation.mutate(module, name, memo, {}) for operation in SLICED_OPERATIONS)
     return space
 
 
@@ -100,3 +115,14 @@ def channel_labels(supernet: nn.Module) -> tuple[str, ...]:
                     if all(type(value) in (int, float) for value in mutable.values):
                         labels[str.__str__(label)] = None
     return tuple(labels)
+
+
+def _largest(space: ModelSpace) -> Path:
+    """Return the largest choices of the layers of a space."""
+    largest = {}
+    for _, operation in sliced_operations(space):
+        for label, mutable in operation.simplify().items():
+            values = list(mutable.values)
+            is_number = all(isinstance(value, int | float) for value in values)
+            largest[label] = max(values) if is_number else values[0]
+    return largest

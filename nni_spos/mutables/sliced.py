@@ -8,6 +8,7 @@ take their place, for the same ``MutableConv2d``, ``MutableLinear`` and ``Mutabl
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,10 @@ from nni.nas.nn.pytorch import MutableBatchNorm2d, MutableLinear, ParametrizedMo
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.sampling import MixedOpPathSamplingPolicy
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from nni_spos.errors import SpaceError, SposError
+from nni_spos.mutables.adoption import HOOKS, Grown, become
 from nni_spos.path import Choice
 
 MAX_COMBINATIONS = 100_000
@@ -70,6 +73,8 @@ class SlicedOperation(MixedOperation):
     """Dimension of the input that has the channels, and the argument that is their number."""
     layer_name: str = ""
     """Dotted name in the supernet, for messages."""
+    grown: Mapping[str, Grown] = {}
+    """Tensors that are larger than in the space that was given."""
 
     def __init__(self, module_kwargs: dict[str, Any]):
         expressions = {k: v for k, v in module_kwargs.items() if isinstance(v, MutableExpression)}
@@ -90,10 +95,29 @@ class SlicedOperation(MixedOperation):
     @classmethod
     def mutate(
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
-    ) -> SlicedOperation | None:
-        """Take the place of a mutable layer: a mutation hook of NNI."""
+    ) -> nn.Module | bool | None:
+        """Make a mutable layer one that shares weights, in place: a mutation hook of NNI.
+
+        A layer without choices becomes a plain one.
+        """
+        if isinstance(module, SlicedOperation):
+            return True  # it is one already: keeps NNI's hooks from it
         if not isinstance(module, cls.bound_type) or not isinstance(module, ParametrizedModule):
             return None
+        # What a user's own class does is not known.
+        is_own = parametrize.type_before_parametrizations(module) is not cls.bound_type
+        if not module.mutables:
+            if not is_own and not parametrize.is_parametrized(module):
+                module.__class__ = cls.plain
+                if hasattr(module, "layer_name"):
+                    module.layer_name = name
+            return True
+        if is_own:
+            raise SpaceError(
+                f"layer '{name}': its class is derived from "
+                f"{cls.bound_type.__name__}, so which part of it a path uses is not known. Use "
+                f"{cls.bound_type.__name__} itself, in a module of your own if you add to it."
+            )
         policy = mutate_kwargs.get("mixed_op_sampling", MixedOpPathSamplingPolicy)
         if not issubclass(policy, MixedOpPathSamplingPolicy):
             raise SpaceError(
@@ -101,13 +125,13 @@ class SlicedOperation(MixedOperation):
                 "supported. Use SinglePathOneShot or another strategy that samples paths."
             )
         try:
-            operation = cls(dict(module.trace_kwargs))
+            become(module, cls(dict(module.trace_kwargs)), memo)
         except SposError as problem:
             raise type(problem)(f"layer '{name}': {problem}") from None
         except ValueError as problem:  # what PyTorch finds out about its arguments
             raise SpaceError(f"layer '{name}': {problem}.") from None
-        operation.layer_name = name
-        return operation.train(module.training)
+        module.layer_name = name
+        return module
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -178,6 +202,11 @@ class SlicedOperation(MixedOperation):
         layer.load_state_dict(
             {self.plain_name(x): self.get_tensor(x)[part] for x, part in slices.items()}
         )
+        for own in slices:
+            if isinstance(tensor := self.get_tensor(own), nn.Parameter):
+                layer.get_parameter(self.plain_name(own)).requires_grad_(tensor.requires_grad)
+        for hooks in HOOKS:
+            vars(layer)[hooks] = copy.copy(vars(self)[hooks])
         layouts = [_layout(tensor) for tensor in self.parameters() if tensor.dim() == 4]
         if layouts:
             layer.to(memory_format=layouts[0])

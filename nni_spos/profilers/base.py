@@ -117,8 +117,9 @@ def _check_complete(trace: Trace) -> None:
     advice = f"Put them into an nn.Module and give its formula with {REGISTER}."
     if missed:
         raise CostError(
-            f"the space does {missed} multiply-adds outside of layers (such as torch.matmul or "
-            f"functional convolutions), which cannot be counted by choice. {advice}"
+            f"the space does {missed} multiply-adds outside of layers (such as torch.matmul, "
+            "functional convolutions, or layers that a kept function or bound method holds), which "
+            f"cannot be counted by choice. {advice}"
         )
     if names:
         raise CostError(

@@ -81,30 +81,42 @@ def check_sizes(network: nn.Module) -> None:
             )
 
 
-class _MovedTensors(TorchFunctionMode):
-    """Moves the tensors that ``copy.deepcopy`` comes by, and takes computed ones for values."""
+def copy_values(network: Network, memo: dict[Any, Any] | None = None) -> Network:
+    """Return what ``copy.deepcopy`` returns, computed tensors as values."""
+    with ValueCopies():
+        return copy.deepcopy(network, memo)
 
-    def __init__(self, device: str):
+
+class ValueCopies(TorchFunctionMode):
+    """Lets ``copy.deepcopy`` copy tensors that were computed, which it refuses, as values.
+
+    Parameters
+    ----------
+    device
+        Where the copies of tensors lie that are no parameters; None: where each was.
+    """
+
+    def __init__(self, device: str | None = None):
         super().__init__()
         self._device = device
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is Tensor.__deepcopy__:
+        if func is Tensor.__deepcopy__ and (self._device or not args[0].is_leaf):
             return _copy_tensor(args[0], self._device)
         return func(*args, **(kwargs or {}))
 
 
-def _copy_tensor(tensor: Tensor, device: str) -> Tensor:
-    copied = tensor.detach().to(device, copy=True)
+def _copy_tensor(tensor: Tensor, device: str | None) -> Tensor:
+    copied = tensor.detach().to(device or tensor.device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copied, tensor.requires_grad)
     return copied
 
 
 def _deepcopy(value: Any, memo: dict[int, Any], device: str) -> Any:
-    with _MovedTensors(device):
+    with ValueCopies(device):
         return copy.deepcopy(value, memo)
 
 

@@ -11,7 +11,8 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
 from torch import Tensor
 
 from nni_spos.errors import CostError
-from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
+from nni_spos.mutables import SlicedOperation, sliced_operations
+from nni_spos.mutables.registration import slice_layers
 from nni_spos.profilers.copying import copy_observable
 from nni_spos.profilers.dry_run import run_dry
 from nni_spos.profilers.expansion import Builder, assignments_of, expand_calls, use_stand_in
@@ -112,7 +113,7 @@ def _prepare(space: ModelSpace, device: str) -> Callable[[Tensor], Trace]:
     """Return what traces a copy of a space."""
     copied = copy_observable(space, device)
     with torch.device(device):
-        copied = share_weights(copied).eval()
+        copied = slice_layers(copied).eval()
     units = layer_choices(copied, "its costs cannot be traced yet.")
     for module in copied.modules():
         use_stand_in(module, device)

@@ -20,7 +20,7 @@ from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, s
 from nni_spos.supernet.precision import scoring_precision
 from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate_in
 from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
-from nni_spos.supernet.subnet import extract_subnet
+from nni_spos.supernet.subnet import extract_subnet, without_path
 from nni_spos.supernet.verification import verify_sharing
 
 NUM_TOTALS = 4
@@ -157,7 +157,8 @@ def evaluate_path(
     settings = settings or EvaluationSettings()
     with scoring_format(supernet, data.spec.input_shape, channels_last) as channels_last:
         subnet = extract_subnet(supernet, path)  # in the supernet's memory format
-        return _evaluate_alone(subnet, data, settings, channels_last)
+        with without_path(supernet):
+            return _evaluate_alone(subnet, data, settings, channels_last)
 
 
 def _evaluate_alone(

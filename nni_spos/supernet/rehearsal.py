@@ -27,6 +27,7 @@ from nni_spos.spaces import Form
 from nni_spos.spaces.registry import explain
 from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
 from nni_spos.supernet.evaluation import evaluate_path, evaluate_paths, score
+from nni_spos.supernet.faithfulness import find_difference
 from nni_spos.supernet.scoring_format import note_format
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.training.evaluator import choose_precision
@@ -251,8 +252,37 @@ def _at_paths(supernet: ModelSpace, paths: list[Path]) -> Iterator[nn.Module]:
         yield supernet
 
 
+def compare_with_networks(rehearsal: Rehearsal) -> None:
+    """Refuse a supernet that on a path is not the network that would be retrained."""
+    recipe, spec, layout = rehearsal.recipe, rehearsal.spec, rehearsal.layout
+    found: dict[str, str] = {}
+
+    def run(path: Path, sizes: Sizes) -> None:
+        images, _ = GeneratedData(spec, sizes.training, 0).train_batch()
+        network = build_recipe_space(recipe, Form.SUPERNET, recipe.supernet.seed, path)
+        network.to(rehearsal.device, memory_format=layout)
+        images = images.to(rehearsal.device, memory_format=layout)
+        found["difference"] = find_difference(rehearsal.supernet, path, network, images)
+
+    for path in rehearsal.paths:
+        _perform(
+            recipe,
+            f"comparing the supernet with the network of the path {_shown(path)}",
+            "give supernet.batch_size 2 or more, for each of its devices",
+            functools.partial(run, path),
+            rehearsal.sizes,
+            spec,
+        )
+        if found["difference"]:
+            raise RehearsalError(
+                f"space {recipe.space.name}: on the path {_shown(path)} the supernet is not the "
+                f"network that would be retrained: {found['difference']}."
+            )
+
+
 STEPS: tuple[Callable[[Rehearsal], None], ...] = (
     rehearse_training,
+    compare_with_networks,
     rehearse_scoring,
     rehearse_retrainings,
 )

@@ -9,14 +9,15 @@ from typing import Any
 import nni.nas.strategy  # noqa: F401
 from nni.mutable import Sample
 from nni.nas.evaluator.pytorch import LightningModule
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, ParametrizedModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
 from nni.nas.oneshot.pytorch.strategy import RandomOneShot, is_supernet
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
 from torch import nn
 
 from nni_spos.errors import RecipeError
-from nni_spos.mutables import SlicedOperation, share_weights, sliced_operations
+from nni_spos.mutables import SlicedOperation, share_weights
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
 from nni_spos.training.finite_loss import LossNotFinite
@@ -89,21 +90,25 @@ class SinglePathOneShot(RandomOneShot):
         self.prior = prior
 
     def default_mutation_hooks(self) -> list[Any]:
-        return [_keep_shared, *super().default_mutation_hooks()]
+        return [_keep_shared, _sample_paths, *super().default_mutation_hooks()]
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a model space a supernet, in place; one that is a supernet stays as it is.
 
-        Layers whose arguments are choices are replaced by larger ones with new weights. So a
-        space that draws its initial weights itself defines ``init_weights()``, which is called
-        again then.
+        Choice units and layers whose arguments are choices become others, in place: whoever holds
+        one holds the new one, and hooks, ties, loaded weights and ``requires_grad`` stay. Tensors
+        that have to grow get the values that the space's constructor draws for the largest
+        choices.
+
+        Raises
+        ------
+        SpaceError
+            A tensor that has to grow was changed after the space was built, or is computed from
+            others.
         """
         if is_supernet(model):
             return model
-        # Not by hooks, which would make two layers of one that the space uses in two places.
         super().mutate_model(share_weights(model))
-        if hasattr(model, "init_weights") and any(sliced_operations(model)):
-            model.init_weights()
         return model
 
     def configure_oneshot_module(self, training_module: LightningModule) -> SinglePathModule:
@@ -118,5 +123,15 @@ class SinglePathOneShot(RandomOneShot):
 
 
 def _keep_shared(module: nn.Module, *_: Any) -> bool:
-    """Keep NNI's hooks from layers that share their weights already: a mutation hook."""
-    return isinstance(module, SlicedOperation)
+    """Keep NNI's hooks from what is as it should be already: a mutation hook."""
+    is_done = isinstance(module, SlicedOperation | PathSamplingLayer)
+    return is_done or (isinstance(module, ParametrizedModule) and not module.mutables)
+
+
+def _sample_paths(module: nn.Module, *_: Any) -> nn.Module | None:
+    """Let a choice unit run the layer of a path, in place: a mutation hook."""
+    if type(module) is not LayerChoice:
+        return None
+    module.__class__ = PathSamplingLayer
+    module._sampled = None
+    return module

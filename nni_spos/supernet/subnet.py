@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nni.mutable import Mutable
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, ParametrizedModule
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.mutables.sliced import SlicedOperation
 from nni_spos.path import Choice, PathSpace
+from nni_spos.profilers.copying import copy_values
 
 
 def extract_subnet(supernet: ModelSpace, path: Mapping[str, Choice]) -> nn.Module:
@@ -36,13 +38,32 @@ def extract_subnet(supernet: ModelSpace, path: Mapping[str, Choice]) -> nn.Modul
 def covering_subnets(network: nn.Module) -> Iterator[nn.Module]:
     """Yield subnets of a supernet that together have every choice; of another network a copy."""
     if not isinstance(network, ModelSpace) or not network.simplify():
-        yield copy.deepcopy(network)
+        yield copy_values(network)
         return
     for path in PathSpace.from_model_space(network).covering():
         yield extract_subnet(network, path)
 
 
-def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[int, Any]) -> nn.Module:
+@contextlib.contextmanager
+def without_path(supernet: nn.Module) -> Iterator[None]:
+    """Let no path be set in a supernet, so that a copy of it that still uses its units fails.
+
+    A function or a bound method that a module keeps is not copied with it: what it refers to
+    stays a part of the supernet.
+    """
+    names = ("_part", "_sampled")
+    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
+    paths = [{name: vars(unit)[name] for name in names if name in vars(unit)} for unit in units]
+    for unit, path in zip(units, paths, strict=True):
+        vars(unit).update(dict.fromkeys(path))
+    try:
+        yield
+    finally:
+        for unit, path in zip(units, paths, strict=True):
+            vars(unit).update(path)
+
+
+def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[Any, Any]) -> nn.Module:
     """Return a copy of a module in which each mutable is the network of the path.
 
     NNI's own freeze copies a module once for each module around it, all its choices included,
@@ -56,16 +77,30 @@ def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[int, Any]
         copied = _copy_at(module[module.choice.freeze(path)], path, memo)
     elif isinstance(module, SlicedOperation):
         copied = module.freeze(path)  # copies already
-    elif isinstance(module, Mutable) and not _is_container(module):
-        copied = copy.deepcopy(module.freeze(path))
+        _tie(module, path, copied, memo)
+    elif isinstance(module, Mutable) and not _is_as_it_is(module):
+        copied = copy_values(module.freeze(path))
     else:
         for child in module.children():
             _copy_at(child, path, memo)
-        copied = copy.deepcopy(module, memo)
+        copied = copy_values(module, memo)
     memo[id(module)] = copied
     return copied
 
 
-def _is_container(module: nn.Module) -> bool:
-    """Return whether a mutable module is no more than what the modules in it are."""
-    return type(module).freeze is MutableModule.freeze and not module.mutables
+def _tie(
+    layer: SlicedOperation, path: Mapping[str, Choice], copied: nn.Module, memo: dict[Any, Any]
+) -> None:
+    """Let the layer of a path share those parameters that its layer of the supernet shares."""
+    for own, part in layer.part_at(path).slices.items():
+        tensor, name = layer.get_tensor(own), layer.plain_name(own)
+        if isinstance(tensor, nn.Parameter):
+            # A whole tensor under the key that copy.deepcopy has for it, in layers without choices.
+            key = (id(tensor), str(part)) if part else id(tensor)
+            setattr(copied, name, memo.setdefault(key, copied.get_parameter(name)))
+
+
+def _is_as_it_is(module: nn.Module) -> bool:
+    """Return whether a mutable module has no choices but those of the modules in it."""
+    freeze = type(module).freeze
+    return freeze in (MutableModule.freeze, ParametrizedModule.freeze) and not module.mutables

@@ -19,7 +19,7 @@ from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
 from nni_spos.supernet.recalibration import place_images, recalibrate_in
-from nni_spos.supernet.subnet import extract_subnet
+from nni_spos.supernet.subnet import extract_subnet, without_path
 
 NUM_PATHS = 3
 """So many paths of a supernet are compared, in its first call or its first few."""
@@ -114,8 +114,9 @@ def _run_alone(
 ) -> Tensor:
     subnet = extract_subnet(supernet, path)
     if recalibrated:
-        recalibrate_in(subnet, [(images.clone(), torch.zeros(len(images)))], channels_last)
-    with torch.no_grad():
+        with without_path(supernet):
+            recalibrate_in(subnet, [(images.clone(), torch.zeros(len(images)))], channels_last)
+    with torch.no_grad(), without_path(supernet):
         return subnet.eval()(place_images(images.clone(), subnet, channels_last))
 
 

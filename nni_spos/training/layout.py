@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from nni_spos.memory_format import Outputs, choose_format, logits_of
+from nni_spos.agreement import Outputs
+from nni_spos.memory_format import choose_format, logits_of
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.convolution import pair
 from nni_spos.supernet.subnet import covering_subnets

@@ -229,4 +229,4 @@ def test_image_folder_problems(image_folder, tmp_path):
         data.test_batches(4)
     shutil.rmtree(image_folder / "train" / "cat")
     (image_folder / "train" / "cat").mkdir()
-    assert "Found no valid file for the classes cat" in error_of(settings)
+    assert "cat has no image of its own. Allowed are files that end in" in error_of(settings)

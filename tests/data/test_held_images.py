@@ -152,7 +152,7 @@ def test_a_later_process_uses_the_file(settings, folder, decoded):
         header = json.loads(stream.readline())
         assert stream.tell() == 4096
     assert header["shape"] == [8, SIZE, SIZE, 3]
-    assert (header["split"], header["split_seed"], header["format"]) == ("validation", 0, 1)
+    assert (header["split"], header["split_seed"], header["format"]) == ("validation", 0, 2)
 
 
 @pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])

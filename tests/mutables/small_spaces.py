@@ -36,11 +36,6 @@ class Net(Chain):
 
     def __init__(self, *makers: Callable[[], nn.Module]):
         super().__init__(*makers)
-        self.num_inits = 0
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        self.num_inits += 1
         for parameter in self.parameters():
             nn.init.constant_(parameter, 0.25)
 

@@ -426,7 +426,7 @@ def score_both_ways(space, data):
 @pytest.mark.parametrize(
     ("space", "reason"),
     [
-        (LayerByLayer, "the unit of the label 'a' is called outside of the module"),
+        (LayerByLayer, "a BatchNorm is called outside of the module that holds it"),
         (Twice, "a BatchNorm of 'a' is called more than once"),
         (NormTwice, "a BatchNorm of 'norm' is called more than once"),
         (Remembers, "the space changes its 'seen' in the forward pass"),
