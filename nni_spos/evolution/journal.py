@@ -57,11 +57,10 @@ class Journal:
         self.file = FilePath(file)
         self.outcomes: list[tuple[dict[str, Any], Mapping[str, Any] | str]] = []
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        header = {"journal_version": VERSION, "settings": self.settings}
         if self.file.exists():
             self._read()
         else:
-            write_atomically(self.file, lambda stream: stream.write(seal_record(header)))
+            self._begin()
 
     def complete(self, settings: Mapping[str, Any]) -> None:
         """Record settings that were not known when the journal was begun, before any outcome."""
@@ -84,12 +83,17 @@ class Journal:
             outcome["failed"] = candidate.reason
         append_durably(self.file, seal_record(outcome))
 
+    def _begin(self) -> None:
+        header = {"journal_version": VERSION, "settings": self.settings}
+        write_atomically(self.file, lambda stream: stream.write(seal_record(header)))
+
     def _read(self) -> None:
         settings, candidates, rest = _parse(self.file)
-        # Without an outcome nothing depends yet on what was not known.
-        unknown = set() if candidates else {*self.settings} - {*settings}
-        known = {key: value for key, value in self.settings.items() if key not in unknown}
-        if found := changes(settings, known):
+        found = changes(settings, self.settings)
+        if found and not candidates:  # nothing depends on them yet
+            self._begin()
+            return
+        if found:
             raise SearchError(
                 f"{self.file}: belongs to a search with other settings ({found}). Restore them to "
                 "resume. To start anew, move the file away; 'nni-spos search --overwrite' does."
@@ -101,8 +105,7 @@ class Journal:
             text = f"{self.file}: the last line was cut short; dropped."
             warnings.warn(text, FileWarning, stacklevel=3)
             os.truncate(self.file, self.file.stat().st_size - len(rest))
-        added, self.settings = self.settings, settings
-        self.complete({key: added[key] for key in unknown})
+        self.settings = settings
 
 
 def read_journal(file: str | os.PathLike[str]) -> tuple[dict[str, Any], list[Candidate]]:

@@ -8,8 +8,8 @@ from pathlib import Path as FilePath
 REPORTED = "Dispatcher error: "
 """How the manager's log introduces an error that a tuner reported."""
 
-REMOTE_START = "Starting remote training service"
-"""What the manager's log says before it connects to the machines of the trials."""
+START = "Start NNI manager"
+"""What the manager's log says first; again each time that an experiment is resumed."""
 
 REMOTE_FAILURE = "Training srevice initialize failed: "
 """How it introduces why they cannot be used; the spelling is NNI's."""
@@ -41,7 +41,7 @@ def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
             if reason := _last_error(lines):
                 return f"the tuner did not start: {reason} (see {log})"
         return f"the tuner did not start: {TOO_SLOW} (see {dispatcher_log})"
-    if reason := reported_error(_lines(manager_log)):
+    if reason := reported_error(_last_run(manager_log)):
         return f"{reason} (see {manager_log})"
     stated = "; ".join(errors) or "no reason given"
     return f"{stated} (see {manager_log} and {dispatcher_log})"
@@ -53,10 +53,7 @@ def explain_stop(folder: FilePath) -> str:
     It does so if it cannot use one of the machines for the trials.
     """
     manager_log = folder / "log" / "nnimanager.log"
-    lines = _lines(manager_log)
-    # An experiment that was resumed has the lines of its earlier runs too.
-    starts = [i for i, line in enumerate(lines) if REMOTE_START in line]
-    for line in lines[starts[-1] :] if starts else []:
+    for line in _last_run(manager_log):
         if REMOTE_FAILURE in line:
             reason = line.partition(REMOTE_FAILURE)[2].removeprefix("Error: ")
             return f"a machine of the trials cannot be used: {reason} (see {manager_log})"
@@ -92,6 +89,13 @@ def _last_error(lines: Sequence[str]) -> str:
         if colon and is_name and kind.rpartition(".")[2][:1].isupper():
             return f"{kind.rpartition('.')[2]}: {text.strip()}"
     return ""
+
+
+def _last_run(manager_log: FilePath) -> list[str]:
+    """Return the manager's lines since it was last started: a log has those of all its runs."""
+    lines = _lines(manager_log)
+    starts = [number for number, line in enumerate(lines) if START in line]
+    return lines[starts[-1] :] if starts else lines
 
 
 def _lines(file: FilePath) -> list[str]:

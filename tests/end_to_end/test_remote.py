@@ -15,8 +15,8 @@ from nni_spos.data import open_data
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.scoring import open_scorer
-from nni_spos.experiment.shared_supernet import deciding_settings
 from nni_spos.experiment.start import start
+from nni_spos.identity import Result, describe
 from nni_spos.recipe import load_recipe
 from nni_spos.spaces import Form
 from nni_spos.supernet import save_supernet
@@ -63,7 +63,7 @@ def test_trials_on_two_machines(study, machines, config, one_thread):
         there = load_recipe(environment / "upload" / "trial_code" / "recipes" / "digits.yml")
         assert there.output.is_relative_to(machine.home)
         assert there.checkpoint.read_bytes() == recipe.checkpoint.read_bytes()
-        assert deciding_settings(there) == deciding_settings(recipe)
+        assert describe(Result.MACHINES, there) == describe(Result.MACHINES, recipe)
         # One worker for all of them, which ends with the experiment.
         (log,) = there.output.glob("workers/*/worker.log")
         assert log.read_text().count("holds the supernet") == 1

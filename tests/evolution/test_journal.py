@@ -286,3 +286,15 @@ def test_reading_alone_takes_the_last_record_of_a_candidate(file):
 def test_reading_alone_refuses_what_is_not_there(file):
     with pytest.raises(SearchError, match=r"search.jsonl: cannot be read"):
         read_journal(file)
+
+
+def test_a_journal_without_outcomes_takes_other_settings(file):
+    Journal(file, SETTINGS)
+    others = {"seed": 2, "space": {"a": ["k3"]}}
+    journal = Journal(file, others)
+    assert journal.settings == others
+    journal.append(CANDIDATES[0])
+    assert read_journal(file)[0] == others
+    assert Journal(file, others).outcomes == OUTCOMES[:1]
+    with pytest.raises(SearchError, match="other settings"):
+        Journal(file, SETTINGS)

@@ -56,12 +56,14 @@ def test_without_logs_the_manager_is_quoted(tmp_path):
 
 
 REMOTE = """\
+[2026-01-01 10:00:00] INFO (main) Start NNI manager
 [2026-01-01 10:00:00] INFO (RemoteV3.remote) Starting remote training service...
 [2026-01-01 10:00:00] ERROR (TrainingServiceCompat) Training srevice initialize failed: Error: \
 connect ECONNREFUSED 192.0.2.11:22
     at TCPConnectWrap.afterConnect [as oncomplete] (node:net:1494:16) {
 """
 RESUMED = """\
+[2026-01-01 11:00:00] INFO (main) Start NNI manager
 [2026-01-01 11:00:00] INFO (RemoteV3.remote) Starting remote training service...
 [2026-01-01 11:00:09] INFO (RemoteV3.remote) Remote training service started
 """
@@ -79,3 +81,10 @@ def test_a_machine_that_cannot_be_used(logs, tmp_path):
 def test_an_experiment_that_somebody_stopped(logs, tmp_path, text):
     (logs / "nnimanager.log").write_text(text)
     assert explain_stop(tmp_path) == ""
+
+
+def test_a_resumed_experiment_fails_for_its_own_reason(logs, tmp_path):
+    start = "[2026-01-01 11:00:00] INFO (main) Start NNI manager\n"
+    other = REPORTED.replace("PathError", "SearchError")
+    (logs / "nnimanager.log").write_text(start + REPORTED + start + other)
+    assert explain_failure(tmp_path, ["x"]).startswith("SearchError: ")

@@ -69,7 +69,9 @@ def test_a_damaged_record_is_not_known(tmp_path, recipe, content):
     (tmp_path / "run.json").write_text(content)
     assert read_run_record(tmp_path) == RunRecord()
     RunRecorder(tmp_path, recipe, 0).add(StageCost(2.0, 3, "cpu"))
-    assert read_run_record(tmp_path) == RunRecord(recipe.file, StageCost(2.0, 3, "cpu"))
+    assert read_run_record(tmp_path) == RunRecord(
+        recipe.file, recipe.output.name, StageCost(2.0, 3, "cpu")
+    )
     assert json.loads((tmp_path / "run.json").read_text())["cost"]["seconds"] == 2.0
 
 

@@ -335,7 +335,7 @@ def test_a_child_gets_its_arguments(folder):
 
 def write_journal(path: dict, **settings) -> None:
     space = {label: {"_type": "choice", "_value": [choice]} for label, choice in path.items()}
-    journal = Journal(Path("run") / "search.jsonl", {"space": space, **settings})
+    journal = Journal(Path("run") / "search.jsonl", {"choices": space, **settings})
     journal.append(Candidate(path, 0, 0, {"flops": 5}, State.DONE, {"top1": 50.0}))
 
 
