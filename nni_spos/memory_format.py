@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from nni_spos.agreement import Outputs, differ
+from nni_spos.copies import copy_values
 from nni_spos.errors import FormatWarning
-from nni_spos.profilers.copying import copy_values
 
 Run = Callable[[nn.Module, Tensor], Outputs]
 """Takes a network and images of shape (N, C, H, W), and returns what was computed."""

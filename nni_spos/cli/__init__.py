@@ -15,6 +15,7 @@ from nni_spos.cli import baselines, experiments, networks, searches, spaces, stu
 from nni_spos.errors import FileWarning, FormatWarning, SposError, StaleWarning, one_line
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
+from nni_spos.printing import allow_any_text
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, or 143 if
     SIGTERM ended a command that has processes to end.
     """
+    allow_any_text(sys.stdout, sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     # NNI warns of every name in torch.nn that is younger than NNI.

@@ -6,10 +6,10 @@ import copy
 import functools
 from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
+from nni_spos.copies import ValueCopies, copy_tensor
 from nni_spos.errors import CostError
 from nni_spos.profilers.scripted import ScriptedLayer, scripted_modules
 
@@ -51,7 +51,7 @@ def copy_observable(network: Network, device: str) -> Network:
 def _tensor_copies(network: nn.Module, device: str) -> dict[int, Any]:
     """Return copies of parameters and buffers by their id, one of each that modules share."""
     check_sizes(network)
-    return {id(x): _copy_tensor(x, device) for x in (*network.parameters(), *network.buffers())}
+    return {id(x): copy_tensor(x, device) for x in (*network.parameters(), *network.buffers())}
 
 
 def _copy(network: Network, device: str, memo: dict[int, Any]) -> Network:
@@ -79,40 +79,6 @@ def check_sizes(network: nn.Module) -> None:
                 f"layer '{name}' ({kind}): has no sizes before it has run. Use "
                 f"nn.{kind.removeprefix('Lazy')} with the sizes of its input."
             )
-
-
-def copy_values(network: Network, memo: dict[Any, Any] | None = None) -> Network:
-    """Return what ``copy.deepcopy`` returns, computed tensors as values."""
-    with ValueCopies():
-        return copy.deepcopy(network, memo)
-
-
-class ValueCopies(TorchFunctionMode):
-    """Lets ``copy.deepcopy`` copy tensors that were computed, which it refuses, as values.
-
-    Parameters
-    ----------
-    device
-        Where the copies of tensors lie that are no parameters; None: where each was.
-    """
-
-    def __init__(self, device: str | None = None):
-        super().__init__()
-        self._device = device
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is Tensor.__deepcopy__ and (self._device or not args[0].is_leaf):
-            return _copy_tensor(args[0], self._device)
-        return func(*args, **(kwargs or {}))
-
-
-def _copy_tensor(tensor: Tensor, device: str | None) -> Tensor:
-    copied = tensor.detach().to(device or tensor.device, copy=True)
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(copied, tensor.requires_grad)
-    return copied
 
 
 def _deepcopy(value: Any, memo: dict[int, Any], device: str) -> Any:

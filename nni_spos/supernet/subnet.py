@@ -11,9 +11,9 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, Parametri
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
+from nni_spos.copies import copy_values
 from nni_spos.mutables.sliced import SlicedOperation
 from nni_spos.path import Choice, PathSpace
-from nni_spos.profilers.copying import copy_values
 
 
 def extract_subnet(supernet: ModelSpace, path: Mapping[str, Choice]) -> nn.Module:
