@@ -36,7 +36,7 @@ from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
 from nni_spos.supernet.parts import Part, find_parts, own_labels
 from nni_spos.supernet.recalibration import place_images
-from nni_spos.supernet.side_effects import SideEffects
+from nni_spos.supernet.side_effects import SideEffects, kept_state
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Visitor = Callable[[int, Tensor, Tensor], None]
@@ -351,6 +351,12 @@ def sharing(supernet: ModelSpace, channels_last: bool = True) -> Iterator[Shared
         The network itself has choices, outside of any part, or layers that slice their weights in
         a way of their own.
     """
+    with kept_state(supernet), _shared_run(supernet, channels_last) as run:
+        yield run
+
+
+@contextmanager
+def _shared_run(supernet: ModelSpace, channels_last: bool) -> Iterator[SharedRun]:
     if any(own_labels(supernet)):
         raise NotShareable("the space itself has choices, outside of its layers")
     for name, module in supernet.named_modules():

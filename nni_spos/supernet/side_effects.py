@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +12,69 @@ from torch import Tensor, nn
 
 _KNOWN = ("torch.nn.modules.", "nni_spos.", "nni.")
 """Modules whose classes are defined here keep nothing but BatchNorm's statistics."""
+
+
+_OURS = ("forward", "_sampled", "_part", "_parts")
+"""Attributes that change with the path."""
+_OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
+
+
+@contextlib.contextmanager
+def kept_state(network: nn.Module) -> Iterator[None]:
+    """Give the modules of a network back what they keep, whatever runs meanwhile.
+
+    Attributes, tensors and the items of lists, dictionaries and sets are; what is inside of other
+    objects is not.
+    """
+    saved = [(place, name, value, _content(value)) for place, name, value in _values(network)]
+    try:
+        yield
+    finally:
+        names = {(id(place), name) for place, name, _, _ in saved}
+        for place, name, _ in list(_values(network)):
+            if (id(place), name) not in names:
+                del place[name]
+        for place, name, value, content in saved:
+            if place.get(name) is not value:
+                place[name] = value
+            _restore(value, content)
+
+
+def _foreign(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the modules whose code is not known."""
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if not f"{type(module).__module__}.".startswith(_KNOWN)
+    ]
+
+
+def _values(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Yield where unknown modules keep a value, its name, and the value."""
+    for _, module in _foreign(network):
+        for place in (vars(module), module._buffers, module._parameters):
+            for name, value in place.items():
+                if name not in _OURS and name not in _OF_EVERY_MODULE:
+                    yield place, name, value
+
+
+def _content(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value._version, value.detach().clone()
+    return copy.copy(value) if isinstance(value, list | dict | set) else None
+
+
+def _restore(value: Any, content: Any) -> None:
+    if isinstance(value, Tensor):
+        version, before = content
+        if value._version != version:
+            with torch.no_grad():
+                value.copy_(before)
+    elif isinstance(value, list):
+        value[:] = content
+    elif isinstance(value, dict | set):
+        value.clear()
+        value.update(content)
 
 
 class SideEffects:
@@ -21,11 +87,7 @@ class SideEffects:
     """
 
     def __init__(self, network: nn.Module):
-        self._modules = [
-            (name, module)
-            for name, module in network.named_modules()
-            if not f"{type(module).__module__}.".startswith(_KNOWN)
-        ]
+        self._modules = _foreign(network)
         self._before = [_snapshot(module) for _, module in self._modules]
         self._generator = torch.get_rng_state()
 
@@ -45,9 +107,6 @@ class SideEffects:
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, ...]]:
     values = {**vars(module), **module._buffers, **module._parameters}
     return {name: _mark(value) for name, value in values.items() if name not in _OURS}
-
-
-_OURS = ("forward", "_sampled", "_part", "_parts")
 
 
 def _mark(value: Any) -> tuple[Any, ...]:
