@@ -328,8 +328,13 @@ class _Trainee:
                     )
                 loss = self._module.loss(logits, labels)
             loss.backward()
-            self._optimizer.step()
+            if self._has_finite_gradients():  # else not even a learning rate of 0 keeps the weights
+                self._optimizer.step()
         self._optimizer.zero_grad()
+
+    def _has_finite_gradients(self) -> bool:
+        parameters = (p for group in self._optimizer.param_groups for p in group["params"])
+        return all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None)
 
 
 def _retrain_once(

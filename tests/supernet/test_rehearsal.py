@@ -319,3 +319,8 @@ def test_the_command_line(write, capsys, costs_built_here):
     assert code == 2
     assert len(lines) == 1
     assert lines[0].startswith(f"RehearsalError: space {other.space.name}: a training step of")
+
+
+def test_gradients_that_are_not_finite_are_left_to_the_training_to_tell(write):
+    recipe = write("    def head(self, x):\n        return self.fc(x) / 0.0")
+    rehearse(recipe)
