@@ -31,9 +31,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
 from nni_spos.mutables import SlicedOperation
-from nni_spos.mutables.convolution import SlicedConv2d, convolve
+from nni_spos.mutables.convolution import convolve
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
+from nni_spos.supernet.folding import (
+    Folding,
+    affine_of,
+    operands_of,
+    plan_folding,
+    tracks_statistics,
+)
 from nni_spos.supernet.parts import Part, find_parts, own_labels
 from nni_spos.supernet.recalibration import place_images
 from nni_spos.supernet.side_effects import SideEffects, kept_state
@@ -284,7 +291,7 @@ class SharedRun:
         """Stands in for the forward of a BatchNorm that tracks statistics."""
         if self._nodes is None or self._statistics is Statistics.OF_SUPERNET:
             return forward(x)
-        weight, bias = _affine(norm)
+        weight, bias = affine_of(norm)
         if self._statistics is Statistics.OF_TREE:
             mean, variance = self._find_statistics(norm)
             return nn.functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, norm.eps)
@@ -325,20 +332,16 @@ class SharedRun:
         return x
 
     def _convolve_and_norm(self, conv: nn.Conv2d, norm: _BatchNorm, x: Tensor) -> Tensor:
-        x, weight, bias, arguments = _operands(conv, x)
+        x, weight, bias, arguments = operands_of(conv, x)
         mean, variance = self._find_statistics(norm)
         scale = torch.rsqrt(variance + norm.eps)
-        norm_weight, norm_bias = _affine(norm)
+        norm_weight, norm_bias = affine_of(norm)
         if norm_weight is not None:
             scale = scale * norm_weight
         shift = (mean if bias is None else mean - bias).neg() * scale
         if norm_bias is not None:
             shift = shift + norm_bias
         return convolve(x, weight * scale.view(-1, 1, 1, 1), shift, arguments)
-
-
-Folding = tuple[Any, _BatchNorm | None]
-"""A module of a Sequential, and the BatchNorm that is folded into it."""
 
 
 @contextmanager
@@ -384,10 +387,10 @@ def _shared_run(supernet: ModelSpace, channels_last: bool) -> Iterator[SharedRun
         # Quantized activations jump where a last digit differs, so nothing is folded before them.
         if not any(isinstance(module, Quantized) for module in supernet.modules()):
             for module in supernet.modules():
-                if folding := _plan_folding(module):
+                if folding := plan_folding(module):
                     replace(module, run.run_sequential, folding)
         for module in supernet.modules():
-            if isinstance(module, _BatchNorm) and _tracks_statistics(module):
+            if isinstance(module, _BatchNorm) and tracks_statistics(module):
                 replace(module, run.run_norm, module)
             elif isinstance(module, LayerChoice):
                 module.forward = functools.partial(run.run_choice, module)
@@ -418,30 +421,6 @@ def _shared_layers(module: nn.Module) -> Iterator[Any]:
     return (m for m in module.modules() if isinstance(m, BaseSuperNetModule))
 
 
-def _plan_folding(module: nn.Module) -> list[Folding]:
-    """Return what a Sequential runs, with its foldable pairs; empty where there are none."""
-    if type(module).forward is not nn.Sequential.forward:
-        return []
-    plan: list[Folding] = []
-    for child in module.children():
-        before = plan[-1] if plan else (None, None)
-        if before[1] is None and _is_foldable(before[0], child):
-            plan[-1] = before[0], child
-        else:
-            plan.append((child, None))
-    return plan if any(norm is not None for _, norm in plan) else []
-
-
-def _is_foldable(conv: nn.Module | None, norm: nn.Module) -> bool:
-    is_conv = type(conv) is nn.Conv2d or type(conv) is SlicedConv2d
-    is_norm = isinstance(norm, _BatchNorm) and _tracks_statistics(norm)
-    return is_conv and is_norm and not any(_has_hooks(module) for module in (conv, norm))
-
-
-def _has_hooks(module: Any) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
 def _versions(value: Any) -> list[tuple[Tensor, int]]:
     """Return the tensors of an output, with how often each has been changed in place."""
     if isinstance(value, Tensor):
@@ -457,7 +436,7 @@ def _refuse_repeated_norms(calls: Sequence[Part]) -> None:
     seen: dict[int, str] = {}
     for part in calls:
         for module in part.module.modules():
-            if isinstance(module, _BatchNorm) and _tracks_statistics(module):
+            if isinstance(module, _BatchNorm) and tracks_statistics(module):
                 if id(module) in seen:
                     names = dict.fromkeys((seen[id(module)], part.name))
                     raise NotShareable(
@@ -467,27 +446,3 @@ def _refuse_repeated_norms(calls: Sequence[Part]) -> None:
 
 
 _NORM_FORWARDS = (_BatchNorm.forward, SlicedOperation.forward)
-
-
-def _tracks_statistics(norm: _BatchNorm) -> bool:
-    if isinstance(norm, SlicedOperation):
-        return bool(norm.init_arguments["track_running_stats"])
-    return bool(norm.track_running_stats)
-
-
-def _operands(
-    conv: nn.Conv2d, x: Tensor
-) -> tuple[Tensor, Tensor, Tensor | None, Mapping[str, Any]]:
-    """Return input, weight, bias and arguments of a convolution on the current path."""
-    if isinstance(conv, SlicedConv2d):
-        tensors, arguments = conv.tensors(), conv.part.arguments
-        return *conv.operands(x, tensors, arguments), tensors.get("bias"), arguments
-    return x, conv.weight, conv.bias, vars(conv)
-
-
-def _affine(norm: _BatchNorm) -> tuple[Tensor | None, Tensor | None]:
-    """Return weight and bias of a BatchNorm on the current path."""
-    if isinstance(norm, SlicedOperation):
-        tensors = {norm.plain_name(name): tensor for name, tensor in norm.tensors().items()}
-        return tensors.get("weight"), tensors.get("bias")
-    return norm.weight, norm.bias

@@ -19,7 +19,7 @@ from torch import nn
 
 from nni_spos.data import DatasetSpec, ImageData, dataset_spec
 from nni_spos.data.generated import GeneratedData
-from nni_spos.errors import RehearsalError, SpaceError
+from nni_spos.errors import RehearsalError
 from nni_spos.memory_format import kept_generators, seed_generators
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe import Recipe, TrainSettings
@@ -30,10 +30,8 @@ from nni_spos.supernet.evaluation import evaluate_path, evaluate_paths, score
 from nni_spos.supernet.faithfulness import find_difference
 from nni_spos.supernet.scoring_format import note_format
 from nni_spos.supernet.subnet import extract_subnet
-from nni_spos.training.evaluator import choose_precision
+from nni_spos.supernet.trainee import Trainee, choose_device
 from nni_spos.training.layout import find_layout
-from nni_spos.training.module import ImageClassification, check_logits
-from nni_spos.training.resizing import resize
 
 FEW = 2
 """Images of a batch, unless real batches have fewer or a network needs more."""
@@ -163,15 +161,10 @@ def rehearse_retraining(recipe: Recipe, path: Path, data: ImageData) -> torch.me
         return _retrain_once(recipe, data.spec, path, network.to(device), sizes)
 
 
-def choose_device() -> torch.device:
-    """Return the device that trainings and searches use."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def rehearse_training(rehearsal: Rehearsal) -> None:
     """Do a training step of the supernet on every path, at every size of the images."""
     settings, layout = rehearsal.recipe.supernet, rehearsal.layout
-    trainee = _Trainee(rehearsal.supernet, settings, layout, rehearsal.spec)
+    trainee = Trainee(rehearsal.supernet, settings, layout, rehearsal.spec)
     for path, _ in zip(
         rehearsal.paths, _at_paths(rehearsal.supernet, rehearsal.paths), strict=True
     ):
@@ -290,53 +283,6 @@ STEPS: tuple[Callable[[Rehearsal], None], ...] = (
 goes here."""
 
 
-class _Trainee:
-    """A network that can be trained for a step, and has the weights of before afterwards."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        settings: TrainSettings,
-        layout: torch.memory_format,
-        spec: DatasetSpec,
-    ):
-        self._settings = settings
-        self._layout = layout
-        self._spec = spec
-        self._module = ImageClassification(settings, layout)
-        self._module.set_model(network)  # refuses learning rates of parts that it lacks
-        self._optimizer = self._module.build_optimizer()
-        for group in self._optimizer.param_groups:
-            group["lr"] = 0.0
-
-    def train(self, num_images: int) -> None:
-        """Do a step at every size that the images of a training have."""
-        images, labels = GeneratedData(self._spec, num_images, 0).train_batch()
-        device = choose_device()
-        images, labels = images.to(device), labels.to(device)
-        self._module.train()
-        for size in (None, *(size for size, _ in self._settings.progressive_resizing)):
-            self._optimizer.zero_grad()
-            resized = resize(images, size).to(memory_format=self._layout)
-            with _autocast(self._settings.precision, device):
-                logits = check_logits(self._module(resized), labels)
-                if logits.shape[1] < self._spec.num_classes:
-                    raise SpaceError(
-                        f"in training mode the network returns a tensor of shape "
-                        f"{tuple(logits.shape)}, which lacks logits of some of the "
-                        f"{self._spec.num_classes} classes."
-                    )
-                loss = self._module.loss(logits, labels)
-            loss.backward()
-            if self._has_finite_gradients():  # else not even a learning rate of 0 keeps the weights
-                self._optimizer.step()
-        self._optimizer.zero_grad()
-
-    def _has_finite_gradients(self) -> bool:
-        parameters = (p for group in self._optimizer.param_groups for p in group["params"])
-        return all(bool(p.grad.isfinite().all()) for p in parameters if p.grad is not None)
-
-
 def _retrain_once(
     recipe: Recipe, spec: DatasetSpec, path: Path, network: nn.Module, sizes: Sizes
 ) -> torch.memory_format:
@@ -345,7 +291,7 @@ def _retrain_once(
     layout = find_layout(network, wanted, choose_device(), shape, [network])
     if layout is torch.channels_last:
         note_format(network, shape, True)
-    trainee = _Trainee(network.to(memory_format=layout), settings, layout, spec)
+    trainee = Trainee(network.to(memory_format=layout), settings, layout, spec)
 
     def run(sizes: Sizes) -> None:
         trainee.train(sizes.training)
@@ -414,12 +360,6 @@ def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None)
         last=int(known > size > 1 == known % size),
         recalibration=min(size, evaluation.recalibration_images, num_train or size),
     )
-
-
-def _autocast(precision: str, device: torch.device) -> torch.autocast:
-    name = choose_precision(precision)
-    dtype = torch.float16 if name == "16-mixed" else torch.bfloat16
-    return torch.autocast(device.type, dtype=dtype, enabled=name != "32-true")
 
 
 @contextlib.contextmanager
