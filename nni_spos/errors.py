@@ -94,6 +94,10 @@ class RehearsalError(SpaceError):
     """The code of a space fails in a training or a scoring as they would be run."""
 
 
+class ScoringWarning(RuntimeWarning):
+    """Paths are scored in another way than usual, or cannot be quite; one line, as errors are."""
+
+
 class StaleWarning(UserWarning):
     """A result is of another model, other images or other settings than today's; one line."""
 

@@ -12,7 +12,14 @@ from typing import Any
 from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
-from nni_spos.errors import FileWarning, FormatWarning, SposError, StaleWarning, one_line
+from nni_spos.errors import (
+    FileWarning,
+    FormatWarning,
+    ScoringWarning,
+    SposError,
+    StaleWarning,
+    one_line,
+)
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 from nni_spos.printing import allow_any_text
@@ -21,7 +28,8 @@ OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
 
 
-_SHOWN_IN_A_LINE = (LatencyWarning, FileWarning, FormatWarning, StaleWarning)
+_SHOWN_IN_A_LINE = (LatencyWarning, FileWarning, FormatWarning, ScoringWarning, StaleWarning)
+_SHOWN_ONCE = (FormatWarning, ScoringWarning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     # NNI warns of every name in torch.nn that is younger than NNI.
-    warnings.filterwarnings("ignore", category=RuntimeWarning, module="nni")
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"nni(\.|$)")
     options = _parser().parse_args(arguments)
     try:
         with _warnings_in_a_line():
@@ -61,6 +69,7 @@ def _warnings_in_a_line() -> Iterator[None]:
         warnings.filterwarnings("always", category=LatencyWarning)
         warnings.filterwarnings("default", category=FileWarning)
         warnings.filterwarnings("always", category=FormatWarning)
+        warnings.filterwarnings("always", category=ScoringWarning)
         warnings.filterwarnings("default", category=StaleWarning)
         show, printed = warnings.showwarning, set[str]()
 
@@ -70,7 +79,7 @@ def _warnings_in_a_line() -> Iterator[None]:
             if issubclass(category, _SHOWN_IN_A_LINE):
                 line = f"warning: {one_line(str(message))}"
                 # Training, scoring and retraining each find out that a network is what it is.
-                if line not in printed or not issubclass(category, FormatWarning):
+                if line not in printed or not issubclass(category, _SHOWN_ONCE):
                     print(line, file=sys.stderr)
                 printed.add(line)
             else:

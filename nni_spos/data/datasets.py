@@ -216,9 +216,12 @@ def _image_folder(settings: DataSettings, spec: DatasetSpec, train: bool) -> Ima
             f"image_folder: {root / 'train'} has {len(classes)} class folders, but the recipe's "
             f"data section says num_classes = {spec.num_classes}."
         )
-    if train:
-        return ImageFiles(root / "train", classes)
+    training = ImageFiles(root / "train", classes)
     folder = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    if train:
+        if (tested := _try_images(folder)) is not None:
+            _check_apart(tested, training, root)  # before a training, not behind it
+        return training
     if folder is None:
         raise DataError(
             f"image_folder: {root} has no test images. Put them into val/CLASS/ "
@@ -231,12 +234,25 @@ def _image_folder(settings: DataSettings, spec: DatasetSpec, train: bool) -> Ima
             f"and {folder}; both must have the same classes."
         )
     images = ImageFiles(folder, classes)
-    if file := images.find_common(ImageFiles(root / "train", classes)):
+    _check_apart(images, training, root)
+    return images
+
+
+def _try_images(folder: FilePath | None) -> ImageFiles | None:
+    """Return the images of a test set, if it is as it should be: else only a test needs to know."""
+    try:
+        return None if folder is None else ImageFiles(folder, class_names(folder))
+    except DataError:
+        return None
+
+
+def _check_apart(tested: ImageFiles, training: ImageFiles, root: FilePath) -> None:
+    """Refuse a test set that has a file of the training set. Raises DataError."""
+    if file := tested.find_common(training):
         raise DataError(
             f"image_folder: {file} is in {root / 'train'} as well, so that a test of it would tell "
             "nothing. Remove one of them."
         )
-    return images
 
 
 def _image_folder_root(settings: DataSettings) -> FilePath:

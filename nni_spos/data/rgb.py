@@ -7,8 +7,8 @@ from PIL import Image
 
 FULL = 65535
 """White in 16 bits."""
-_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
-"""Tags of TIFF files, and a value of the second."""
+_BITS, _PHOTOMETRIC, _FORMAT, _WHITE_IS_ZERO, _SIGNED = 258, 262, 339, 0, 2
+"""Tags of TIFF files, and values of the last two."""
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -31,6 +31,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _scale(image, _float_range(image))
     if image.mode == "I" or image.mode.startswith("I;"):
         return _scale(image, _whole_range(image))
+    _refuse_signs(image)
     if image.has_transparency_data:
         lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
         if lowest != 255:
@@ -39,6 +40,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
                 "on a background first"
             )
     return image.convert("RGB")
+
+
+def _refuse_signs(image: Image.Image) -> None:
+    """Refuse colours that Pillow cuts off: of 16 bits it takes the high byte."""
+    if image.format == "TIFF" and _SIGNED in tuple(image.tag_v2.get(_FORMAT, ())):  # type: ignore[attr-defined]
+        raise ValueError("its values have a sign. Save them without")
+    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if is_deep and not any(high for _, high in image.convert("RGB").getextrema()):  # type: ignore[misc]
+        raise ValueError(
+            "its values have 16 bits, but none is above 255: it would be all black, or its range "
+            "is another one. Scale it to 65535, or save 8 bits"
+        )
 
 
 def _scale(image: Image.Image, white: float) -> Image.Image:

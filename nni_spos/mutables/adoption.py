@@ -85,7 +85,7 @@ def become(old: nn.Module, new: SlicedOperation, memo: dict[Any, Any]) -> None:
             tensors = new._parameters if own in new._parameters else new._buffers
             tensors[own] = kept
         if kept is None or kept.shape != given.shape:
-            grown[own] = Grown(plain, given, given._version != fresh._version)
+            grown[own] = Grown(plain, given, given._version > fresh._version)
     for kind in ("_parameters", "_buffers", "_modules"):  # what the space has added to the layer
         mine, others = getattr(old, kind), getattr(new, kind)
         others.update({x: mine[x] for x in mine if x not in {*others, *replaced}})
@@ -165,12 +165,18 @@ def take_initial_values(
         if tensor.is_meta:
             continue
         again, drawn = (_find(one, layer_name, grown.name) for one in (anew, largest))
-        is_unchanged = _look_alike(before, again) if again is not None else not grown.is_drawn
+        is_unchanged = again is not None and _look_alike(before, again)
         with torch.no_grad():
             if _is_constant(before):
                 tensor.fill_(before.flatten()[0])
             elif is_unchanged and drawn is not None and drawn.shape == tensor.shape:
                 tensor.copy_(drawn)
+            elif anew is None:
+                raise SpaceError(
+                    f"layer '{layer_name}': what its '{grown.name}' begins with at its largest is "
+                    "not known, since the constructor of the space cannot be called again with the "
+                    "arguments that it got. Let it be, with arguments that copy.deepcopy can copy."
+                )
             elif not is_unchanged or grown.is_drawn:
                 raise SpaceError(
                     f"layer '{layer_name}': the values of its '{grown.name}' were set, but with "
@@ -213,8 +219,11 @@ def _is_constant(tensor: Tensor) -> bool:
 
 
 def _look_alike(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors may have been drawn in the same way, and were changed equally often."""
-    if one.shape != other.shape or one._version != other._version:
+    """Whether a tensor may have been drawn as another one was, and was not changed since.
+
+    A copy of a space has tensors that were never changed, so fewer changes say nothing.
+    """
+    if one.shape != other.shape or one._version > other._version:
         return False
     first, second = one.detach().double(), other.detach().double()
     if torch.equal(first, second):

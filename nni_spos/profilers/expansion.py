@@ -84,7 +84,9 @@ def assignments_of(operations: Iterable[SlicedOperation]) -> list[Assignment]:
     while step < len(choices):
         made.append({x: v[i // step % len(v)] for i, (x, v) in enumerate(choices.items())})
         step *= least
-    return made
+    # Code that compares shapes sees equal ones only where labels make the same choice.
+    alike = [{x: values[position] for x, values in choices.items()} for position in (0, -1)]
+    return made + [assignment for assignment in alike if assignment not in made]
 
 
 def expand_calls(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_spos.data import EvaluationBatches, ImageData
-from nni_spos.errors import DataError
+from nni_spos.errors import DataError, ScoringWarning
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
@@ -21,7 +21,7 @@ from nni_spos.supernet.precision import scoring_precision
 from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate_in
 from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
 from nni_spos.supernet.subnet import extract_subnet, without_path
-from nni_spos.supernet.verification import verify_sharing
+from nni_spos.supernet.verification import refuse_sharing, verify_sharing
 
 NUM_TOTALS = 4
 """What `_tally` returns."""
@@ -203,7 +203,7 @@ def evaluate_paths(
 
     Warns
     -----
-    RuntimeWarning
+    ScoringWarning
         The network does not allow to share; its paths are scored one after another.
     FormatWarning
         See `evaluate_path`.
@@ -229,9 +229,10 @@ def evaluate_paths(
                     supernet, space, checked, data, settings, channels_last, progress
                 )
     except NotShareable as reason:
+        refuse_sharing(supernet, reason)
         warnings.warn(
             f"the paths of this network are scored one by one: {reason}.",
-            RuntimeWarning,
+            ScoringWarning,
             stacklevel=2,
         )
     results = []

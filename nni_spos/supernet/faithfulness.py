@@ -24,10 +24,14 @@ from nni_spos.supernet.subnet import extract_subnet, without_path
 from nni_spos.training.layout import train_once
 
 _UNITS = (
-    "Run units as attributes of their modules, not by functions or bound methods that are kept, "
-    "and do not let code depend on what kind of layer a unit is"
+    "A copy of a path's layers must run by itself: run units as attributes of their modules, let "
+    "no function, hook or bound method that is kept refer to the space, and no code depend on what "
+    "kind of layer a unit is"
 )
-_CONSTRUCTOR = "Do in the space's constructor what is done to its layers, for any choices"
+_CONSTRUCTOR = (
+    "Do in the space's constructor what is done to its layers, for any choices; what is added to a "
+    "layer with choices belongs into a module around it"
+)
 
 
 def find_difference(supernet: ModelSpace, path: Path, network: nn.Module, images: Tensor) -> str:
@@ -106,7 +110,7 @@ def _compare_tensors(subnet: nn.Module, network: nn.Module) -> str:
         ours, theirs = (_named(model, kind) for model in (subnet, network))
         for name in (*theirs, *ours):
             if name not in ours:
-                return f"the supernet lacks '{name}'"
+                return f"a copy of the supernet's layers lacks '{name}'"
             if name not in theirs:
                 return f"only the supernet has '{name}'"
             one, other = ours[name], theirs[name]

@@ -49,7 +49,7 @@ def recalibrate(
 
     Returns
     -------
-    Number of images that were used.
+    Number of images that were used. A norm that none of them ran through keeps its statistics.
 
     Raises
     ------
@@ -72,20 +72,25 @@ def recalibrate_in(
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     modes = {module: module.training for module in network.modules()}
     momenta = [norm.momentum for norm in norms]
+    statistics = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
     num_images = 0
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # PyTorch's cumulative average
         norm.train()
     try:
         with torch.no_grad():
-            for images, _ in batches:
+            for number, (images, _) in enumerate(batches, 1):
+                for norm in norms:
+                    norm.momentum = 1.0 / number  # the average over all batches
                 network(place_images(images, network, channels_last))
                 num_images += len(images)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for norm, momentum, before in zip(norms, momenta, statistics, strict=True):
             norm.momentum = momentum
+            if norm.num_batches_tracked == 0:  # others run in its place, or nothing does
+                for buffer, content in zip(norm.buffers(), before, strict=True):
+                    buffer.copy_(content)
         for module, mode in modes.items():
             module.training = mode
     if not num_images:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -19,7 +20,7 @@ from torch import nn
 
 from nni_spos.data import DatasetSpec, ImageData, dataset_spec
 from nni_spos.data.generated import GeneratedData
-from nni_spos.errors import RehearsalError
+from nni_spos.errors import RehearsalError, ScoringWarning
 from nni_spos.memory_format import kept_generators, seed_generators
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe import Recipe, TrainSettings
@@ -257,7 +258,9 @@ def compare_with_networks(rehearsal: Rehearsal) -> None:
         images = images.to(rehearsal.device, memory_format=layout)
         found["difference"] = find_difference(rehearsal.supernet, path, network, images)
 
-    for path in rehearsal.paths:
+    space = PathSpace.from_model_space(rehearsal.supernet)
+    drawn = np.random.default_rng(0).integers(space.num_choices)  # labels that are not in step
+    for path in [*rehearsal.paths, *space.decode([drawn])]:
         _perform(
             recipe,
             f"comparing the supernet with the network of the path {_shown(path)}",
@@ -366,7 +369,7 @@ def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None)
 def _without_notes() -> Iterator[None]:
     """Leave it to the search to say why its paths are scored one by one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
+        warnings.simplefilter("ignore", ScoringWarning)
         yield
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +18,8 @@ _KNOWN = ("torch.nn.modules.", "nni_spos.", "nni.")
 
 _OURS = ("forward", "_sampled", "_part", "_parts")
 """Attributes that change with the path."""
+DEPTH = 4
+"""How deep objects inside of others are looked at."""
 _OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
 
 
@@ -35,7 +39,7 @@ def kept_state(network: nn.Module) -> Iterator[None]:
             if (id(place), name) not in names:
                 del place[name]
         for place, name, value, content in saved:
-            if place.get(name) is not value:
+            if name not in place or place[name] is not value:
                 place[name] = value
             _restore(value, content)
 
@@ -61,7 +65,9 @@ def _values(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
 def _content(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value._version, value.detach().clone()
-    return copy.copy(value) if isinstance(value, list | dict | set) else None
+    if isinstance(value, list | dict | set):
+        return copy.copy(value)
+    return dict(vars(value)) if _is_plain(value) else None
 
 
 def _restore(value: Any, content: Any) -> None:
@@ -75,6 +81,15 @@ def _restore(value: Any, content: Any) -> None:
     elif isinstance(value, dict | set):
         value.clear()
         value.update(content)
+    elif _is_plain(value):
+        vars(value).clear()
+        vars(value).update(content)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is an object of some class that keeps attributes."""
+    no = (nn.Module, Tensor, type, ModuleType)
+    return hasattr(value, "__dict__") and not isinstance(value, no) and not callable(value)
 
 
 class SideEffects:
@@ -106,13 +121,25 @@ class SideEffects:
 
 def _snapshot(module: nn.Module) -> dict[str, tuple[Any, ...]]:
     values = {**vars(module), **module._buffers, **module._parameters}
-    return {name: _mark(value) for name, value in values.items() if name not in _OURS}
+    found = {name: _mark(value) for name, value in values.items() if name not in _OURS}
+    code = sys.modules.get(type(module).__module__)
+    for name, value in vars(code).items() if code is not None else ():
+        if isinstance(value, list | dict | set | int | float) and not name.startswith("__"):
+            found[f"{type(module).__module__}.{name}"] = _mark(value)
+    return found
 
 
-def _mark(value: Any) -> tuple[Any, ...]:
+def _mark(value: Any, depth: int = DEPTH) -> tuple[Any, ...]:
+    """Return what changes if a value is changed, or one that it holds."""
     if isinstance(value, Tensor):
         return id(value), value._version
-    if isinstance(value, list | dict | set):
-        items = value.values() if isinstance(value, dict) else value
-        return id(value), tuple(map(id, items))
-    return (id(value),)
+    items: Iterable[Any] = ()
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, list | tuple | set):
+        items = value
+    elif _is_plain(value):
+        items = vars(value).values()
+    if depth == 0 or not items:
+        return (id(value),)
+    return id(value), *(_mark(item, depth - 1) for item in items)

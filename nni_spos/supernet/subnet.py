@@ -12,6 +12,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.copies import copy_values
+from nni_spos.mutables.adoption import HOOKS
 from nni_spos.mutables.sliced import SlicedOperation
 from nni_spos.path import Choice, PathSpace
 
@@ -75,6 +76,7 @@ def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[Any, Any]
     if isinstance(module, Mutable) and type(module).freeze is LayerChoice.freeze:
         module.validate(path)
         copied = _copy_at(module[module.choice.freeze(path)], path, memo)
+        _take_hooks(module, copied)
     elif isinstance(module, SlicedOperation):
         copied = module.freeze(path)  # copies already
         _tie(module, path, copied, memo)
@@ -86,6 +88,13 @@ def _copy_at(module: nn.Module, path: Mapping[str, Choice], memo: dict[Any, Any]
         copied = copy_values(module, memo)
     memo[id(module)] = copied
     return copied
+
+
+def _take_hooks(unit: nn.Module, chosen: nn.Module) -> None:
+    """Let the layer of a path have the hooks of its unit, as where NNI builds it alone."""
+    for name in HOOKS:
+        if isinstance(hooks := vars(unit)[name], dict):
+            vars(chosen)[name] = type(hooks)({**vars(chosen)[name], **hooks})
 
 
 def _tie(

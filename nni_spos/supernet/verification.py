@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
@@ -22,14 +23,30 @@ from nni_spos.supernet.recalibration import place_images, recalibrate_in
 from nni_spos.supernet.subnet import extract_subnet, without_path
 
 NUM_PATHS = 3
-"""So many paths of a supernet are compared, in its first call or its first few."""
+"""So many paths of a supernet are compared first; later ones if they share more."""
 NUM_IMAGES = 64
 TOLERANCE = 1e-3
 """Largest relative difference of the outputs of a path, by the root of the sum of squares."""
 QUANTIZED_TOLERANCE = 5e-2
 """The same for quantized layers, whose levels flip where a last digit differs."""
 
-_verified: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()
+
+@dataclass
+class _Verified:
+    """What is known of a supernet: how many paths were compared, which shared so many parts."""
+
+    calls: list[frozenset[str]] | None = None
+    num_paths: int = 0
+    num_shared: int = -1
+    refusal: str = ""
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, _Verified] = weakref.WeakKeyDictionary()
+
+
+def refuse_sharing(supernet: ModelSpace, reason: NotShareable) -> None:
+    """Remember why the paths of a supernet are not scored together: `verify_sharing` raises it."""
+    _known.setdefault(supernet, _Verified()).refusal = str(reason)
 
 
 def verify_sharing(
@@ -39,7 +56,9 @@ def verify_sharing(
     batches: EvaluationBatches,
     recalibrated: bool,
 ) -> None:
-    """Compare the outputs of a few paths together and alone; once for a supernet.
+    """Compare the outputs of a few paths together and alone.
+
+    The first time a few, afterwards two whenever some share more parts than any that were compared.
 
     Parameters
     ----------
@@ -48,7 +67,7 @@ def verify_sharing(
     space
         Its labels and choices.
     paths
-        Those that are to be scored; at most `NUM_PATHS` are tried.
+        Those that are to be scored.
     batches
         On the device of the supernet; at most `NUM_IMAGES` of the first one are used.
     recalibrated
@@ -59,12 +78,17 @@ def verify_sharing(
     NotShareable
         The outputs differ by more than rounding, or the network cannot share at all.
     """
-    number = _verified.get(supernet, 0)
-    if number >= NUM_PATHS:
-        return
-    chosen = _choose(paths, NUM_PATHS)
+    known = _known.setdefault(supernet, _Verified())
+    if known.refusal:
+        raise NotShareable(known.refusal)
     images = next(iter(batches))[0][:NUM_IMAGES]
     channels_last = batches.channels_last
+    if known.calls is None:
+        with sharing(supernet, channels_last) as run:
+            known.calls = [part.labels for part in run.trace(paths[0], images[:2].clone())]
+    chosen, num_shared = _choose(space, paths, known)
+    if not chosen:
+        return
     together = _run_together(supernet, space, chosen, images, channels_last, recalibrated)
     is_quantized = any(isinstance(module, Quantized) for module in supernet.modules())
     tolerance = QUANTIZED_TOLERANCE if is_quantized else TOLERANCE
@@ -72,13 +96,22 @@ def verify_sharing(
         alone = _run_alone(supernet, path, images, channels_last, recalibrated)
         if not _agree(shared, alone, tolerance):
             raise NotShareable(f"together they give other outputs than alone, such as {path}")
-    _verified[supernet] = number + len(chosen)
+    known.num_paths += len(chosen)
+    known.num_shared = max(num_shared, known.num_shared)
 
 
-def _choose(paths: Sequence[Path], number: int) -> list[Path]:
-    """Return different paths, the first ones: those of a population are in no order."""
-    found = {tuple(path.items()): path for path in paths}
-    return list(found.values())[:number]
+def _choose(space: PathSpace, paths: Sequence[Path], known: _Verified) -> tuple[list[Path], int]:
+    """Return paths to compare, those two first that share most; and how many parts they share."""
+    different = list({tuple(path.items()): path for path in paths}.values())
+    tree = PrefixTree(space, different, known.calls or [])
+    num_shared = max(tree.shared)
+    if known.num_paths >= NUM_PATHS and num_shared <= known.num_shared:
+        return [], known.num_shared
+    second = tree.shared.index(num_shared)
+    positions = dict.fromkeys(tree.order[max(0, second - 1) : second + 1])
+    if known.num_paths < NUM_PATHS:
+        positions |= dict.fromkeys(range(len(different)))
+    return [different[i] for i in positions][:NUM_PATHS], num_shared
 
 
 def _run_together(
@@ -125,4 +158,6 @@ def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if one.shape != other.shape or not torch.equal(one.isfinite(), other.isfinite()):
         return False
     one, other = (x.double().nan_to_num(0.0, 0.0, 0.0) for x in (one, other))
+    # What all classes have in common decides no score.
+    one, other = (x - x.mean(-1, keepdim=True) for x in (one, other))
     return float((one - other).norm()) <= tolerance * float(other.norm()) + 1e-6

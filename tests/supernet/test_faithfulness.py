@@ -173,13 +173,13 @@ OTHER = {
         def prepare(self):
             if not isinstance(self.unit, LayerChoice): self.more = nn.Conv2d(1, 4, 3)
         """,
-        "the supernet lacks 'more.weight'",
+        "a copy of the supernet's layers lacks 'more.weight'",
     ),
     "adds a buffer to a layer with choices": (
         """
         def prepare(self): self.wide.register_buffer("scale", torch.ones(3))
         """,
-        "the supernet lacks 'wide.scale'",
+        "a copy of the supernet's layers lacks 'wide.scale'",
     ),
 }
 
@@ -222,6 +222,7 @@ def test_costs_of_a_layer_that_a_function_holds_are_refused(tmp_path, monkeypatc
     (tmp_path / "mine_lambda.py").write_text(classes(OTHER["a lambda"][0])[1])
     (tmp_path / "recipe.yml").write_text(
         "output: out\nspace: {name: 'mine_lambda:Mine'}\ndata: {name: digits}\n"
+        "supernet: {steps: 2, batch_size: 16}\nretrain: {steps: 2, batch_size: 16}\n"
     )
     monkeypatch.chdir(tmp_path)
     assert main(["profile", "recipe.yml"]) == 2

@@ -442,7 +442,7 @@ def test_what_a_run_shows_ends_sharing(data, space, reason):
 
 @pytest.mark.parametrize(
     ("space", "reason"),
-    [(Draws, "draws random numbers"), (OutsideVariable, "other outputs than alone")],
+    [(Draws, "draws random numbers"), (OutsideVariable, "changes its 'test_population.COUNTER'")],
 )
 def test_networks_that_are_no_function_of_their_images_do_not_share(data, space, reason):
     _, _, reasons = score_both_ways(space, data)
