@@ -15,11 +15,17 @@ import importlib
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path as FilePath
 
 from nni_spos.digests import DIGITS
+
+_PARSING = threading.Lock()
+"""Python 3.11's parser can fail in two threads at once
+(https://github.com/python/cpython/issues/106905).
+"""
 
 OWN = "nni_spos"
 """This package: it has versions."""
@@ -222,7 +228,8 @@ def _tree(file: FilePath) -> ast.Module | None:
     if file.suffix != ".py":
         return None
     try:
-        return ast.parse(file.read_bytes())
+        with _PARSING:
+            return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

@@ -77,15 +77,18 @@ def recalibrate_in(
     network.eval()
     for norm in norms:
         norm.reset_running_stats()
+        norm.momentum = None  # PyTorch's cumulative average
         norm.train()
+    # Code of the user's own may need a number.
+    counters = [_Counter(norm) for norm in norms if type(norm).forward is not _BatchNorm.forward]
     try:
         with torch.no_grad():
-            for number, (images, _) in enumerate(batches, 1):
-                for norm in norms:
-                    norm.momentum = 1.0 / number  # the average over all batches
+            for images, _ in batches:
                 network(place_images(images, network, channels_last))
                 num_images += len(images)
     finally:
+        for counter in counters:
+            counter.remove()
         for norm, momentum, before in zip(norms, momenta, statistics, strict=True):
             norm.momentum = momentum
             if norm.num_batches_tracked == 0:  # others run in its place, or nothing does
@@ -96,3 +99,15 @@ def recalibrate_in(
     if not num_images:
         raise DataError("recalibration needs at least one image.")
     return num_images
+
+
+class _Counter:
+    """Gives a norm, before each of its calls, the momentum of the average over its calls."""
+
+    def __init__(self, norm: _BatchNorm):
+        self._num_calls = 0
+        self.remove = norm.register_forward_pre_hook(self._count).remove
+
+    def _count(self, norm: nn.Module, _: object) -> None:
+        self._num_calls += 1
+        norm.momentum = 1.0 / self._num_calls

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -27,20 +27,22 @@ _OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
 def kept_state(network: nn.Module) -> Iterator[None]:
     """Give the modules of a network back what they keep, whatever runs meanwhile.
 
-    Attributes, tensors and the items of lists, dictionaries and sets are; what is inside of other
-    objects is not.
+    That is attributes, the values of tensors, and what is in lists, dictionaries, sets and plain
+    objects, to a depth of `DEPTH`; not what a module keeps outside of itself.
     """
-    saved = [(place, name, value, _content(value)) for place, name, value in _values(network)]
+    saved = list(_values(network))
+    contents = [(x, _content(x)) for _, _, value in saved for x in _within(value)]
     try:
         yield
     finally:
-        names = {(id(place), name) for place, name, _, _ in saved}
+        names = {(id(place), name) for place, name, _ in saved}
         for place, name, _ in list(_values(network)):
             if (id(place), name) not in names:
                 del place[name]
-        for place, name, value, content in saved:
+        for place, name, value in saved:
             if name not in place or place[name] is not value:
                 place[name] = value
+        for value, content in contents:
             _restore(value, content)
 
 
@@ -60,6 +62,25 @@ def _values(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
             for name, value in place.items():
                 if name not in _OURS and name not in _OF_EVERY_MODULE:
                     yield place, name, value
+
+
+def _within(value: Any, depth: int = DEPTH) -> Iterator[Any]:
+    """Yield a value, and what it holds, as far as it can be changed."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and (items := _items(value)) is not None:
+        yield value
+        for item in items:
+            yield from _within(item, depth - 1)
+
+
+def _items(value: Any) -> list[Any] | None:
+    """Return what a container or a plain object holds; None for anything else."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set):
+        return list(value)
+    return list(vars(value).values()) if _is_plain(value) else None
 
 
 def _content(value: Any) -> Any:
@@ -133,13 +154,7 @@ def _mark(value: Any, depth: int = DEPTH) -> tuple[Any, ...]:
     """Return what changes if a value is changed, or one that it holds."""
     if isinstance(value, Tensor):
         return id(value), value._version
-    items: Iterable[Any] = ()
-    if isinstance(value, dict):
-        items = value.values()
-    elif isinstance(value, list | tuple | set):
-        items = value
-    elif _is_plain(value):
-        items = vars(value).values()
+    items = _items(value)
     if depth == 0 or not items:
         return (id(value),)
     return id(value), *(_mark(item, depth - 1) for item in items)

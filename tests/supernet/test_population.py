@@ -11,15 +11,22 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_spos.data import EvaluationBatches, open_data
-from nni_spos.errors import PathError
+from nni_spos.errors import PathError, ScoringWarning
 from nni_spos.mutables import MutableBatchNorm2d, MutableConv2d, channel_choice
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.recipe import DataSettings, EvaluationSettings
 from nni_spos.spaces import Form, build_space
-from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths
+from nni_spos.supernet import (
+    SinglePathOneShot,
+    evaluate_path,
+    evaluate_paths,
+    extract_subnet,
+    verification,
+)
 from nni_spos.supernet.parts import find_parts
 from nni_spos.supernet.population import PrefixTree, Reserve, Statistics, sharing
+from nni_spos.supernet.recalibration import recalibrate
 
 SETTINGS = EvaluationSettings(recalibration_images=128, batch_size=64)
 SHAPE = {"num_classes": 10, "in_channels": 1, "input_size": 16}
@@ -377,12 +384,20 @@ class ChangesImages(Units):
 
 
 COUNTER = [0.0]
+CALLS = itertools.count()
 
 
 class OutsideVariable(Units):
     def body(self, x):
         COUNTER[0] += 1.0
         return self.a(x) * COUNTER[0]
+
+
+class HiddenState(Units):
+    """What it keeps is in no module, list or number."""
+
+    def body(self, x):
+        return self.a(x) * (1.0 + next(CALLS))
 
 
 class ConvOfTwoNorms(Units):
@@ -442,7 +457,11 @@ def test_what_a_run_shows_ends_sharing(data, space, reason):
 
 @pytest.mark.parametrize(
     ("space", "reason"),
-    [(Draws, "draws random numbers"), (OutsideVariable, "changes its 'test_population.COUNTER'")],
+    [
+        (Draws, "draws random numbers"),
+        (OutsideVariable, "changes its 'test_population.COUNTER'"),
+        (HiddenState, "other outputs than alone"),
+    ],
 )
 def test_networks_that_are_no_function_of_their_images_do_not_share(data, space, reason):
     _, _, reasons = score_both_ways(space, data)
@@ -463,3 +482,84 @@ def test_what_is_between_a_convolution_and_its_norm_is_not_folded(data):
     together, alone, _ = score_both_ways(BetweenConvAndNorm, data)
     for one, other in zip(together, alone, strict=True):
         assert one.loss == pytest.approx(other.loss, abs=1e-5)
+
+
+class RunningSum:
+    """An object that is no module."""
+
+    def __init__(self):
+        self.total = {"sum": 0.0}
+
+
+class ObjectState(Units):
+    def __init__(self):
+        super().__init__()
+        self.kept = RunningSum()
+
+    def body(self, x):
+        x = self.a(x)
+        self.kept.total["sum"] = self.kept.total["sum"] * 0.5 + float(x.mean())
+        return x + self.kept.total["sum"]
+
+
+def test_a_refusal_to_share_is_remembered_and_leaves_no_trace(data):
+    """A later generation that happens to agree would be scored together."""
+    supernet = SinglePathOneShot().mutate_model(ObjectState())
+    space = PathSpace.from_model_space(supernet)
+    paths = space.decode(space.enumerate())
+    alone = [evaluate_path(supernet, path, data, SETTINGS) for path in paths]
+    for generation in (paths, paths[:1], paths[::-1]):
+        with pytest.warns(ScoringWarning, match="one by one"):
+            together = evaluate_paths(supernet, generation, data, SETTINGS)
+        expected = [alone[paths.index(path)] for path in generation]
+        assert together == expected
+        assert supernet.kept.total["sum"] == 0.0
+
+
+def test_paths_that_share_more_than_any_before_are_tried(data, monkeypatch):
+    supernet = SinglePathOneShot().mutate_model(Units())
+    compared = []
+    real = verification._run_alone
+    monkeypatch.setattr(
+        verification,
+        "_run_alone",
+        lambda net, path, *rest: compared.append(path) or real(net, path, *rest),
+    )
+    paths = [{"a": a, "b": b} for a in ("k3", "k5") for b in ("k3", "skip")]
+    evaluate_paths(supernet, [paths[0], paths[3]], data, SETTINGS)  # they share the stem only
+    assert compared == [paths[0], paths[3]]
+    evaluate_paths(supernet, [paths[0], paths[3]], data, SETTINGS)
+    number = len(compared)
+    evaluate_paths(supernet, [paths[3], paths[0], paths[1]], data, SETTINGS)
+    assert compared[number:] == [paths[0], paths[1]]
+    evaluate_paths(supernet, paths, data, SETTINGS)
+    assert len(compared) == number + 2
+
+
+class FunctionalNorm(Units):
+    def body(self, x):
+        norm = self.norm
+        x = torch.nn.functional.batch_norm(x, norm.running_mean, norm.running_var)
+        return self.a(x)
+
+
+def test_a_norm_that_is_not_called_keeps_its_statistics(data):
+    supernet = SinglePathOneShot().mutate_model(FunctionalNorm())
+    supernet.norm.running_mean.fill_(0.25)
+    network = extract_subnet(supernet, {"a": "k3", "b": "skip"})
+    recalibrate(network, data.recalibration_batches(64, 32, 0))
+    assert network.norm.running_mean.tolist() == [0.25] * 8
+    assert not torch.equal(network.stem[1].running_mean, supernet.stem[1].running_mean)
+
+
+def test_hooks_of_a_unit_are_kept_for_the_layer_of_a_path(data):
+    supernet = SinglePathOneShot().mutate_model(Units())
+    supernet.a.register_forward_hook(lambda module, inputs, output: output + 1.0)
+    images = torch.randn(2, 1, 8, 8)
+    path = {"a": "k3", "b": "skip"}
+    network = extract_subnet(supernet, path).eval()
+    bare = SinglePathOneShot().mutate_model(Units())
+    bare.load_state_dict(supernet.state_dict())
+    other = extract_subnet(bare, path).eval()
+    assert len(network.a._forward_hooks) == 1
+    assert not torch.equal(network(images), other(images))
