@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from nni_spos.data import EvaluationBatches, ImageData
-from nni_spos.errors import DataError, ScoringWarning
+from nni_spos.errors import DataError, ScoringWarning, SposError, one_line
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
@@ -228,13 +228,15 @@ def evaluate_paths(
                 return _evaluate_together(
                     supernet, space, checked, data, settings, channels_last, progress
                 )
-    except NotShareable as reason:
-        refuse_sharing(supernet, reason)
-        warnings.warn(
-            f"the paths of this network are scored one by one: {reason}.",
-            ScoringWarning,
-            stacklevel=2,
-        )
+    except SposError:
+        raise
+    except NotShareable as problem:
+        reason = str(problem)
+    except Exception as problem:  # of the user's code, which may run well alone
+        reason = f"together they fail ({type(problem).__name__}: {one_line(str(problem)):.200})"
+    refuse_sharing(supernet, reason)
+    text = f"the paths of this network are scored one by one: {reason}."
+    warnings.warn(text, ScoringWarning, stacklevel=2)
     results = []
     for number, path in enumerate(checked, 1):
         results.append(evaluate_path(supernet, path, data, settings, channels_last))

@@ -44,9 +44,9 @@ class _Verified:
 _known: weakref.WeakKeyDictionary[nn.Module, _Verified] = weakref.WeakKeyDictionary()
 
 
-def refuse_sharing(supernet: ModelSpace, reason: NotShareable) -> None:
+def refuse_sharing(supernet: ModelSpace, reason: str) -> None:
     """Remember why the paths of a supernet are not scored together: `verify_sharing` raises it."""
-    _known.setdefault(supernet, _Verified()).refusal = str(reason)
+    _known.setdefault(supernet, _Verified()).refusal = reason
 
 
 def verify_sharing(

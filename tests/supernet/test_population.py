@@ -563,3 +563,34 @@ def test_hooks_of_a_unit_are_kept_for_the_layer_of_a_path(data):
     other = extract_subnet(bare, path).eval()
     assert len(network.a._forward_hooks) == 1
     assert not torch.equal(network(images), other(images))
+
+
+class Collects(Units):
+    """Takes what an object collects, of which a pass that shares leaves some out."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = RunningSum()
+        self.join = nn.Linear(8 * 3, 8)
+        self.a.register_forward_hook(self.keep)
+        self.b.register_forward_hook(self.keep)
+
+    def keep(self, module, inputs, output):
+        self.kept.total[len(self.kept.total)] = output.mean((2, 3))
+
+    def forward(self, x):
+        self.kept.total.clear()
+        x = self.b(self.a(self.stem(x)))
+        features = torch.cat([*self.kept.total.values(), x.mean((2, 3))], 1)
+        return self.head(self.join(features))
+
+
+def test_what_fails_together_is_scored_alone_or_raises_what_it_raises_alone(data):
+    supernet = SinglePathOneShot().mutate_model(Collects())
+    space = PathSpace.from_model_space(supernet)
+    paths = space.decode(space.enumerate())
+    with (
+        pytest.warns(ScoringWarning, match="one by one"),
+        pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
+    ):
+        evaluate_paths(supernet, paths, data, SETTINGS)
