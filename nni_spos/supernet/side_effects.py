@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 _KNOWN = ("torch.nn.modules.", "nni_spos.", "nni.")
 """Modules whose classes are defined here keep nothing but BatchNorm's statistics."""
 
-
 _OURS = ("forward", "_sampled", "_part", "_parts")
 """Attributes that change with the path."""
 DEPTH = 4
 """How deep objects inside of others are looked at."""
+MOST = 10_000
+"""Items of a container that is looked at: a list of all files is no state."""
 _OF_EVERY_MODULE = vars(nn.Module()).keys() - {"training"}
 
 
@@ -75,12 +76,16 @@ def _within(value: Any, depth: int = DEPTH) -> Iterator[Any]:
 
 
 def _items(value: Any) -> list[Any] | None:
-    """Return what a container or a plain object holds; None for anything else."""
+    """Return what a container or a plain object holds; None for another value, or for much."""
     if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set):
-        return list(value)
-    return list(vars(value).values()) if _is_plain(value) else None
+        items: Collection[Any] = value.values()
+    elif isinstance(value, list | tuple | set):
+        items = value
+    elif _is_plain(value):
+        items = vars(value).values()
+    else:
+        return None
+    return list(items) if len(items) <= MOST else None
 
 
 def _content(value: Any) -> Any:

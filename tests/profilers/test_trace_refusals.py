@@ -6,7 +6,7 @@ import nni
 import pytest
 import torch
 from layer_chain import IMAGE, Chain, conv, head, width
-from nni.nas.nn.pytorch import LayerChoice, MutableLayerNorm, Repeat
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLayerNorm, Repeat
 from torch import nn
 
 from nni_spos.errors import CostError
@@ -225,3 +225,27 @@ def test_layers_that_are_left_out_for_some_channels():
     with pytest.raises(CostError, match="calls other layers for other choices"):
         build_costs(Fickle(lambda: layers(width())), IMAGE)
     build_costs(Fickle(lambda: layers(width(choices=(5, 6)))), IMAGE)
+
+
+class Shortcut(ModelSpace):
+    """Projects only where the shapes differ, which two choices decide together."""
+
+    def __init__(self, *choices):
+        super().__init__()
+        one, other = (nni.choice(label, list(values)) for label, values in choices)
+        self.stem = MutableConv2d(3, one, 3, padding=1)
+        self.body = MutableConv2d(one, other, 3, padding=1)
+        self.project = MutableConv2d(one, other, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.body(x)
+        return y + (x if x.shape == y.shape else self.project(x))
+
+
+@pytest.mark.parametrize(
+    "values", [((4, 8), (4, 8)), ((4, 8, 12), (4, 8, 12)), ((4, 8), (8, 16)), ((8, 16), (4, 8))]
+)
+def test_layers_that_two_choices_decide_together_are_refused(values):
+    with pytest.raises(CostError, match="calls other layers for other choices"):
+        build_costs(Shortcut(("w", values[0]), ("v", values[1])), IMAGE)
