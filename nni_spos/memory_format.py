@@ -140,14 +140,14 @@ def _run_in(
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     network.to(memory_format=layout)
     images = torch.randn(NUM_IMAGES, *input_shape, generator=torch.Generator().manual_seed(0))
-    with kept_generators(device), _kept_buffers(network):
+    with kept_generators(device), kept_buffers(network):
         seed_generators(seed, device)
         with torch.autocast(device.type, enabled=False):
             return run(network, images.to(device, dtype, memory_format=layout))
 
 
 @contextlib.contextmanager
-def _kept_buffers(network: nn.Module) -> Iterator[None]:
+def kept_buffers(network: nn.Module) -> Iterator[None]:
     """Let the next run find the statistics that this one finds."""
     buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nni_spos.copies import ValueCopies, copy_tensor
+from nni_spos.copies import Network, ValueCopies, copy_tensor
 from nni_spos.errors import CostError
 from nni_spos.profilers.scripted import ScriptedLayer, scripted_modules
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def copy_network(network: Network, device: str) -> Network:

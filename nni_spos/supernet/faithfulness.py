@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from nni_spos.agreement import Outputs, Run, differ
 from nni_spos.copies import copy_values
-from nni_spos.memory_format import kept_generators, seed_generators
+from nni_spos.errors import one_line
+from nni_spos.memory_format import kept_buffers, kept_generators, seed_generators
 from nni_spos.path import Path
 from nni_spos.supernet.subnet import extract_subnet, without_path
 from nni_spos.training.layout import train_once
@@ -68,8 +69,7 @@ def find_difference(supernet: ModelSpace, path: Path, network: nn.Module, images
             is_other = differ(own, extracted, outputs)
         is_other = is_other or differ(_in_total(own), _in_total(shared), outputs[:3])
     except Exception as problem:
-        reason = " ".join(str(problem).split())
-        return f"it fails where that runs ({reason:.200}). {_UNITS}"
+        return f"it fails where that runs ({one_line(str(problem)):.200}). {_UNITS}"
     if is_other:
         return f"the same weights give other logits or other gradients. {_UNITS}"
     return ""
@@ -86,13 +86,9 @@ def _run(
     model = network
     if dtype is torch.float64:
         model = precise.setdefault("", copy_values(network).double())
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    with kept_generators(images.device):
+    with kept_generators(images.device), kept_buffers(model):
         seed_generators(seed, images.device)
         outputs = train_once(model, images.to(dtype))
-    with torch.no_grad():
-        for buffer, content in buffers:
-            buffer.copy_(content)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     model.zero_grad(set_to_none=True)
     norms = [gradient.double().norm() for gradient in gradients.values() if gradient is not None]

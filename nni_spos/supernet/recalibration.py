@@ -91,7 +91,7 @@ def recalibrate_in(
             counter.remove()
         for norm, momentum, before in zip(norms, momenta, statistics, strict=True):
             norm.momentum = momentum
-            if norm.num_batches_tracked == 0:  # others run in its place, or nothing does
+            if _is_reset(norm):  # others run in its place, or nothing does
                 for buffer, content in zip(norm.buffers(), before, strict=True):
                     buffer.copy_(content)
         for module, mode in modes.items():
@@ -99,6 +99,12 @@ def recalibrate_in(
     if not num_images:
         raise DataError("recalibration needs at least one image.")
     return num_images
+
+
+def _is_reset(norm: _BatchNorm) -> bool:
+    """Whether nothing has updated the statistics. Code of the user's own need not count batches."""
+    mean, variance = norm.running_mean, norm.running_var
+    return bool((mean == 0).all() and (variance == 1).all() and norm.num_batches_tracked == 0)
 
 
 class _Counter:

@@ -594,3 +594,23 @@ def test_what_fails_together_is_scored_alone_or_raises_what_it_raises_alone(data
         pytest.raises(RuntimeError, match="shapes cannot be multiplied"),
     ):
         evaluate_paths(supernet, paths, data, SETTINGS)
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """Normalises by a function, with a momentum that must be a number; counts no batches."""
+
+    def forward(self, x):
+        return torch.nn.functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training, float(self.momentum), self.eps,
+        )  # fmt: skip
+
+
+def test_a_norm_of_the_users_own_is_recalibrated(data):
+    own, usual = (nn.Sequential(kind(1)) for kind in (OwnNorm, nn.BatchNorm2d))
+    for network in (own, usual):
+        recalibrate(network, data.recalibration_batches(64, 32, 0))
+    assert own[0].running_mean.item() == pytest.approx(usual[0].running_mean.item())
+    assert own[0].running_var.item() == pytest.approx(usual[0].running_var.item())
+    assert own[0].running_var.item() != 1.0
+    assert own[0].momentum == 0.1
