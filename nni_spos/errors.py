@@ -90,6 +90,10 @@ class FormatWarning(UserWarning):
     """A network runs in another memory format than was asked for; one line, as errors are."""
 
 
+class BusyWarning(UserWarning):
+    """Other processes need the cores of this machine too; one line, as errors are."""
+
+
 class RehearsalError(SpaceError):
     """The code of a space fails in a training or a scoring as they would be run."""
 

@@ -37,6 +37,7 @@ from nni_spos.training import (
     is_written,
     prepare_start,
     tensor_shapes,
+    threads_for,
     training_session,
 )
 from nni_spos.values import not_finite
@@ -153,7 +154,7 @@ def train_path(
     layout = rehearse_retraining(recipe, path, data)
     resume = prepare_start(start, folder, file)
     made_for = describe(Result.STANDALONE, recipe)
-    fit = (recipe, path, data, folder, layout, resume, title)
+    fit = (recipe, path, data, folder, layout, costs["flops"].price(path), resume, title)
     weights, cost = run_processes(recipe.retrain, _fit, *fit)
     network = build_recipe_space(recipe, Form.SUBNET, recipe.retrain.seed, path)
     network.to(memory_format=layout)
@@ -183,6 +184,7 @@ def _fit(
     data: ImageData,
     folder: FilePath,
     layout: torch.memory_format,
+    multiply_adds: float,
     resume: FilePath | None,
     title: str,
 ) -> tuple[dict[str, Tensor], StageCost | None]:
@@ -206,7 +208,7 @@ def _fit(
         callbacks=[meter],
         layout=layout,
     )
-    with training_session():
+    with training_session(), threads_for(multiply_adds, recipe.retrain.batch_size):
         evaluator.evaluate(network)
     return network.state_dict(), meter.cost
 

@@ -13,6 +13,7 @@ from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
 from nni_spos.errors import (
+    BusyWarning,
     FileWarning,
     FormatWarning,
     ScoringWarning,
@@ -28,8 +29,15 @@ OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
 
 
-_SHOWN_IN_A_LINE = (LatencyWarning, FileWarning, FormatWarning, ScoringWarning, StaleWarning)
-_SHOWN_ONCE = (FormatWarning, ScoringWarning)
+_SHOWN_IN_A_LINE = (
+    BusyWarning,
+    FileWarning,
+    FormatWarning,
+    LatencyWarning,
+    ScoringWarning,
+    StaleWarning,
+)
+_SHOWN_ONCE = (BusyWarning, FormatWarning, ScoringWarning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +79,7 @@ def _warnings_in_a_line() -> Iterator[None]:
         warnings.filterwarnings("always", category=FormatWarning)
         warnings.filterwarnings("always", category=ScoringWarning)
         warnings.filterwarnings("default", category=StaleWarning)
+        warnings.filterwarnings("always", category=BusyWarning)
         show, printed = warnings.showwarning, set[str]()
 
         def show_in_a_line(

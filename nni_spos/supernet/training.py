@@ -31,6 +31,7 @@ from nni_spos.training import (
     is_written,
     prepare_start,
     tensor_shapes,
+    threads_for,
     training_session,
 )
 
@@ -160,7 +161,8 @@ def _fit(
         layout=layout,
     )
     strategy = SinglePathOneShot(prior)
-    with training_session():
+    multiply_adds, _ = costs["flops"].dearest()
+    with training_session(), threads_for(multiply_adds, settings.batch_size):
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
     if is_first():
         save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost, made_for)

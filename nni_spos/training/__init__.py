@@ -13,6 +13,7 @@ from nni_spos.training.checkpoints import (
 )
 from nni_spos.training.evaluator import build_evaluator, training_session
 from nni_spos.training.module import ImageClassification
+from nni_spos.training.threads import threads_for
 
 __all__ = [
     "Identity",
@@ -26,5 +27,6 @@ __all__ = [
     "last_checkpoint",
     "prepare_start",
     "tensor_shapes",
+    "threads_for",
     "training_session",
 ]

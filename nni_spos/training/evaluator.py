@@ -20,6 +20,7 @@ from nni_spos.data import ImageData
 from nni_spos.freed_memory import keep_freed_memory
 from nni_spos.ranks import choose_devices, launched
 from nni_spos.recipe import TrainSettings
+from nni_spos.training.busy_machine import BusyMachine
 from nni_spos.training.callbacks import (
     RefusedCheckpoint,
     ResumedEpoch,
@@ -90,7 +91,7 @@ def build_evaluator(
         check_identity(resume, identity)
         callbacks = [*callbacks, RefusedCheckpoint(resume), ResumedEpoch()]
     loader = data.train_loader(settings.batch_size, settings.seed)
-    callbacks = [*callbacks, SeededSteps(settings.seed), TrainingProgress(title)]
+    callbacks = [*callbacks, SeededSteps(settings.seed), TrainingProgress(title), BusyMachine()]
     if folder is not None:
         callbacks += [
             IdentityInCheckpoints(identity),
