@@ -66,6 +66,20 @@ def open_own(file: str | os.PathLike[str], flags: int, mode: int = 0o666) -> int
     return handle
 
 
+def check_own_file(file: str | os.PathLike[str]) -> None:
+    """Check a file that a library is going to open for writing.
+
+    Raises
+    ------
+    NotOwnError
+        It is a link, not a regular file, or another user's.
+    OSError
+        It is not there.
+    """
+    name = os.fspath(file)
+    _check_file(name, os.lstat(name))
+
+
 def check_own_folder(folder: str | os.PathLike[str]) -> None:
     """Check that a folder is this user's.
 

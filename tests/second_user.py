@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +46,12 @@ def as_nobody(function: Callable[[], Any]) -> Any:
     return json.loads(answer)
 
 
-def open_to_all(folder: Path) -> None:
-    """Let all users into a folder of the tests, and write to it."""
-    folder.chmod(0o777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path(parent.anchor):
-            parent.chmod(parent.stat().st_mode | 0o055)
+@contextlib.contextmanager
+def shared_folder() -> Iterator[Path]:
+    """Return a new folder that all users may write to; pytest's own are for one user."""
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        folder.chmod(0o777)
+        yield folder
+    finally:
+        shutil.rmtree(folder)

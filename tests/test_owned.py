@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from second_user import NOBODY, as_nobody, needs_root, open_to_all
+from second_user import NOBODY, as_nobody, needs_root, shared_folder
 
 from nni_spos.errors import CostError, FileWarning, SearchError
 from nni_spos.evolution import Candidate, Journal, State
@@ -18,6 +18,7 @@ from nni_spos.files import append_durably, previous, replace_atomically, write_j
 from nni_spos.locks import NoLocksError, exclusive
 from nni_spos.owned import NotOwnError, check_private_folder, open_own
 from nni_spos.path import PathSpace
+from nni_spos.training.checkpoints import LOGS, Start, prepare_start
 
 SPACE = PathSpace({"a": ["k3", "k5"]})
 CANDIDATE = Candidate({"a": "k3"}, 0, 0, {}, State.DONE, {"top1": 1.0})
@@ -230,6 +231,19 @@ def test_a_lock_that_another_process_has_is_refused_and_one_that_was_deleted_is_
     lock(file)
 
 
+def test_a_training_does_not_log_into_a_link(output, precious):
+    logs = output / "supernet" / LOGS
+    logs.mkdir(parents=True)
+    product = output / "supernet.pt"
+    (logs / "events.1").touch()
+    assert prepare_start(Start.NEW, logs.parent, product) is None
+    (logs / "hparams.yaml").symlink_to(precious)
+    with pytest.raises(NotOwnError, match=r"hparams\.yaml: is a link"):
+        prepare_start(Start.NEW, logs.parent, product)
+    assert prepare_start(Start.OVERWRITE, logs.parent, product) is None
+    assert not logs.exists()
+
+
 def test_a_private_folder_is_one_that_nobody_else_can_enter(tmp_path):
     folder = tmp_path / "private"
     folder.mkdir(mode=0o700)
@@ -246,20 +260,25 @@ def test_a_private_folder_is_one_that_nobody_else_can_enter(tmp_path):
             check_private_folder(tmp_path / name)
 
 
+@pytest.fixture
+def shared():
+    with shared_folder() as folder:
+        yield folder
+
+
 @needs_root
-def test_scores_of_one_user_are_no_answers_for_another(tmp_path):
+def test_scores_of_one_user_are_no_answers_for_another(shared):
     def write(name):
-        cache = ScoreCache(tmp_path / name, SPACE)
+        cache = ScoreCache(shared / name, SPACE)
         cache.put({"a": "k3"}, {"top1": 99.9})
         return cache.get({"a": "k3"})
 
-    open_to_all(tmp_path)
     assert as_nobody(lambda: write("theirs.jsonl")) == {"top1": 99.9}
-    theirs = ScoreCache(tmp_path / "theirs.jsonl", SPACE)
+    theirs = ScoreCache(shared / "theirs.jsonl", SPACE)
     assert theirs.get({"a": "k3"}) is None
     with pytest.warns(FileWarning, match="belongs to another user"):
         theirs.put_if_possible({"a": "k5"}, {"top1": 1.0})
-    mine = ScoreCache(tmp_path / "mine.jsonl", SPACE)
+    mine = ScoreCache(shared / "mine.jsonl", SPACE)
     mine.put({"a": "k3"}, {"top1": 1.0})
     mine.file.chmod(0o666)
     assert "NotOwnError" in as_nobody(lambda: write("mine.jsonl"))
