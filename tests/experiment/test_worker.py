@@ -22,8 +22,8 @@ from trained import write_untrained
 
 from nni_spos.digests import DIGITS
 from nni_spos.errors import CheckpointError, EvaluatorError, PathError
+from nni_spos.experiment import patience, worker_client, worker_end, worker_reception
 from nni_spos.experiment import worker as worker_module
-from nni_spos.experiment import worker_end, worker_reception
 from nni_spos.experiment.meeting_place import MAX_SOCKET_NAME, meeting_place
 from nni_spos.experiment.patience import HEARTBEAT
 from nni_spos.experiment.worker import Post, Worker, evaluate
@@ -316,6 +316,35 @@ def test_a_trial_that_waits_hears_how_far_it_is(trials, reception, worker, super
     assert last["signs"] > 0
     assert not silent.poll(0.1)  # a trial that has not asked yet, or has its answer, hears nothing
     assert not waiting.poll(0.1)
+
+
+def test_a_trial_ends_a_worker_that_lives_and_does_nothing(
+    place, reception, worker, supernet, monkeypatch
+):
+    goes_on, ended = threading.Event(), []
+
+    def score_many(paths, progress):
+        goes_on.wait(EVER)
+        return supernet.score_many(paths, progress)
+
+    def end_worker(pid, folder):
+        ended.append((pid, folder))
+        return True
+
+    monkeypatch.setattr(worker, "_score_many", score_many)
+    monkeypatch.setattr(patience, "STALL_S", 2.5)
+    monkeypatch.setattr(worker_client, "end_worker", end_worker)
+    step = Call(worker.step)
+    question = json.dumps({"path": {"a": 1}, "manager": None}).encode()
+    assert worker_client._ask(place, worker_client._dial(place), question) is None
+    assert ended == [(os.getpid(), str(place.private))]
+    assert "is ended by a trial: it has done nothing for 2 s, with 0% of" in place.log.read_text()
+    goes_on.set()
+    step.result()
+    step = Call(worker.step)
+    found = worker_client._ask(place, worker_client._dial(place), question)
+    assert found["results"]["top1"] == 1.0
+    step.result()
 
 
 def test_a_trial_that_is_stopped_keeps_no_other_waiting(trials, reception, worker, monkeypatch):

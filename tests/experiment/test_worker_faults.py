@@ -98,7 +98,6 @@ def test_a_path_whose_worker_is_killed_twice_is_an_error_with_the_log(workers):
 def impatient(monkeypatch):
     """Let trials wait for no longer than a worker takes to start on a busy machine."""
     monkeypatch.setattr(patience, "SILENCE_S", 20.0)
-    monkeypatch.setattr(patience, "STALL_S", 25.0)
 
 
 def test_a_worker_stopped_in_mid_evaluation_is_replaced(workers, impatient):
@@ -125,16 +124,6 @@ def test_a_worker_that_is_stopped_already_is_replaced_also_for_those_that_wait(w
     assert [call.result() for call in calls] == [expected] * 3
     (second,) = workers.processes()
     assert second != first
-
-
-def test_a_worker_that_lives_and_does_nothing_is_replaced(workers, impatient):
-    workers.hold.touch()
-    call = Call(score_with_worker, workers.recipe, PATH, workers.manager())
-    first = workers.wait_for_evaluation()
-    workers.wait_for_evaluation(other_than=first)
-    workers.hold.unlink()
-    assert call.result() == inline(workers.recipe, PATH)
-    assert f"worker {first.pid}: is ended by a trial: it has done nothing" in workers.log()
 
 
 HOLD_LOCK = """
