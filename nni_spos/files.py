@@ -6,14 +6,15 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
 from nni_spos.errors import SposError
+from nni_spos.owned import open_own
 
 MAX_JSON_BYTES = 64 << 20
 """Largest JSON file that is read; a cost table with the most entries has a third of it."""
@@ -57,7 +58,8 @@ def _keep(file: FilePath) -> None:
     try:
         os.link(file, previous(file))
     except OSError:  # a file system without links
-        shutil.copyfile(file, previous(file))
+        with open(file, "rb") as source, _new(previous(file)) as copy:
+            shutil.copyfileobj(source, copy)
 
 
 def previous(file: str | os.PathLike[str]) -> FilePath:
@@ -87,9 +89,9 @@ def append_durably(file: str | os.PathLike[str], content: bytes) -> None:
     """Add to the end of a file, all or nothing; on return it is on the disk.
 
     A crash may leave a part; an error, such as a full disk, does not. For files that one process
-    at a time writes.
+    at a time writes. Raises `nni_spos.owned.NotOwnError` for a link or another user's file.
     """
-    handle = os.open(file, os.O_WRONLY | os.O_APPEND)
+    handle = open_own(file, os.O_WRONLY | os.O_APPEND)
     end = os.fstat(handle).st_size
     try:
         rest = content
@@ -105,19 +107,31 @@ def append_durably(file: str | os.PathLike[str], content: bytes) -> None:
         os.close(handle)
 
 
+def drop_end(file: str | os.PathLike[str], num_bytes: int) -> None:
+    """Take the last bytes off a file of this user. Raises `nni_spos.owned.NotOwnError`."""
+    handle = open_own(file, os.O_WRONLY)
+    try:
+        os.ftruncate(handle, os.fstat(handle).st_size - num_bytes)
+    finally:
+        os.close(handle)
+
+
+def _new(file: str | os.PathLike[str]) -> BinaryIO:
+    """Make a file, with the permissions of any new one, that was not there, not even as a link."""
+    return os.fdopen(open_own(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb")
+
+
 @contextlib.contextmanager
 def _temporary(target: FilePath, write: Callable[[BinaryIO], object]) -> Iterator[str]:
     """Write a temporary file beside `target`; it is removed on any error, also of the block."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    name = os.fspath(target.with_name(f".{target.name}.{secrets.token_hex(4)}"))
+    stream = _new(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp makes private files; results are not secret
         yield name
     except BaseException as problem:
         os.unlink(name)

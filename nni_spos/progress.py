@@ -1,4 +1,6 @@
-"""Progress bars that a person can watch and that do not fill the log of a batch job."""
+"""Progress: bars that a person can watch and that do not fill the log of a batch job; and signs of
+it, by which another process can see that this one goes on.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,20 @@ from tqdm import tqdm
 
 WATCHED, LOGGED = 0.2, 10.0
 """Seconds between two looks of a bar on a terminal and in a file."""
+
+
+_num_signs = 0
+
+
+def note_progress() -> None:
+    """Count a sign of progress: something that takes seconds at most is done."""
+    global _num_signs
+    _num_signs += 1
+
+
+def num_signs() -> int:
+    """Return how many signs of progress this process has given."""
+    return _num_signs
 
 
 def open_bar(

@@ -15,7 +15,7 @@ ROOT = Path(nni_spos.__file__).parent
 # their own. A part that is not named here is at the top: nothing here may import it.
 ROWS = [
     ["_version", "openmp"],
-    ["values", "child", "termination", "freed_memory"],
+    ["values", "child", "termination", "freed_memory", "owned"],
     ["errors"],
     ["files", "sealing", "user_modules", "digests"],
     ["code_digest"],

@@ -21,7 +21,6 @@ from http.client import HTTPException
 from pathlib import Path as FilePath
 from typing import Any
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,6 +40,7 @@ from nni_spos.dataset_specs import (
     find_idx,
 )
 from nni_spos.errors import DataError
+from nni_spos.locks import exclusive
 from nni_spos.recipe import DataSettings
 
 _DOWNLOAD = "Set 'download: true' in the recipe's data section"
@@ -277,18 +277,13 @@ def _class_names(folder: FilePath) -> list[str]:
 @contextlib.contextmanager
 def _download_lock(root: FilePath) -> Iterator[None]:
     """Let one process at a time look for files and download them: trials start together."""
-    lock: contextlib.AbstractContextManager[Any]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(root / ".download.lock")
-        lock.acquire()
-    except OSError:
-        lock = contextlib.nullcontext()  # nobody can be downloading into a folder like that
-    try:
+    with contextlib.ExitStack() as stack:
+        # Without it where the folder cannot be written, or has no locks, or the lock is another
+        # user's: nobody is kept from images that are there.
+        with contextlib.suppress(OSError):
+            refusal = DataError(f"{root}: another process is downloading into it.")
+            stack.enter_context(exclusive(root / ".download.lock", timeout=-1, refusal=refusal))
         yield
-    finally:
-        if isinstance(lock, filelock.BaseFileLock):
-            lock.release()
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from nni_spos.data.datasets import DatasetSpec
 from nni_spos.data.held import HeldImages
 from nni_spos.data.reading import Batch, ImageSplit, read_batches
 from nni_spos.data.transforms import Normalisation
+from nni_spos.progress import note_progress
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[Batch]:
         normalise = Normalisation(self.spec, self.device, self.channels_last)
         for pixels, labels in self._stored():
+            note_progress()
             yield normalise(self._sent(pixels)), self._sent(labels)
 
     def _stored(self) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nni_spos.errors import DataError
+from nni_spos.progress import note_progress
 
 Place = tuple[int, int]
 """Device and inode. Files with different ones are different files; the same ones are looked at
@@ -45,6 +46,7 @@ def find_images(folder: str, classes: Sequence[str]) -> tuple[list[str], list[in
     known: dict[Place, int] = {}
     for name, label in sorted((name, label) for label, name in enumerate(classes)):
         number = len(names)
+        note_progress()
         for file, place in _files_of(os.path.join(folder, name)):
             first = known.setdefault(place, len(names))
             other = os.path.join(folder, names[first]) if first < len(names) else ""

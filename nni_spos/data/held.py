@@ -28,7 +28,7 @@ from nni_spos.data.stores import one_line
 from nni_spos.errors import DataError
 from nni_spos.files import write_atomically
 from nni_spos.locks import exclusive
-from nni_spos.progress import open_bar
+from nni_spos.progress import note_progress, open_bar
 
 Pixels = npt.NDArray[np.uint8]
 """Shape (N, H, W, C): batches for the memory format channels_last then need no transposition."""
@@ -153,6 +153,7 @@ class ImageHolder:
             for images, _ in read_batches(split, keys, len(keys), self._workers):
                 yield images.permute(0, 2, 3, 1).contiguous().numpy()
                 bar.update(len(images))
+                note_progress()
 
     def _mapped(
         self, name: str, split: ImageSplit, made_from: Mapping[str, Any], file: FilePath

@@ -17,6 +17,7 @@ from torch import Tensor
 from nni_spos.data.folders import find_images, is_same
 from nni_spos.data.rgb import to_rgb
 from nni_spos.errors import DataError
+from nni_spos.progress import note_progress
 
 Indices = npt.NDArray[np.int64]
 Labels = npt.NDArray[np.int64]
@@ -96,7 +97,9 @@ class ImageFiles:
         The contents are not read; sizes and times of change stand for them.
         """
         digest = hashlib.sha256()
-        for name in map(bytes, self._names[indices]):
+        for number, name in enumerate(map(bytes, self._names[indices])):
+            if number % 1000 == 0:
+                note_progress()
             try:
                 found = os.stat(os.path.join(self._folder, name))
             except OSError as problem:

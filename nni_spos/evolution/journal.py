@@ -21,7 +21,7 @@ from typing import Any
 
 from nni_spos.errors import FileWarning, SearchError
 from nni_spos.evolution.candidate import Candidate, State
-from nni_spos.files import append_durably, write_atomically
+from nni_spos.files import append_durably, drop_end, write_atomically
 from nni_spos.path import CHOICE_TYPES
 from nni_spos.sealing import open_record, seal_record
 from nni_spos.values import changes, is_finite, shown
@@ -104,7 +104,7 @@ class Journal:
         if rest:
             text = f"{self.file}: the last line was cut short; dropped."
             warnings.warn(text, FileWarning, stacklevel=3)
-            os.truncate(self.file, self.file.stat().st_size - len(rest))
+            drop_end(self.file, len(rest))
         self.settings = settings
 
 

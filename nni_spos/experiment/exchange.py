@@ -12,6 +12,7 @@ records. The keeper's configuration has the manager's address.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -21,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
+import psutil
+
 from nni_spos.errors import ExperimentError, SposError
 from nni_spos.experiment.manager import FINAL, INTERMEDIATE, Manager, TrialJob
+from nni_spos.experiment.processes import manager_process
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
 
@@ -190,7 +194,13 @@ def open_manager() -> Manager:
     files = list(environment.glob("trial_keeper*/trial_keeper_config.json"))
     if not files:
         raise ExperimentError(f"{environment}: NNI's trial keeper left no configuration here.")
-    file = max(files, key=lambda file: file.stat().st_mtime_ns)
+    # The folder is an argument of the keeper above this process, where that can be seen. The latest
+    # file need not be this keeper's: the clock may have been set.
+    keeper, words = manager_process(), set[str]()
+    with contextlib.suppress(psutil.Error):
+        words = {FilePath(word).name for word in (keeper.cmdline() if keeper else ())}
+    own = [file for file in files if file.parent.name in words]
+    file = max(own or files, key=lambda file: file.stat().st_mtime_ns)
     content = read_json(file, ExperimentError)
     channel = content.get("managerCommandChannel") if isinstance(content, dict) else None
     if not isinstance(channel, str):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
+from collections.abc import Iterator
 
 import psutil
 
@@ -20,13 +22,23 @@ WORKER_TIMEOUT = 5.0
 
 def manager_process() -> psutil.Process | None:
     """Return the NNI manager that started this process, through a shell; None if none did."""
-    for process in psutil.Process().parents():
-        try:
+    for process in _ancestors(psutil.Process()):
+        with contextlib.suppress(psutil.Error):
             if any(word.endswith("main.js") for word in process.cmdline()):
                 return process
-        except psutil.Error:
-            continue
     return None
+
+
+def _ancestors(process: psutil.Process) -> Iterator[psutil.Process]:
+    """Yield the parent of a process, its parent, and so on.
+
+    psutil's own function compares when they began, in the time of the system's clock, which may
+    have been set meanwhile.
+    """
+    with contextlib.suppress(psutil.Error):
+        while (parent := process.ppid()) not in (0, process.pid):
+            process = psutil.Process(parent)
+            yield process
 
 
 def end_with_manager(interval: float) -> None:
@@ -59,6 +71,30 @@ def is_alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def end_worker(pid: int, folder: str) -> bool:
+    """End a worker at once, also one that is stopped; whether there was one to end.
+
+    Parameters
+    ----------
+    pid
+        The number that it had. Another process that has it now is left alone.
+    folder
+        Of the worker, the second of its arguments.
+    """
+    try:
+        process = psutil.Process(pid)
+        command = process.cmdline()
+        if WORKER_MODULE not in command or folder not in command:
+            return False
+        process.kill()
+    except (psutil.Error, ValueError, OverflowError, TypeError):
+        return False
+    end = time.monotonic() + WORKER_TIMEOUT
+    while is_alive(process) and time.monotonic() < end:
+        time.sleep(0.02)
+    return True
 
 
 def wait_for_workers(experiment_id: str, timeout: float = WORKER_TIMEOUT) -> None:

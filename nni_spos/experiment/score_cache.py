@@ -16,6 +16,7 @@ from pathlib import Path as FilePath
 from nni_spos.digests import digest_content
 from nni_spos.errors import FileWarning
 from nni_spos.identity import Result, describe
+from nni_spos.owned import NotOwnError, open_own
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.sealing import open_record, seal_record
@@ -24,8 +25,8 @@ from nni_spos.sealing import open_record, seal_record
 class ScoreCache:
     """Results by path, in a file that grows by a line for each path.
 
-    Several processes may use it at a time. A line that was cut off, or whose hash is another one,
-    counts as not there.
+    Several processes of a user may use it at a time. A line that was cut off, or whose hash is
+    another one, counts as not there; so does a whole file that is a link, or another user's.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class ScoreCache:
         # begins with a line break, in case that a killed process left half a line.
         line = b"\n" + seal_record({"path": dict(path), "results": dict(results)})
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        handle = open_own(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         try:
             if os.write(handle, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -74,10 +75,10 @@ class ScoreCache:
     def _read(self) -> None:
         """Read what this and other processes have added."""
         try:
-            with open(self.file, "rb") as stream:
+            with open(open_own(self.file, os.O_RDONLY), "rb") as stream:
                 stream.seek(self._read_bytes)
                 content = stream.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotOwnError):
             return
         whole = content.rfind(b"\n") + 1
         self._read_bytes += whole

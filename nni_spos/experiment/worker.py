@@ -1,11 +1,12 @@
 """A process that scores the paths of all trials that run on this machine at the time.
 
-``python -m nni_spos.experiment.worker FOLDER [PID CREATED]`` is what a trial runs if nobody
-listens in the folder of its recipe, see `nni_spos.experiment.worker_client`. Trials send one path
-each; those that are there together are scored as one population, which shares work.
+``python -m nni_spos.experiment.worker FOLDER PRIVATE [PID]`` is what a trial runs if nobody
+listens in the private folder of its recipe, see `nni_spos.experiment.worker_client`. Trials send
+one path each; those that are there together are scored as one population, which shares work.
 
 Messages are JSON over a socket of this user; both sides prove first that they know the secret in
-the folder. No message is ever unpickled.
+the folder. No message is ever unpickled. A trial that waits hears once a second that the worker
+lives, and how far it is, see `nni_spos.experiment.patience`.
 
 A worker belongs to no trial. It ends by itself: when the NNI managers of all trials that it heard
 of are gone, when no trial was there for a while, when its checkpoint was replaced, or when
@@ -15,6 +16,9 @@ another.
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import io
 import json
 import os
 import sys
@@ -28,15 +32,12 @@ from typing import Any
 
 from nni_spos.errors import NOT_FINITE, ExperimentError, SposError
 from nni_spos.experiment.local_search import raise_if_cuda_is_lost
-from nni_spos.experiment.worker_client import (
-    WorkerFolder,
-    checkpoint_stamp,
-    identify,
-    worker_folder,
-)
+from nni_spos.experiment.worker_client import checkpoint_stamp, identify, worker_folder
+from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.experiment.worker_reception import Endpoint, Reception, log
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path
+from nni_spos.progress import note_progress
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
 from nni_spos.values import not_finite
@@ -50,11 +51,25 @@ QUIET_S = 0.05, 2.0
 QUIET_SHARE = 0.1
 """Those seconds as a part of what the longest evaluation took."""
 
-ScoreMany = Callable[[Sequence[Mapping[str, Choice]]], Sequence[Mapping[str, float]]]
+Progress = Callable[[float], None]
+"""Takes the share of the paths that is done."""
+
+ScoreMany = Callable[[Sequence[Mapping[str, Choice]], Progress], Sequence[Mapping[str, float]]]
 
 
-def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any]]:
+def evaluate(
+    score_many: ScoreMany, paths: Sequence[Path], progress: Progress
+) -> list[dict[str, Any]]:
     """Score paths together or, if that fails, each by itself, so that only bad ones fail.
+
+    Parameters
+    ----------
+    score_many
+        Returns the results of several paths.
+    paths
+        Label to choice.
+    progress
+        Called again and again while it goes on.
 
     Returns
     -------
@@ -66,7 +81,7 @@ def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any
         The GPU is lost to this process: every other path would fail too.
     """
     try:
-        return [_answer(results) for results in score_many(paths)]
+        return [_answer(results) for results in score_many(paths, progress)]
     except Exception as problem:
         raise_if_cuda_is_lost(problem)
         if not isinstance(problem, SposError):
@@ -75,7 +90,7 @@ def evaluate(score_many: ScoreMany, paths: Sequence[Path]) -> list[dict[str, Any
             text = " ".join(str(problem).split())
             return [{"error": f"{type(problem).__name__}: {text}"}]
         log(f"{len(paths)} paths fail together, so each is evaluated alone: {problem}")
-    return [evaluate(score_many, [path])[0] for path in paths]
+    return [evaluate(score_many, [path], progress)[0] for path in paths]
 
 
 def _answer(results: Mapping[str, float]) -> dict[str, Any]:
@@ -115,13 +130,19 @@ class Worker:
         if not paths:
             return
         begin = time.monotonic()
-        answers = dict(zip(paths, evaluate(self._score_many, list(paths.values())), strict=True))
+        self._reception.share = 0.0
+        found = evaluate(self._score_many, list(paths.values()), self._show)
+        answers = dict(zip(paths, found, strict=True))
         seconds = time.monotonic() - begin
         self._longest_s = max(self._longest_s, seconds)
         log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {seconds:.2f}")
         memory = measure_memory()
         for request in requests:
             request.trial.send({**answers[_key(request.path)], "memory": memory})
+
+    def _show(self, share: float) -> None:
+        self._reception.share = share
+        note_progress()
 
 
 def _key(path: Path) -> str:
@@ -179,14 +200,17 @@ class Post:
 
 
 def main() -> None:
-    """Listen, say so by closing standard output, load the supernet and answer for ever."""
+    """Say the own number, listen, close standard output, load the supernet and answer for ever."""
     if hasattr(os, "fork") and os.fork():
         os._exit(0)  # the trial waits for this process; the worker is nobody's child
+    print(os.getpid(), flush=True)
+    _survive_full_disk()
+    faulthandler.enable(2)  # of what a signal says of a crash, nobody else is told
     post = None
     try:
-        post = _take_post(WorkerFolder(FilePath(sys.argv[1])))
-        if len(sys.argv) > 2:
-            post.reception.note_manager(int(sys.argv[2]), float(sys.argv[3]))
+        post = _take_post(WorkerFolder(*map(FilePath, sys.argv[1:3])))
+        for manager in sys.argv[3:]:
+            post.reception.note_manager(int(manager))
         post.reception.open()
         threading.Thread(target=post.watch, name="watch", daemon=True).start()
         log("listens")
@@ -204,7 +228,7 @@ def main() -> None:
 def _take_post(folder: WorkerFolder) -> Post:
     identity = read_json(folder.identity, ExperimentError)
     recipe = load_recipe(identity["recipe"])
-    if worker_folder(recipe, identify(recipe)) != folder:
+    if worker_folder(recipe, identify(recipe)).private != folder.private:
         raise ExperimentError("the recipe or its checkpoint has changed.")
     endpoint = Endpoint(folder)
     reception = Reception(endpoint)
@@ -230,10 +254,31 @@ def _serve(post: Post) -> None:
         worker.step()
 
 
+class _Log(io.RawIOBase):
+    """Standard error, the worker's log; what cannot be written to it, on a full disk, is lost."""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
+
+    def write(self, content: Any) -> int:
+        with contextlib.suppress(OSError):
+            return os.write(2, content)
+        return len(content)
+
+
+def _survive_full_disk() -> None:
+    """Let no worker end because it cannot write to its log."""
+    sys.stderr = io.TextIOWrapper(_Log(), "utf-8", "backslashreplace", write_through=True)
+
+
 def _close_stdout() -> None:
     """Let the trial that waits go on; what is printed goes to the log from here on."""
     sys.stdout.flush()
     os.dup2(2, 1)
+    sys.stdout = sys.stderr
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 A worker is a process that holds a supernet and its data, and scores the paths of all trials that
 run at the time together, see `nni_spos.experiment.worker`. Everything that its scores depend on
-is its identity, and each identity has a folder of its own, ``OUTPUT/workers/KEY``, so a trial
-never asks a worker that holds something else.
+is its identity, and each identity has folders of its own, so a trial never asks a worker that holds
+something else: ``OUTPUT/workers/KEY`` for its log, and one that only this user can enter, where the
+two meet.
 
 Nothing here imports PyTorch or NNI: a trial that asks a worker costs little more than the start
 of Python.
@@ -15,71 +16,45 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection
 from pathlib import Path as FilePath
 from typing import Any
 
 import psutil
 
-from nni_spos.child import python_command
 from nni_spos.digests import digest_content
-from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
-from nni_spos.experiment.processes import WORKER_MODULE, manager_process
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, one_line
+from nni_spos.experiment.meeting_place import meeting_place
+from nni_spos.experiment.patience import SILENCE_S, Bounded, Unresponsive, receive_answer
+from nni_spos.experiment.processes import end_worker, manager_process
+from nni_spos.experiment.worker_end import describe_end, num_killed_for_memory
+from nni_spos.experiment.worker_place import WorkerFolder
+from nni_spos.experiment.worker_start import note_end, start_worker
 from nni_spos.files import write_json
 from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
+from nni_spos.owned import open_own
 from nni_spos.path import Choice
 from nni_spos.recipe import Recipe
-
-MAX_MESSAGE = 1 << 20
-"""Bytes that a question or an answer may have."""
 
 ATTEMPTS = 2
 """How many workers are tried with a path: it may be the path that ends them."""
 
-LOG_LINES = 5
-"""Lines of a worker's log that an error repeats."""
+LOCK_S = 5 * SILENCE_S
+"""Seconds that a trial waits for another one that looks for the worker or starts it.
+
+That one itself waits for less, so it is stopped; then it is not waited for any more.
+"""
+
+MAX_ADDRESS = 10_000
+"""Characters of the file that says where a worker listens."""
 
 DECIDING_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
 """Parts of the environment that a worker keeps from the trial that started it."""
-
-
-@dataclass(frozen=True)
-class WorkerFolder:
-    """Where the worker of an identity and its trials meet.
-
-    Parameters
-    ----------
-    path
-        A folder of this user alone.
-    """
-
-    path: FilePath
-
-    @property
-    def lock(self) -> FilePath:
-        """Held by a trial that looks for the worker or starts it."""
-        return self.path / "start.lock"
-
-    @property
-    def identity(self) -> FilePath:
-        """What the worker must be, for people and for the worker itself."""
-        return self.path / "identity.json"
-
-    @property
-    def address(self) -> FilePath:
-        """Where the worker listens, and its secret: only this user can read it."""
-        return self.path / "address.json"
-
-    @property
-    def log(self) -> FilePath:
-        """Output of all workers that there were."""
-        return self.path / "worker.log"
 
 
 @dataclass(frozen=True)
@@ -144,8 +119,9 @@ def checkpoint_stamp(recipe: Recipe) -> list[Any]:
 
 
 def worker_folder(recipe: Recipe, identity: Mapping[str, Any]) -> WorkerFolder:
-    """Return the folder of an identity, which need not be there."""
-    return WorkerFolder(recipe.output / "workers" / digest_content(identity))
+    """Return the folders of an identity, which need not be there."""
+    key = digest_content(identity)
+    return WorkerFolder(recipe.output / "workers" / key, meeting_place() / key)
 
 
 def ask_worker(
@@ -168,30 +144,33 @@ def ask_worker(
     CheckpointError
         The supernet is not trained.
     EvaluatorError
-        The worker cannot open the supernet, or did not start, twice; then the text ends with the
-        last lines of its log.
+        The worker cannot open the supernet, cannot be started, or ended before it had an answer,
+        twice; then the text says what is known of its end, and ends with the last lines of its log.
     ExperimentError
-        The path cannot be scored, or the worker died with it, twice.
+        The path cannot be scored.
     """
     manager = manager or manager_process()
-    user = None if manager is None else [manager.pid, manager.create_time()]
+    user = None if manager is None else manager.pid
     question = json.dumps({"path": dict(path), "manager": user}).encode()
-    error: type[ExperimentError] = EvaluatorError
+    num_killed = num_killed_for_memory()
     for _ in range(ATTEMPTS):
         # Anew each time: a worker ends when its checkpoint is replaced.
         identity = identify(recipe)
         folder = worker_folder(recipe, identity)
-        connection = _open(folder, identity, user)
-        if connection is None:
-            continue
-        answer = _ask(connection, question)
+        try:
+            folder = folder.make()
+            line = _open(folder, identity, user)
+            answer = None if line is None else _ask(folder, line, question)
+        except OSError as problem:
+            reason = one_line(str(problem))
+            raise EvaluatorError(f"the worker cannot be started: {reason}") from None
         if answer is not None:
             break
-        error = ExperimentError  # it may be the path
     else:
-        raise error(
-            f"the worker that evaluates paths ended, or did not start, {ATTEMPTS} times. "
-            f"{_end_of_log(folder)}"
+        log = folder.end_of_log()
+        raise EvaluatorError(
+            f"the worker that evaluates paths ended, or did not start, {ATTEMPTS} times"
+            f"{describe_end(log, num_killed)}. {log}"
         )
     if "unusable" in answer:
         raise EvaluatorError(answer["unusable"])
@@ -200,29 +179,95 @@ def ask_worker(
     return Answer(answer["results"], answer.get("memory"))
 
 
-def _ask(connection: Connection, question: bytes) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Line:
+    """A connection to a worker.
+
+    Parameters
+    ----------
+    connection
+        Both sides have proved that they know the secret.
+    pid
+        Number of its process.
+    """
+
+    connection: Connection
+    pid: int
+
+
+def _ask(folder: WorkerFolder, line: Line, question: bytes) -> dict[str, Any] | None:
     """Return the worker's answer, or None if it is gone before it has one."""
-    with connection:
+    with line.connection as connection:
         try:
             connection.send_bytes(question)
-            return json.loads(connection.recv_bytes(MAX_MESSAGE))
-        except (EOFError, OSError):
-            return None
+            return receive_answer(connection)
+        except Unresponsive as problem:
+            _end(folder, line.pid, problem)
+        except (EOFError, OSError, ValueError, TypeError):
+            pass
+    return None
 
 
-def _open(
-    folder: WorkerFolder, identity: Mapping[str, Any], user: list[float] | None
-) -> Connection | None:
+def _open(folder: WorkerFolder, identity: Mapping[str, Any], user: int | None) -> Line | None:
     """Connect to the worker of a folder; start it if there is none, while others wait."""
-    refusal = ExperimentError(f"{folder.lock}: is held by another process.")
-    folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with exclusive(folder.lock, timeout=-1, refusal=refusal):
-        connection = connect(folder)
-        if connection is None:
-            write_json(folder.identity, identity)
-            _start(folder, user)
-            connection = connect(folder)
-        return connection
+    refusal = EvaluatorError(f"{folder.lock}: another trial has held it for {LOCK_S:.0f} s.")
+    for _ in range(ATTEMPTS):
+        held = _stamp(folder.lock)
+        with (
+            contextlib.suppress(EvaluatorError),
+            exclusive(folder.lock, timeout=LOCK_S, refusal=refusal),
+        ):
+            line = _dial(folder)
+            if line is None:
+                write_json(folder.identity, identity)
+                start_worker(folder, user)
+                line = _dial(folder)
+            return line
+        # Whoever has it goes on to have it, but nobody looks there any more. Should that trial
+        # come to life and start a worker, one of two takes the other's place.
+        if held is not None and _stamp(folder.lock) == held:
+            folder.lock.unlink(missing_ok=True)
+    raise refusal
+
+
+def _stamp(file: FilePath) -> tuple[int, int] | None:
+    """Return what tells a file from another one that takes its name."""
+    try:
+        found = os.lstat(file)
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns
+
+
+def _dial(folder: WorkerFolder) -> Line | None:
+    """Connect to the worker of a folder, or return None; one that is stopped is ended."""
+    pid = 0
+    try:
+        with open(open_own(folder.address, os.O_RDONLY), encoding="utf-8") as stream:
+            content = json.loads(stream.read(MAX_ADDRESS))
+        address, key, pid = content["address"], bytes.fromhex(content["key"]), int(content["pid"])
+        if isinstance(address, str):
+            _check_socket(address)
+        else:
+            address = tuple(address)
+        return Line(Bounded(lambda: Client(address, authkey=key)).call(), pid)
+    except Unresponsive as problem:
+        _end(folder, pid, problem)
+    except Exception:  # also what Python raises for other bytes than it expects
+        pass
+    return None
+
+
+def _check_socket(address: str) -> None:
+    """Refuse what is not a socket of this user. Raises OSError."""
+    found = os.lstat(address)
+    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{address}: is not a socket of this user")
+
+
+def _end(folder: WorkerFolder, pid: int, problem: Unresponsive) -> None:
+    if end_worker(pid, str(folder.private)):
+        note_end(folder, pid, str(problem))
 
 
 def connect(folder: WorkerFolder) -> Connection | None:
@@ -231,40 +276,5 @@ def connect(folder: WorkerFolder) -> Connection | None:
     What a worker that was killed left behind, or another process in its place that does not know
     the secret, counts as no worker.
     """
-    try:
-        content = json.loads(folder.address.read_text(encoding="utf-8"))
-        address, key = content["address"], bytes.fromhex(content["key"])
-        return Client(address if isinstance(address, str) else tuple(address), authkey=key)
-    except (OSError, EOFError, AuthenticationError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _start(folder: WorkerFolder, user: list[float] | None) -> None:
-    """Start a worker and wait until it listens, or is gone.
-
-    It is in no way this process's own: when NNI ends a trial, it must go on for the others.
-    """
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("NNI_") or k == "NNI_EXP_ID"}
-    command = python_command(WORKER_MODULE, [str(folder.path), *map(repr, user or [])])
-    with open(folder.log, "ab") as log:
-        process = subprocess.Popen(
-            command,
-            env=kept,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-    assert process.stdout is not None
-    with process.stdout:
-        process.stdout.read()  # it closes its end when it listens
-    if hasattr(os, "fork"):
-        process.wait()  # what was started is the worker's parent, which has ended
-
-
-def _end_of_log(folder: WorkerFolder) -> str:
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = folder.log.read_text(encoding="utf-8", errors="replace").splitlines()
-    shown = [line.strip() for line in lines if line.strip()][-LOG_LINES:]
-    return f"The end of {folder.log}: {' | '.join(shown) or 'it is empty'}"
+    line = _dial(folder)
+    return None if line is None else line.connection

@@ -7,10 +7,9 @@ import json
 import os
 import queue
 import secrets
+import selectors
 import socket
-import stat
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -26,12 +25,12 @@ from typing import Any
 
 import psutil
 
+from nni_spos.experiment.patience import HEARTBEAT, HEARTBEAT_S, MAX_MESSAGE
 from nni_spos.experiment.processes import is_alive
-from nni_spos.experiment.worker_client import MAX_MESSAGE, WorkerFolder
+from nni_spos.experiment.worker_place import WorkerFolder
+from nni_spos.owned import check_private_folder, open_own
 from nni_spos.path import Path
-
-MAX_SOCKET_NAME = 100
-"""Bytes that the name of a socket may have; Linux allows 107, macOS 103."""
+from nni_spos.progress import num_signs
 
 SUFFIX = ".socket"
 """How the names of sockets end."""
@@ -39,8 +38,7 @@ SUFFIX = ".socket"
 MAX_PID = 1 << 31
 """What the numbers of processes stay below."""
 
-PRIVATE = "nni_spos_"
-"""How the names of temporary folders for sockets begin."""
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
 class Endpoint:
@@ -53,20 +51,19 @@ class Endpoint:
     """
 
     def __init__(self, folder: WorkerFolder):
+        check_private_folder(folder.private)
         self._file = folder.address
-        for left in folder.path.glob(f"*{SUFFIX}"):
-            _remove_socket(str(left))
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            _remove_socket(json.loads(self._file.read_text(encoding="utf-8"))["address"])
+        for left in folder.private.glob(f"*{SUFFIX}"):
+            left.unlink(missing_ok=True)
         self.key = secrets.token_bytes(32)
-        self.listener = _listen(folder.path)
+        self.listener = _listen(folder.private)
         self.is_removed = False
-        self._address = self.listener.address
         self._content = json.dumps(
-            {"address": self._address, "key": self.key.hex(), "pid": os.getpid()}
+            {"address": self.listener.address, "key": self.key.hex(), "pid": os.getpid()}
         )
-        temporary = self._file.with_suffix(f".{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+        temporary = self._file.with_suffix(f".{secrets.token_hex(4)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(open_own(temporary, flags, 0o600), "w") as stream:
             stream.write(self._content)
         os.replace(temporary, self._file)
 
@@ -82,31 +79,15 @@ class Endpoint:
         if self.is_published():
             self._file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # somebody has removed the socket
-            self.listener.close()
-        _remove_socket(self._address)
+            self.listener.close()  # which removes it
 
 
 def _listen(folder: FilePath) -> Listener:
-    name = f"{os.getpid()}_{secrets.token_hex(4)}{SUFFIX}"
-    if not hasattr(socket, "AF_UNIX"):
-        return Listener(("127.0.0.1", 0), "AF_INET", backlog=128)
-    if len(os.fsencode(folder / name)) <= MAX_SOCKET_NAME:
+    if hasattr(socket, "AF_UNIX"):
         with contextlib.suppress(OSError):  # not all file systems have sockets
-            return Listener(str(folder / name), "AF_UNIX", backlog=128)
-    private = FilePath(tempfile.mkdtemp(prefix=PRIVATE))
-    return Listener(str(private / name), "AF_UNIX", backlog=128)
-
-
-def _remove_socket(address: Any) -> None:
-    if not isinstance(address, str):
-        return
-    with contextlib.suppress(OSError):
-        if stat.S_ISSOCK(os.lstat(address).st_mode):
-            os.unlink(address)
-    folder = os.path.dirname(address)
-    if os.path.basename(folder).startswith(PRIVATE):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
+            name = folder / f"{secrets.token_hex(4)}{SUFFIX}"
+            return Listener(str(name), "AF_UNIX", backlog=128)
+    return Listener(("127.0.0.1", 0), "AF_INET", backlog=128)
 
 
 class Trial:
@@ -115,23 +96,41 @@ class Trial:
     def __init__(self, connection: Connection):
         self._connection = connection
         self._lock = threading.Lock()
+        self._waits = False
         self.is_gone = False
 
     def receive(self) -> Any:
         """Return its next message; EOFError, OSError or ValueError if there is none."""
-        return json.loads(self._connection.recv_bytes(MAX_MESSAGE))
+        message = json.loads(self._connection.recv_bytes(MAX_MESSAGE))
+        self._waits = True
+        return message
 
     def send(self, answer: Mapping[str, Any]) -> None:
         """Answer it, if it is still there."""
         with self._lock, contextlib.suppress(OSError):
+            self._waits = False
             if not self.is_gone:
                 self._connection.send_bytes(json.dumps(answer).encode())
+
+    def beat(self, state: Mapping[str, Any]) -> None:
+        """Tell it, if it waits for an answer, that the worker lives."""
+        with self._lock, contextlib.suppress(OSError):
+            # One that is stopped reads nothing, and must not keep the others waiting.
+            if self._waits and not self.is_gone and _takes_more(self._connection):
+                self._connection.send_bytes(json.dumps({HEARTBEAT: state}).encode())
 
     def close(self) -> None:
         """End the connection."""
         with self._lock:
             self.is_gone = True
             self._connection.close()
+
+
+def _takes_more(connection: Connection) -> bool:
+    """Whether a connection has room for a small message, so that sending it does not wait."""
+    with _Selector() as selector:
+        selector.register(connection, selectors.EVENT_WRITE)
+        return bool(selector.select(0))
 
 
 @dataclass(frozen=True)
@@ -160,21 +159,28 @@ class Reception:
 
     Attributes
     ----------
-    num_connected
-        Trials that are connected and have proved that they know the secret.
+    share
+        How much of what is evaluated is done, above 0 and up to 1; the trials that wait are told.
     """
 
     def __init__(self, endpoint: Endpoint):
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._requests: queue.Queue[Request] = queue.Queue()
-        self.num_connected = 0
-        self._managers: set[tuple[int, float]] = set()
+        self._trials: set[Trial] = set()
+        self._managers: dict[int, psutil.Process | None] = {}
+        self.share = 0.0
         self._last_use = time.monotonic()
 
     def open(self) -> None:
         """Begin, in threads that end with this process."""
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+
+    @property
+    def num_connected(self) -> int:
+        """Trials that are connected and have proved that they know the secret."""
+        return len(self._trials)
 
     def gather(self, expected: int = 1, quiet_s: float = 0.0) -> list[Request]:
         """Wait for a request, then for those of other trials.
@@ -195,32 +201,33 @@ class Reception:
                 break
         return [request for request in requests if not request.trial.is_gone]
 
-    def note_manager(self, pid: int, created: float) -> None:
+    def note_manager(self, pid: int) -> None:
         """Take an NNI manager on which this worker's life depends.
 
         Parameters
         ----------
         pid
-            Number of its process.
-        created
-            When that began, in seconds: the number may be given to another process later.
+            Number of its process, which has just been there: the number may be given to another
+            process later. When it began is not compared with what another process says, since the
+            system's clock may be set in between.
         """
-        process = (int(pid), float(created))
-        if process[0] not in range(1, MAX_PID):
-            raise ValueError(f"{process[0]} is not the number of a process")
+        if type(pid) is not int or pid not in range(1, MAX_PID):
+            raise ValueError(f"{pid!r:.50} is not the number of a process")
         with self._lock:
-            self._managers.add(process)
+            known = self._managers.get(pid)
+            if known is None or not is_alive(known):
+                self._managers[pid] = _find(pid)
 
     def is_deserted(self) -> bool:
         """Whether trials named managers, and all of these are gone."""
         with self._lock:
-            managers = list(self._managers)
-        return bool(managers) and not any(_runs(*manager) for manager in managers)
+            managers = list(self._managers.values())
+        return bool(managers) and not any(x is not None and is_alive(x) for x in managers)
 
     def idle_s(self) -> float:
         """Return for how many seconds no trial has been connected."""
         with self._lock:
-            return 0.0 if self.num_connected else time.monotonic() - self._last_use
+            return 0.0 if self._trials else time.monotonic() - self._last_use
 
     def _accept(self) -> None:
         while True:
@@ -243,7 +250,8 @@ class Reception:
             connection.close()
             return
         trial = Trial(connection)
-        self._count(1)
+        with self._lock:
+            self._trials.add(trial)
         try:
             while True:
                 self._requests.put(self._read(trial))
@@ -254,18 +262,24 @@ class Reception:
             trial.send({"error": f"the question cannot be understood: {problem!r:.200}"})
         finally:
             trial.close()
-            self._count(-1)
+            with self._lock:
+                self._trials.remove(trial)
+                self._last_use = time.monotonic()
 
     def _read(self, trial: Trial) -> Request:
         message = trial.receive()
         if message["manager"] is not None:
-            self.note_manager(*message["manager"])
+            self.note_manager(message["manager"])
         return Request(trial, dict(message["path"]))
 
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self.num_connected += change
-            self._last_use = time.monotonic()
+    def _beat(self) -> None:
+        while not self._endpoint.is_removed:
+            with self._lock:
+                trials = list(self._trials)
+            for trial in trials:
+                with contextlib.suppress(MemoryError):
+                    trial.beat({"signs": num_signs(), "share": self.share})
+            time.sleep(HEARTBEAT_S)
 
 
 def log(text: str) -> None:
@@ -274,9 +288,8 @@ def log(text: str) -> None:
     print(f"{moment} worker {os.getpid()}: {text}", file=sys.stderr, flush=True)
 
 
-def _runs(pid: int, created: float) -> bool:
+def _find(pid: int) -> psutil.Process | None:
     try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - created) < 1.0 and is_alive(process)
+        return psutil.Process(pid)
     except psutil.Error:
-        return False
+        return None

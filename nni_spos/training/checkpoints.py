@@ -19,6 +19,7 @@ from torch import nn
 from nni_spos import locks
 from nni_spos.errors import CheckpointError, FileWarning
 from nni_spos.files import previous
+from nni_spos.owned import check_own_file
 from nni_spos.tensors import load_tensors, load_undamaged, save_tensors
 from nni_spos.values import changes
 
@@ -26,6 +27,9 @@ Identity = Mapping[str, Mapping[str, Any]]
 """What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
 
 KEY = "nni_spos"
+
+LOGS = "logs"
+"""Folder of TensorBoard's files, in that of the checkpoints."""
 
 LEAST_KEPT = 2
 """Checkpoints that stay at least: should the last one be damaged, the one before it is used."""
@@ -230,14 +234,18 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     ------
     CheckpointError
         There is something to lose, or nothing to go on from.
+    nni_spos.owned.NotOwnError
+        A file of the logs is a link, or another user's.
     """
     _remove_unfinished(folder, product)
+    if start is not Start.OVERWRITE:
+        _check_logs(folder / LOGS)
     if isinstance(start, FilePath):
         return start
     if start is Start.OVERWRITE:
         for file in _checkpoints(folder):
             file.unlink()
-        shutil.rmtree(folder / "logs", ignore_errors=True)
+        shutil.rmtree(folder / LOGS, ignore_errors=True)
         product.unlink(missing_ok=True)
         previous(product).unlink(missing_ok=True)
         return None
@@ -263,6 +271,13 @@ def _remove_unfinished(folder: FilePath, product: FilePath) -> None:
     left = [*folder.glob(".step_*.ckpt.*"), *product.parent.glob(f".{product.name}.*")]
     for file in left:
         file.unlink(missing_ok=True)
+
+
+def _check_logs(folder: FilePath) -> None:
+    """Check the files of TensorBoard, which follows links. Raises NotOwnError."""
+    for file in folder.glob("*"):
+        if not file.is_dir():
+            check_own_file(file)
 
 
 def _check_new(folder: FilePath, product: FilePath) -> None:

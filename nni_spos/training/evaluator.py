@@ -28,6 +28,7 @@ from nni_spos.training.callbacks import (
     TrainingProgress,
 )
 from nni_spos.training.checkpoints import (
+    LOGS,
     Identity,
     IdentityInCheckpoints,
     SafeCheckpointIO,
@@ -109,7 +110,7 @@ def build_evaluator(
             max_epochs=settings.epochs if settings.epochs is not None else -1,
             max_steps=settings.steps if settings.steps is not None else -1,
             gradient_clip_val=settings.gradient_clip,
-            logger=TensorBoardLogger(folder, name="", version="logs") if folder else False,
+            logger=TensorBoardLogger(folder, name="", version=LOGS) if folder else False,
             log_every_n_steps=min(50, len(loader)),
             callbacks=callbacks,
             plugins=[SafeCheckpointIO(), *environment],

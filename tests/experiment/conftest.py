@@ -1,4 +1,5 @@
 import shutil
+import tempfile
 
 import pytest
 from small import FakeManager, write_recipe
@@ -50,3 +51,15 @@ def refused(folder, capsys):
         return lines[0]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def temporary_files(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("t"))
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files(temporary_files, monkeypatch):
+    """Let workers and trials meet in a folder of the tests, also in other processes."""
+    monkeypatch.setenv("TMPDIR", temporary_files)
+    monkeypatch.setattr(tempfile, "tempdir", temporary_files)

@@ -16,8 +16,8 @@ import psutil
 from trained import write_trained
 
 from nni_spos.experiment.processes import WORKER_MODULE, is_alive
-from nni_spos.experiment.worker_client import WorkerFolder, ask_worker, identify, worker_folder
-from nni_spos.experiment.worker_reception import Endpoint
+from nni_spos.experiment.worker_client import ask_worker, identify, worker_folder
+from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.memory_format import NUM_IMAGES
 from nni_spos.recipe import Recipe
 from nni_spos.spaces import ShuffleNetV2Space
@@ -116,8 +116,6 @@ class Workers:
         for process in left:
             process.kill()
         assert not left, "a worker outlived its experiments"
-        for address in self.folder.rglob("address.json"):
-            Endpoint(WorkerFolder(address.parent)).remove()  # also what a killed one left in /tmp
 
 
 class Call:

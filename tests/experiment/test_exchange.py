@@ -1,16 +1,20 @@
 import json
 import math
 import os
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 from small import SPACE, FakeManager
 
 from nni_spos.errors import ExperimentError, PathError
+from nni_spos.experiment import exchange
 from nni_spos.experiment.exchange import TrialContext, open_trial
 
 PATH = {"a": "k3", "b": "k7", "ratio": 1.0}
@@ -131,6 +135,19 @@ def test_of_several_keepers_the_latest_knows_the_manager(elsewhere, manager):
     write_keeper(old, "ws://127.0.0.1:9/platform/remote/1")
     os.utime(old / "trial_keeper_config.json", (1, 1))
     assert open_trial(SPACE).path == PATH
+
+
+def test_the_keeper_above_a_trial_knows_the_manager_whatever_the_clock_said(
+    elsewhere, manager, monkeypatch
+):
+    manager.add_job("mine", PATH)
+    own, other = elsewhere / "trial_keeper", elsewhere / "trial_keeper_1"
+    write_keeper(other, "ws://127.0.0.1:9/platform/remote/1")
+    os.utime(own / "trial_keeper_config.json", (1, 1))
+    command = [sys.executable, "-c", "input()", "trial_keeper/main.js", str(own)]
+    with psutil.Popen(command, stdin=subprocess.PIPE) as keeper:
+        monkeypatch.setattr(exchange, "manager_process", lambda: keeper)
+        assert open_trial(SPACE).path == PATH
 
 
 def test_a_keeper_that_says_nothing(elsewhere, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import sys
 import tempfile
 import threading
 from multiprocessing import AuthenticationError
@@ -18,18 +19,16 @@ import pytest
 from held import Call, score_with_worker, wait_for
 from trained import write_untrained
 
-from nni_spos.errors import CheckpointError, ExperimentError, PathError
+from nni_spos.digests import DIGITS
+from nni_spos.errors import CheckpointError, PathError
+from nni_spos.experiment import patience, worker_client, worker_reception
 from nni_spos.experiment import worker as worker_module
-from nni_spos.experiment import worker_reception
+from nni_spos.experiment.meeting_place import MAX_SOCKET_NAME, meeting_place
+from nni_spos.experiment.patience import HEARTBEAT
 from nni_spos.experiment.worker import Post, Worker, evaluate
-from nni_spos.experiment.worker_client import (
-    WorkerFolder,
-    checkpoint_stamp,
-    connect,
-    identify,
-    worker_folder,
-)
-from nni_spos.experiment.worker_reception import Endpoint, Reception
+from nni_spos.experiment.worker_client import checkpoint_stamp, connect, identify, worker_folder
+from nni_spos.experiment.worker_place import WorkerFolder
+from nni_spos.experiment.worker_reception import SUFFIX, Endpoint, Reception
 from nni_spos.recipe import load_recipe
 
 EVER = 60.0
@@ -41,7 +40,7 @@ class Supernet:
     def __init__(self):
         self.calls: list[list[int]] = []
 
-    def score_many(self, paths):
+    def score_many(self, paths, progress):
         self.calls.append([path["a"] for path in paths])
         if any(path["a"] < 0 for path in paths):
             raise PathError("there is no such path.")
@@ -50,7 +49,7 @@ class Supernet:
 
 @pytest.fixture
 def place(tmp_path):
-    return WorkerFolder(tmp_path)
+    return WorkerFolder(tmp_path / "output", tmp_path / "private" / "key").make()
 
 
 @pytest.fixture
@@ -99,8 +98,11 @@ def ask(trial, number, manager=None):
 
 
 def answer(trial):
-    assert trial.poll(EVER), "waited in vain"
-    return json.loads(trial.recv_bytes())
+    while True:
+        assert trial.poll(EVER), "waited in vain"
+        message = json.loads(trial.recv_bytes())
+        if HEARTBEAT not in message:
+            return message
 
 
 def test_trials_that_are_there_together_are_one_population(trials, worker, supernet, monkeypatch):
@@ -193,12 +195,12 @@ def test_only_the_bad_path_of_a_population_fails(trials, worker, supernet, monke
 
 
 def test_what_does_not_fit_into_memory_together_is_evaluated_one_by_one(capsys):
-    def score_many(paths):
+    def score_many(paths, progress):
         if len(paths) > 1:
             raise RuntimeError("CUDA out of memory.")
         return [{"top1": float(paths[0]["a"])}]
 
-    assert evaluate(score_many, [{"a": 1}, {"a": 2}]) == [
+    assert evaluate(score_many, [{"a": 1}, {"a": 2}], print) == [
         {"results": {"top1": 1.0}},
         {"results": {"top1": 2.0}},
     ]
@@ -206,11 +208,11 @@ def test_what_does_not_fit_into_memory_together_is_evaluated_one_by_one(capsys):
 
 
 def test_a_lost_gpu_ends_the_worker():
-    def score_many(paths):
+    def score_many(paths, progress):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     with pytest.raises(RuntimeError, match="CUDA error"):
-        evaluate(score_many, [{"a": 1}, {"a": 2}])
+        evaluate(score_many, [{"a": 1}, {"a": 2}], print)
 
 
 def test_the_question_of_a_trial_that_died_is_dropped(trials, reception, worker, supernet):
@@ -231,10 +233,10 @@ def test_a_trial_that_dies_during_the_evaluation_disturbs_nobody(
     monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
     first, second = trials(2)
 
-    def score_many(paths):
+    def score_many(paths, progress):
         first.close()
         wait_for(lambda: reception.num_connected == 1)
-        return supernet.score_many(paths)
+        return supernet.score_many(paths, progress)
 
     monkeypatch.setattr(worker, "_score_many", score_many)
     ask(first, 1)
@@ -255,7 +257,7 @@ def test_a_wrong_key_is_refused_and_does_no_harm(place, endpoint, trials, worker
 
 def test_a_trial_does_not_trust_one_that_does_not_know_the_key(place, endpoint):
     content = json.loads(place.address.read_text())
-    with Listener(str(place.path / "another"), "AF_UNIX", authkey=b"guessed") as listener:
+    with Listener(str(place.private / "another"), "AF_UNIX", authkey=b"guessed") as listener:
 
         def serve():
             with pytest.raises(AuthenticationError):
@@ -288,6 +290,80 @@ def test_a_question_that_cannot_be_understood_is_answered(trials, worker, questi
     assert answer(good)["results"]["top1"] == 1.0
 
 
+def test_a_trial_that_waits_hears_how_far_it_is(trials, reception, worker, supernet, monkeypatch):
+    heard = []
+
+    def score_many(paths, progress):
+        for share in (0.25, 0.75):
+            progress(share)
+            wait_for(lambda share=share: hear_share() == share)
+        return supernet.score_many(paths, progress)
+
+    def hear_share():
+        assert waiting.poll(EVER), "waited in vain"
+        heard.append(json.loads(waiting.recv_bytes())[HEARTBEAT])
+        return heard[-1]["share"]
+
+    monkeypatch.setattr(worker_reception, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(worker, "_score_many", score_many)
+    waiting, silent = trials(2)
+    ask(waiting, 1)
+    worker.step()
+    assert answer(waiting)["results"]["top1"] == 1.0
+    first, last = heard[0], heard[-1]
+    assert (first["share"], last["share"]) == (0.0, 0.75) or first["share"] == 0.25
+    assert last["signs"] > 0
+    assert not silent.poll(0.1)  # a trial that has not asked yet, or has its answer, hears nothing
+    assert not waiting.poll(0.1)
+
+
+def test_a_trial_ends_a_worker_that_lives_and_does_nothing(
+    place, reception, worker, supernet, monkeypatch
+):
+    goes_on, ended = threading.Event(), []
+
+    def score_many(paths, progress):
+        goes_on.wait(EVER)
+        return supernet.score_many(paths, progress)
+
+    def end_worker(pid, folder):
+        ended.append((pid, folder))
+        return True
+
+    monkeypatch.setattr(worker, "_score_many", score_many)
+    monkeypatch.setattr(patience, "STALL_S", 2.5)
+    monkeypatch.setattr(worker_client, "end_worker", end_worker)
+    step = Call(worker.step)
+    question = json.dumps({"path": {"a": 1}, "manager": None}).encode()
+    assert worker_client._ask(place, worker_client._dial(place), question) is None
+    assert ended == [(os.getpid(), str(place.private))]
+    assert "is ended by a trial: it has done nothing for 2 s, with 0% of" in place.log.read_text()
+    goes_on.set()
+    step.result()
+    step = Call(worker.step)
+    found = worker_client._ask(place, worker_client._dial(place), question)
+    assert found["results"]["top1"] == 1.0
+    step.result()
+
+
+def test_a_trial_that_is_stopped_keeps_no_other_waiting(trials, reception, worker, monkeypatch):
+    monkeypatch.setattr(worker_module, "QUIET_S", (EVER, EVER))
+    stopped, other = trials(2)
+    ask(stopped, 1)
+    ask(other, 2)
+    wait_for(lambda: sum(trial._waits for trial in reception._trials) == 2)
+    beats = threading.Thread(
+        target=lambda: [t.beat({"share": 0.5}) for t in reception._trials for _ in range(5_000)]
+    )
+    beats.start()
+    found = Call(answer, other)
+    beats.join(EVER)
+    assert not beats.is_alive()
+    worker.step()
+    assert found.result()["results"]["top1"] == 2.0
+    assert answer(stopped)["results"]["top1"] == 1.0
+
+
 def test_a_question_is_not_read_beyond_its_greatest_length(trials, worker, monkeypatch):
     monkeypatch.setattr(worker_reception, "MAX_MESSAGE", 100)
     long, good = trials(2)
@@ -305,30 +381,26 @@ def test_only_this_user_can_reach_a_worker(place, endpoint):
     assert len(endpoint.key) == 32
 
 
-def test_a_socket_with_too_long_a_name_is_in_a_private_folder(tmp_path):
-    folder = tmp_path / ("x" * 120)
-    folder.mkdir()
-    endpoint = Endpoint(WorkerFolder(folder))
-    address = Path(endpoint.listener.address)
-    assert address.parent.parent == Path(tempfile.gettempdir())
-    assert stat.S_IMODE(address.parent.stat().st_mode) == 0o700
-    reception = Reception(endpoint)
-    reception.open()
-    with connect(WorkerFolder(folder)) as connection:
-        assert connection is not None
-    endpoint.remove()
-    assert not address.parent.exists()
+def test_a_socket_never_has_too_long_a_name(tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    assert meeting_place().parent == Path("/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T")
+    longest = meeting_place() / ("f" * DIGITS) / f"01234567{SUFFIX}"
+    assert longest.is_relative_to("/var/folders")
+    assert len(os.fsencode(longest)) <= MAX_SOCKET_NAME
 
 
 def test_a_folder_that_cannot_have_sockets_is_no_obstacle(place, monkeypatch):
     def listen(address, *arguments, **options):
-        if address.startswith(str(place.path)):
+        if str(address).startswith(str(place.private)):
             raise PermissionError("Operation not permitted")
         return Listener(address, *arguments, **options)
 
     monkeypatch.setattr(worker_reception, "Listener", listen)
     endpoint = Endpoint(place)
-    assert Path(endpoint.listener.address).exists()
+    assert endpoint.listener.address[0] == "127.0.0.1"
     reception = Reception(endpoint)
     reception.open()
     with connect(place) as connection:
@@ -414,8 +486,9 @@ def test_a_worker_ends_when_no_trial_is_there_for_long(post, reception, trials):
 
 
 def test_a_worker_ends_when_all_managers_are_gone(post, trials, worker):
-    me = psutil.Process()
-    alive, gone = [me.pid, me.create_time()], [me.pid, me.create_time() - 1000.0]
+    alive = os.getpid()
+    with psutil.Popen([sys.executable, "-c", ""]) as ended:
+        gone = ended.pid
     (trial,) = trials(1)
     ask(trial, 1, manager=gone)
     worker.step()
@@ -423,6 +496,30 @@ def test_a_worker_ends_when_all_managers_are_gone(post, trials, worker):
     ask(trial, 2, manager=alive)
     worker.step()
     assert post.reason_to_end() is None
+
+
+@pytest.mark.skipif(not hasattr(psutil, "LINUX") or not psutil.LINUX, reason="how Linux counts")
+@pytest.mark.parametrize("step_s", [-86400.0, -1.5, 1.5, 86400.0])
+def test_a_clock_that_is_set_ends_no_worker(post, reception, monkeypatch, step_s):
+    reception.note_manager(os.getppid())
+    boot_time = psutil._pslinux.boot_time()
+    monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: boot_time + step_s)
+    monkeypatch.setattr(psutil._pslinux, "BOOT_TIME", boot_time + step_s, raising=False)
+    assert post.reason_to_end() is None
+    reception.note_manager(os.getppid())
+    assert post.reason_to_end() is None
+
+
+@pytest.mark.parametrize("manager", [0, -1, 1 << 40, True, 1.5, "1", [1, 2.0]])
+def test_a_manager_that_is_no_process_is_a_question_that_cannot_be_understood(
+    trials, worker, manager
+):
+    bad, good = trials(2)
+    ask(bad, 1, manager=manager)
+    assert "is not the number of a process" in answer(bad)["error"]
+    ask(good, 1, manager=os.getpid())
+    worker.step()
+    assert answer(good)["results"]["top1"] == 1.0
 
 
 def test_the_identity_is_everything_that_scores_depend_on(post, tmp_path, monkeypatch):
@@ -471,9 +568,3 @@ def test_without_a_supernet_nothing_is_started(post):
     with pytest.raises(CheckpointError, match="nni-spos train RECIPE"):
         score_with_worker(post.recipe, {"a": 1})
     assert not (post.recipe.output / "workers").exists()
-
-
-def test_a_worker_that_does_not_start_is_an_error(post, monkeypatch):
-    monkeypatch.setattr("nni_spos.experiment.worker_client.WORKER_MODULE", "nni_spos.no_such")
-    with pytest.raises(ExperimentError, match=r"did not start, 2 times.*No module named"):
-        score_with_worker(post.recipe, {"a": 1})

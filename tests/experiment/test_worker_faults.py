@@ -15,8 +15,9 @@ import pytest
 import torch
 from held import Call, Workers, score_with_worker, wait_for
 
-from nni_spos.errors import CheckpointError, ExperimentError
-from nni_spos.experiment.processes import wait_for_workers
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
+from nni_spos.experiment import patience, worker_client
+from nni_spos.experiment.processes import end_worker, wait_for_workers
 from nni_spos.experiment.scoring import open_scorer
 from nni_spos.experiment.worker_client import connect
 from nni_spos.supernet import load_supernet, save_supernet
@@ -84,12 +85,86 @@ def test_a_path_whose_worker_is_killed_twice_is_an_error_with_the_log(workers):
     first.kill()
     second = workers.wait_for_evaluation(other_than=first)
     second.kill()
-    with pytest.raises(ExperimentError, match="ended, or did not start, 2 times") as caught:
+    with pytest.raises(EvaluatorError, match="ended, or did not start, 2 times") as caught:
         call.result()
     text = str(caught.value)
+    assert "killed by a signal, such as SIGKILL" in text
     assert str(workers.place.log) in text
     assert text.endswith(f"worker {second.pid}: holds the supernet")
     assert "\n" not in text
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let trials wait for no longer than a worker takes to start on a busy machine."""
+    monkeypatch.setattr(patience, "SILENCE_S", 20.0)
+
+
+def test_a_worker_stopped_in_mid_evaluation_is_replaced(workers, impatient):
+    manager = workers.manager()
+    workers.hold.touch()
+    calls = [Call(score_with_worker, workers.recipe, path, manager) for path in (PATH, OTHER)]
+    first = workers.wait_for_evaluation()
+    first.suspend()
+    second = workers.wait_for_evaluation(other_than=first)
+    workers.hold.unlink()
+    assert [call.result() for call in calls] == [
+        inline(workers.recipe, path) for path in (PATH, OTHER)
+    ]
+    assert workers.processes() == [second]
+    assert f"worker {first.pid}: is ended by a trial: it has said nothing for 20 s" in workers.log()
+
+
+def test_a_worker_that_is_stopped_already_is_replaced_also_for_those_that_wait(workers, impatient):
+    manager = workers.manager()
+    expected = score_with_worker(workers.recipe, PATH, manager)
+    (first,) = workers.processes()
+    first.suspend()
+    calls = [Call(score_with_worker, workers.recipe, PATH, manager) for _ in range(3)]
+    assert [call.result() for call in calls] == [expected] * 3
+    (second,) = workers.processes()
+    assert second != first
+
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from nni_spos.errors import SposError
+from nni_spos.locks import exclusive
+with exclusive(Path(sys.argv[1]), -1, SposError("")):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_stopped_trial_that_holds_the_lock_is_not_waited_for(workers, monkeypatch):
+    monkeypatch.setattr(worker_client, "LOCK_S", 3.0)
+    place = workers.place.make()
+    command = [sys.executable, "-c", HOLD_LOCK, str(place.lock)]
+    with psutil.Popen(command, stdout=subprocess.PIPE) as trial:
+        assert trial.stdout.readline() == b"held\n"
+        trial.suspend()
+        manager = workers.manager()
+        calls = [Call(score_with_worker, workers.recipe, x, manager) for x in (PATH, OTHER)]
+        found = [call.result() for call in calls]
+        trial.kill()
+    assert found == [inline(workers.recipe, path) for path in (PATH, OTHER)]
+    assert len(workers.processes()) == 1
+
+
+def test_only_a_worker_of_the_folder_is_ended(workers):
+    expected = score_with_worker(workers.recipe, PATH, manager := workers.manager())
+    (worker,) = workers.processes()
+    folder = str(workers.place.private)
+    assert not end_worker(manager.pid, folder)
+    assert not end_worker(worker.pid, folder[:-1])
+    assert not end_worker(os.getpid(), folder)
+    assert not end_worker(-1, folder)
+    assert score_with_worker(workers.recipe, PATH, manager) == expected
+    assert workers.processes() == [worker]
+    assert end_worker(worker.pid, folder)
+    assert workers.processes() == []
+    assert manager.is_running()
 
 
 ASK = """
@@ -208,9 +283,9 @@ def test_a_worker_without_trials_ends_by_itself(workers):
     assert "ends: there was no trial for 1 seconds" in workers.log()
     assert sorted(file.name for file in workers.place.path.iterdir()) == [
         "identity.json",
-        "start.lock",
         "worker.log",
     ]
+    assert [file.name for file in workers.place.private.iterdir()] == ["start.lock"]
 
 
 def test_a_supernet_that_cannot_be_used_is_what_the_trial_says(workers):
