@@ -7,7 +7,7 @@ from pathlib import Path
 import nni_node
 import pytest
 
-from nni_spos.experiment.start import PATIENCE
+from nni_spos.experiment.manager_environment import PATIENCE
 
 NODE = Path(nni_node.__file__).with_name("node")
 
