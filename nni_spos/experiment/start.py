@@ -35,6 +35,8 @@ from nni_spos.termination import deferred_signals, raise_on_signals
 
 STOP_TIMEOUT = 90.0
 """Seconds that an experiment may take to stop; NNI gives a tuner 30 and a trial 5 of them."""
+LIST_TIMEOUT = 2.0
+"""Seconds in which NNI's list must name the manager: NNI writes it anew now and then."""
 LOST_AFTER = 30.0
 """Seconds without an answer of a manager that still runs."""
 
@@ -212,6 +214,9 @@ def _follow(
     """Show the progress of an experiment until it ends; return its status and errors."""
     last_answer = time.monotonic()
     process = _manager_process(experiment_id)
+    while process is None and time.monotonic() - last_answer < LIST_TIMEOUT:
+        time.sleep(0.2)
+        process = _manager_process(experiment_id)
     with open_bar("search", num_candidates, "candidate") as bar:
         while True:
             try:

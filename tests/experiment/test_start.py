@@ -115,6 +115,12 @@ def test_who_answers_in_the_place_of_a_manager_that_is_gone_is_not_believed(monk
     manager = SimpleNamespace(status=lambda: ("DONE", []))
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: psutil.Process())
     assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    found = [None, psutil.Process()]
+    monkeypatch.setattr(module, "_manager_process", lambda experiment_id: found.pop(0))
+    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", []), (
+        "the list was being written"
+    )
+    monkeypatch.setattr(module, "LIST_TIMEOUT", 0.0)
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: None)
     assert module._follow(manager, "abcd", tmp_path, 10) == ("STOPPED", [])
 
