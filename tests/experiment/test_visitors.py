@@ -1,8 +1,11 @@
 """Who reaches NNI's manager: its user on this machine, with no other site's page."""
 
+import contextlib
 import http.client
+import inspect
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -12,9 +15,11 @@ from pathlib import Path
 import nni_node
 import psutil
 import pytest
+from nni.experiment import launcher
 from second_user import NOBODY, as_another_user, needs_root
 
 from nni_spos.errors import ExperimentError
+from nni_spos.experiment import nnictl
 from nni_spos.experiment.connections import check_listener, knows_users
 from nni_spos.experiment.manager_environment import (
     CONFIGURATION,
@@ -275,35 +280,46 @@ def test_a_manager_has_one_configuration(serve):
     assert len(server.answered()) == 6
 
 
+def answer_as_a_manager(port, begun, done):
+    """Answer the requests that come until the other end of a pipe is closed."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+        os.write(begun, b"1")
+        while done not in (ready := select.select([server, done], [], [])[0]):
+            assert ready
+            client, _ = server.accept()
+            with client:
+                client.recv(10_000)
+                head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close"
+                client.sendall(f"{head}\r\n\r\n{{}}".encode())
+
+
 @needs_root
 @needs_users
-def test_another_user_in_the_place_of_a_manager_is_noticed():
-    with socket.socket() as own:
-        own.bind(("127.0.0.1", 0))
-        own.listen()
-        check_listener(own.getsockname()[1])
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        check_listener(closed.getsockname()[1])
-    port, begun, done = free_port(), *(os.pipe() for _ in range(2))
+@pytest.mark.parametrize("user", [NOBODY, 0])
+def test_a_configuration_is_given_to_a_manager_of_this_user_alone(user):
+    """Another user may take the port between the look at it and the start of the manager."""
+    port, begun, done = free_port(), os.pipe(), os.pipe()
+    check_listener(port)  # there is nobody
     child = os.fork()
     if not child:
-        os.setuid(NOBODY)
-        server = socket.socket()
-        server.bind(("127.0.0.1", port))
-        server.listen()
-        os.write(begun[1], b"1")
-        os.read(done[0], 1)
+        os.setuid(user)
+        os.close(done[1])
+        answer_as_a_manager(port, begun[1], done[0])
         os._exit(0)
     os.read(begun[0], 1)
+    expected = pytest.raises(ExperimentError, match=f"another user .* port {port}.* {port + 1}")
     try:
-        with pytest.raises(
-            ExperimentError, match=f"another user .* port {port}.*--port {port + 1}"
-        ):
-            check_listener(port)
+        with expected if user == NOBODY else contextlib.nullcontext():
+            nnictl._check_manager(port)
     finally:
-        os.write(done[1], b"1")
+        os.close(done[1])
         os.waitpid(child, 0)
+
+
+def test_nnictl_gives_the_configuration_after_that():
+    lines = inspect.getsource(launcher.start_experiment)
+    assert lines.index("_check_rest_server(port") < lines.index("rest.post(")
+    assert nnictl._check_rest_server is launcher._check_rest_server, "only as a program"
 
 
 @pytest.mark.parametrize(
