@@ -9,8 +9,10 @@ from importlib.machinery import all_suffixes
 from pathlib import Path as FilePath
 from typing import Any
 
-import nni_spos
 from nni_spos.errors import RecipeError
+
+OWN = FilePath(__file__).parents[1]
+"""This package."""
 
 NUM_NAMED = 10
 """Files that a warning names."""
@@ -31,9 +33,8 @@ def check_code_directory(folder: FilePath, name: str) -> None:
     RecipeError
         There is one.
     """
-    own = FilePath(nni_spos.__file__).parent
     for file in modules(folder):
-        if file.name.partition(".")[0] == own.name and not (file.is_dir() and file.samefile(own)):
+        if file.name.partition(".")[0] == OWN.name and not (file.is_dir() and file.samefile(OWN)):
             raise RecipeError(
                 f"{name}: tuner.codeDirectory: {file} has the name of this package. Give a folder "
                 "without it."
