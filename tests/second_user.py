@@ -1,5 +1,6 @@
 """What another user of this machine can do; only root can become one."""
 
+import encodings.idna  # noqa: F401  (another user may not be able to read Python's library)
 import os
 import pickle
 
@@ -14,6 +15,11 @@ needs_root = pytest.mark.skipif(
 
 def as_another_user(function, *arguments):
     """Return what a function returns, or raise what it raises, in a process of another user."""
+    return begin_as_another_user(function, *arguments)()
+
+
+def begin_as_another_user(function, *arguments):
+    """Begin that, and return a function that waits for its end."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -29,10 +35,14 @@ def as_another_user(function, *arguments):
             pickle.dump(answer, stream)
         os._exit(0)
     os.close(write)
-    with open(read, "rb") as stream:
-        content = stream.read()
-    os.waitpid(child, 0)
-    succeeded, value = pickle.loads(content)
-    if not succeeded:
-        raise value
-    return value
+
+    def end():
+        with open(read, "rb") as stream:
+            content = stream.read()
+        os.waitpid(child, 0)
+        succeeded, value = pickle.loads(content)
+        if not succeeded:
+            raise value
+        return value
+
+    return end

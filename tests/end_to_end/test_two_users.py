@@ -6,13 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 
 import pytest
-from second_user import as_another_user, needs_root
+from second_user import begin_as_another_user, needs_root
 from study import wait_until
 from test_nnictl import assert_same_search
 
@@ -59,8 +58,8 @@ API = "/api/v1/nni"
 
 
 def attack(port, config, seconds):
-    """What another user may try; return the answers that were given, with what was asked."""
-    answers, end = [], time.monotonic() + seconds
+    """What another user may try; return the number of tries, and what was answered."""
+    num_tries, answers, end = 0, [], time.monotonic() + seconds
     metric = {
         "type": "metric",
         "metric": json.dumps({"type": "FINAL", "value": "99", "sequence": 0}),
@@ -75,10 +74,11 @@ def attack(port, config, seconds):
                 ("GET", "/logs/nnimanager.log", None),
                 ("DELETE", f"{API}/experiment", None),
             ):
+                num_tries += 1
                 if status := request(port, method, path, content, host):
                     answers.append((host, method, path, status))
         time.sleep(0.02)
-    return answers
+    return num_tries, answers
 
 
 @needs_root
@@ -87,13 +87,7 @@ def test_another_user_reaches_nothing(study):
     forged = study.folder / "forged"
     content = {"trialCommand": f"touch {forged}", "trialConcurrency": 9, "searchSpace": {},
                "maxTrialNumber": 1, "trainingService": {"platform": "local"}}  # fmt: skip
-    answers, results = [], []
-
-    def try_it():
-        answers.extend(as_another_user(attack, study.port, content, 25))
-
-    others = threading.Thread(target=try_it)
-    others.start()
+    results = []
 
     def own_requests(line):
         if "web page" not in line:
@@ -105,8 +99,10 @@ def test_another_user_reaches_nothing(study):
                      ("GET", "/oview", None)]  # fmt: skip
             results.append([request(study.port, *what, host) for what in asked])
 
+    end = begin_as_another_user(attack, study.port, content, 25)
     result = start(study.config, port=study.port, report=own_requests)
-    others.join()
+    num_tries, answers = end()
+    assert num_tries > 100
     assert answers == []
     assert results == [[200, 409, 409, 200]] * 2
     assert result.status == "DONE"
