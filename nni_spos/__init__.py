@@ -10,8 +10,10 @@ import importlib
 from typing import Any
 
 from nni_spos._version import __version__
+from nni_spos.import_path import leave_working_directory
 from nni_spos.openmp import limit_spinning
 
+leave_working_directory()  # before anything is imported from there
 limit_spinning()  # before anything imports PyTorch
 
 _HOMES = {

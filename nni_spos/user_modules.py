@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path as FilePath
-from types import ModuleType
+from types import FrameType, ModuleType
 
 _folders: dict[str, FilePath] = {}
 """Names of loaded modules that were found in a recipe's folder, and that folder."""
@@ -25,7 +26,8 @@ def import_user_module(name: str, folder: FilePath | None) -> ModuleType:
     name
         Dotted name.
     folder
-        Where it, and what it imports in turn, is looked for first; only while it is imported.
+        Where it is looked for first, and what the code of this folder imports in turn; only while
+        it is imported, and not for what libraries import.
         Modules of the same names from other folders stay as they are, for those who have them.
         None: look in Python's path alone.
 
@@ -38,15 +40,57 @@ def import_user_module(name: str, folder: FilePath | None) -> ModuleType:
         return importlib.import_module(name)
     _forget_others(_top(name), folder)
     before = set(sys.modules)
-    with _first_in_path(folder):
+    finder = _Neighbours(folder)
+    with _first_in_path(finder):
         try:
             return importlib.import_module(name)
         finally:
             for loaded in set(sys.modules) - before:
-                # Not what is loaded from a package that was there before, such as this one.
-                is_new = _top(loaded) in _folders or _top(loaded) not in before
-                if is_new and _find(_top(loaded), folder) is not None:
+                if _top(loaded) in finder.found:
                     _folders[loaded] = folder
+
+
+class _Neighbours(MetaPathFinder):
+    """Finds the modules of a folder, for the code of that folder alone.
+
+    Libraries that are imported meanwhile import others, some of which may be missing: a file of
+    such a name in the folder is not what they mean.
+
+    Parameters
+    ----------
+    folder
+        Of the recipe.
+    """
+
+    def __init__(self, folder: FilePath):
+        self._folder = folder
+        self.found: set[str] = set()
+        """Names of modules and packages that came from the folder."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module or package; what is in a package is found by that."""
+        if path is not None or not self._is_asked_by_its_own():
+            return None
+        spec = _find(fullname, self._folder)
+        # A folder without an __init__.py counts if there is nothing else of its name.
+        if spec is None or (spec.loader is None and PathFinder.find_spec(fullname) is not None):
+            return None
+        self.found.add(fullname)
+        return spec
+
+    def _is_asked_by_its_own(self) -> bool:
+        """Whether the import is one of the folder's code, or that of the recipe's module."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            importer = frame.f_globals.get("__name__", "")
+            is_machinery = frame.f_code.co_filename.startswith("<frozen importlib")
+            if not is_machinery and importer != "importlib":
+                is_loaded = _folders.get(importer) == self._folder
+                return importer == __name__ or is_loaded or _top(importer) in self.found
+            frame = frame.f_back
+        return False
 
 
 def _top(name: str) -> str:
@@ -70,11 +114,12 @@ def _forget_others(top: str, folder: FilePath) -> None:
 
 
 @contextlib.contextmanager
-def _first_in_path(folder: FilePath) -> Iterator[None]:
-    entry = str(folder)
-    sys.path.insert(0, entry)
+def _first_in_path(finder: _Neighbours) -> Iterator[None]:
+    """Let a finder be asked before those that look in Python's path."""
+    place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0
+    sys.meta_path.insert(place, finder)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # the module's code may have changed the path
-            sys.path.remove(entry)
+        with contextlib.suppress(ValueError):  # the module's code may have changed the list
+            sys.meta_path.remove(finder)

@@ -1,49 +1,56 @@
-"""Another user of this machine, for tests that root runs."""
-
-from __future__ import annotations
+"""What another user of this machine can do; only root can become one."""
 
 import contextlib
-import json
+import encodings.idna  # noqa: F401  (another user may not be able to read Python's library)
 import os
+import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 NOBODY = 65534
 
 needs_root = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can be another user"
+    getattr(os, "geteuid", lambda: 1)() != 0, reason="only root can act as another user"
 )
 
 
-def as_nobody(function: Callable[[], Any]) -> Any:
-    """Return what a function returns, as JSON, in a process of a user with no rights of this one.
+def as_another_user(function, *arguments):
+    """Return what a function returns, or raise what it raises, in a process of another user."""
+    return begin_as_another_user(function, *arguments)()
 
-    That is a copy of this process, since the other user may not be allowed to read Python itself;
-    so what the function needs must be imported. What it raises is returned as text.
-    """
-    reader, writer = os.pipe()
-    if not (child := os.fork()):
+
+def begin_as_another_user(function, *arguments):
+    """Begin that, and return a function that waits for its end."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
         try:
             os.setgroups([])
             os.setgid(NOBODY)
             os.setuid(NOBODY)
-            try:
-                found = function()
-            except Exception as problem:
-                found = f"{type(problem).__name__}: {problem}"
-            os.write(writer, json.dumps(found).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as stream:
-        answer = stream.read()
-    os.waitpid(child, 0)
-    return json.loads(answer)
+            answer = True, function(*arguments)
+        except BaseException as problem:
+            answer = False, problem
+        with open(write, "wb") as stream:
+            pickle.dump(answer, stream)
+        os._exit(0)
+    os.close(write)
+
+    def end():
+        with open(read, "rb") as stream:
+            content = stream.read()
+        os.waitpid(child, 0)
+        succeeded, value = pickle.loads(content)
+        if not succeeded:
+            raise value
+        return value
+
+    return end
 
 
 @contextlib.contextmanager

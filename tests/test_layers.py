@@ -14,7 +14,7 @@ ROOT = Path(nni_spos.__file__).parent
 # From the bottom to the top; a part imports from lower rows, parts above the recipe also from
 # their own. A part that is not named here is at the top: nothing here may import it.
 ROWS = [
-    ["_version", "openmp"],
+    ["_version", "openmp", "import_path"],
     ["values", "child", "termination", "freed_memory", "owned"],
     ["errors"],
     ["files", "sealing", "user_modules", "digests"],

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from second_user import NOBODY, as_nobody, needs_root, shared_folder
+from second_user import NOBODY, as_another_user, needs_root, shared_folder
 
 from nni_spos.errors import CostError, FileWarning, SearchError
 from nni_spos.evolution import Candidate, Journal, State
@@ -273,7 +273,7 @@ def test_scores_of_one_user_are_no_answers_for_another(shared):
         cache.put({"a": "k3"}, {"top1": 99.9})
         return cache.get({"a": "k3"})
 
-    assert as_nobody(lambda: write("theirs.jsonl")) == {"top1": 99.9}
+    assert as_another_user(lambda: write("theirs.jsonl")) == {"top1": 99.9}
     theirs = ScoreCache(shared / "theirs.jsonl", SPACE)
     assert theirs.get({"a": "k3"}) is None
     with pytest.warns(FileWarning, match="belongs to another user"):
@@ -281,5 +281,6 @@ def test_scores_of_one_user_are_no_answers_for_another(shared):
     mine = ScoreCache(shared / "mine.jsonl", SPACE)
     mine.put({"a": "k3"}, {"top1": 1.0})
     mine.file.chmod(0o666)
-    assert "NotOwnError" in as_nobody(lambda: write("mine.jsonl"))
+    with pytest.raises(NotOwnError):
+        as_another_user(lambda: write("mine.jsonl"))
     assert mine.get({"a": "k3"}) == {"top1": 1.0}

@@ -36,13 +36,13 @@ def write(tmp_path):
     return write
 
 
-def test_the_folder_is_in_the_path_while_the_module_is_imported(write):
-    path = list(sys.path)
-    text = "import sys, own_part\nfirst = sys.path[0]\nvalue = own_part.value\n"
-    folder = write("a", own_whole=text, own_part="value = 3")
+def test_the_folder_is_searched_while_the_module_is_imported(write):
+    path, finders = list(sys.path), list(sys.meta_path)
+    text = "import own_part, importlib\nother = importlib.import_module('own_other')\n"
+    folder = write("a", own_whole=text, own_part="value = 3", own_other="value = 4")
     module = import_user_module("own_whole", folder)
-    assert (module.value, module.first) == (3, str(folder))
-    assert sys.path == path
+    assert (module.own_part.value, module.other.value) == (3, 4)
+    assert (sys.path, sys.meta_path) == (path, finders)
     (folder / "own_broken.py").write_text("import sys\nsys.path.clear()\n1 / 0")
     before = list(sys.path)
     with pytest.raises(ZeroDivisionError):
@@ -50,7 +50,54 @@ def test_the_folder_is_in_the_path_while_the_module_is_imported(write):
     sys.path[:] = before
     with pytest.raises(ModuleNotFoundError):
         import_user_module("own_absent", folder)
-    assert sys.path == path
+    assert (sys.path, sys.meta_path) == (path, finders)
+
+
+LIBRARY = """
+import importlib
+try:
+    import own_optional
+except ImportError:
+    own_optional = None
+def find(name):
+    return importlib.import_module(name)
+"""
+"""An installed library that looks for modules that may be missing, at once and when called."""
+
+
+def test_libraries_are_not_given_modules_of_the_folder(write, monkeypatch):
+    monkeypatch.syspath_prepend(write("path", own_library=LIBRARY, own_both="value = 'path'"))
+    text = """
+import own_library, own_optional, own_package.inner
+try:
+    own_library.find("own_secret")
+    found = True
+except ImportError:
+    found = False
+both = own_library.find("own_both").value
+"""
+    folder = write("a", own_whole=text, own_optional="value = 1", own_secret="1 / 0",
+                   own_both="1 / 0", own_package__inner="import own_third as third",
+                   own_third="value = 5")  # fmt: skip
+    (folder / "own_package" / "__init__.py").write_text("from own_third import value")
+    module = import_user_module("own_whole", folder)
+    assert module.own_library.own_optional is None, "it was looked for in the folder"
+    assert not module.found
+    assert module.both == "path"
+    # Code of the folder has its neighbours, also from inside of packages.
+    assert module.own_optional.value == 1
+    assert module.own_package.inner.third.value == module.own_package.value == 5
+
+
+def test_a_folder_of_results_hides_no_library(write, monkeypatch):
+    monkeypatch.syspath_prepend(write("path", own_library="value = 'path'"))
+    folder = write("a", own_whole="import own_library, own_results.numbers as found")
+    for name, text in (("own_library/notes.txt", ""), ("own_results/numbers.py", "value = 7")):
+        file = folder / name
+        file.parent.mkdir()
+        file.write_text(text)
+    module = import_user_module("own_whole", folder)
+    assert (module.own_library.value, module.found.value) == ("path", 7)
 
 
 def test_without_a_folder_only_pythons_path_counts(write, monkeypatch):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from nni_spos import termination
 from nni_spos._version import __version__
 from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
 from nni_spos.errors import (
@@ -24,6 +23,7 @@ from nni_spos.errors import (
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 from nni_spos.printing import allow_any_text
+from nni_spos.termination import Terminated
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -43,8 +43,8 @@ _SHOWN_ONCE = (BusyWarning, FormatWarning, ScoringWarning)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, or 143 if
-    SIGTERM ended a command that has processes to end.
+    That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, or 143 or 129
+    if SIGTERM or SIGHUP ended a command that has something to end.
     """
     allow_any_text(sys.stdout, sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
@@ -61,16 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
         return 2
-    except termination.Terminated:
-        print("terminated", file=sys.stderr)
-        return termination.EXIT_CODE
+    except Terminated as end:
+        with contextlib.suppress(OSError):  # the terminal may be what has ended
+            print("terminated", file=sys.stderr)
+        return end.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
 
 
-@contextmanager
+@contextlib.contextmanager
 def _warnings_in_a_line() -> Iterator[None]:
     """Print warnings about users' files like other messages, without Python's line of code."""
     with warnings.catch_warnings():

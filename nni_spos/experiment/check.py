@@ -17,6 +17,7 @@ from typing import Any
 from nni_spos.errors import RecipeError, SposError, nearest
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import PLATFORMS
+from nni_spos.experiment.reachable import check_code_directory, reachable_warnings
 from nni_spos.experiment.remote import check_remote, is_remote, remote_warnings
 from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.trial_command import recipe_of_trials
@@ -83,6 +84,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     _check_space_file(_get(content, "searchSpaceFile"), file)
     config = _as_nni_reads_it(file)
     tuner = config["tuner"]
+    check_code_directory(FilePath(tuner["codeDirectory"]), file.name)
     try:
         recipe = load_tuner_recipe(tuner.get("classArgs") or {}, FilePath(tuner["codeDirectory"]))
         space, costs = load_costs(recipe)
@@ -92,7 +94,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     except SposError as problem:
         raise RecipeError(f"{file.name}: {problem}") from None
     _check_trial_command(config, recipe, file.name)
-    notes = []
+    notes = reachable_warnings(config, file.name)
     if is_remote(config):
         check_remote(config, recipe, file.name)
         notes += remote_warnings(config, recipe, file.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,20 +19,24 @@ from pathlib import Path as FilePath
 import psutil
 from tqdm import tqdm
 
+from nni_spos.child import python_command
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
+from nni_spos.experiment.connections import knows_users
 from nni_spos.experiment.failure import explain_failure, explain_stop
 from nni_spos.experiment.manager import Manager
-from nni_spos.experiment.processes import wait_for_workers
+from nni_spos.experiment.manager_environment import OPEN_TO_USERS, nnictl_environment
+from nni_spos.experiment.processes import is_alive, wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.experiment.start_locks import experiment_lock, port_lock
 from nni_spos.progress import open_bar
-from nni_spos.termination import raise_on_sigterm
+from nni_spos.termination import deferred_signals, raise_on_signals
 
-LOOPBACK, PATIENCE = (FilePath(__file__).with_name(f"{x}.js") for x in ("loopback", "patience"))
-"""What node runs before NNI's manager."""
 STOP_TIMEOUT = 90.0
 """Seconds that an experiment may take to stop; NNI gives a tuner 30 and a trial 5 of them."""
+LIST_TIMEOUT = 2.0
+"""Seconds in which NNI's list must name the manager: NNI writes it anew now and then."""
 LOST_AFTER = 30.0
 """Seconds without an answer of a manager that still runs."""
 
@@ -76,7 +79,7 @@ def start(
     config_file
         As for ``nnictl create --config``.
     port
-        Of NNI's web page, which is shown on this machine alone.
+        Of NNI's web page, which is shown to this user on this machine alone.
     public
         Show the page to the network instead: it has no password.
     keep
@@ -100,7 +103,8 @@ def start(
         if not public:
             check_within_reach(checked.config, port)
     command = ["create", "--config", str(checked.file), "--port", str(port)]
-    return _run(command, None, port, public, keep, checked.num_candidates, report)
+    with port_lock(port):
+        return _run(command, None, port, public, keep, checked.num_candidates, report)
 
 
 def resume(
@@ -112,17 +116,19 @@ def resume(
 ) -> StartResult:
     """Go on with a stopped experiment, or one whose manager was killed; else as `start`."""
     folder = experiment_folder(experiment_id)
-    if is_running(experiment_id):
-        raise ExperimentError(
-            f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
-        )
     if not public and (read_manifest().get(experiment_id) or {}).get("platform") == "remote":
         report("warning: other machines reach the manager only with --public, or by tunnels")
     command = ["resume", experiment_id, "--port", str(port)]
     # Without the folder nnictl asks its list, where a manager killed just now still counts as
     # running, and then fails with an exception of its own.
     command += ["--experiment_dir", str(folder.parent)]
-    return _run(command, experiment_id, port, public, keep, _num_candidates(experiment_id), report)
+    with experiment_lock(experiment_id), port_lock(port):
+        if is_running(experiment_id):
+            raise ExperimentError(
+                f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
+            )
+        number = _num_candidates(experiment_id)
+        return _run(command, experiment_id, port, public, keep, number, report)
 
 
 def stop(experiment_id: str) -> None:
@@ -154,24 +160,7 @@ def is_running(experiment_id: str) -> bool:
     return _manager_process(experiment_id) is not None
 
 
-def nnictl_environment(public: bool = False) -> dict[str, str]:
-    """Return the environment for ``nnictl``: quiet, without a proxy, with time for the tuner to
-    start and, unless `public`, with the web page on this machine alone."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    # Trials find the commands of this environment, also if it is not activated.
-    commands = os.path.dirname(sys.executable)
-    environment["PATH"] = os.pathsep.join(filter(None, [commands, os.environ.get("PATH")]))
-    # NNI's own HTTP clients would ask a proxy for the manager on this machine.
-    for name in ("NO_PROXY", "no_proxy"):
-        hosts = [environment.get(name, ""), "localhost", "127.0.0.1"]
-        environment[name] = ",".join(filter(None, hosts))
-    required = [PATIENCE] if public else [PATIENCE, LOOPBACK]
-    options = [environment.get("NODE_OPTIONS", ""), *(f'--require "{x!s}"' for x in required)]
-    environment["NODE_OPTIONS"] = " ".join(options).strip()
-    return environment
-
-
-@raise_on_sigterm()
+@raise_on_signals()
 def _run(
     command: Sequence[str],
     experiment_id: str | None,
@@ -182,31 +171,40 @@ def _run(
     report: Callable[[str], None],
 ) -> StartResult:
     _check_port(port)
+    if not (public or knows_users()):
+        report(f"warning: {OPEN_TO_USERS}")
     manager = Manager(port)
     try:
-        _launch(command, nnictl_environment(public))
-        experiment_id = experiment_id or _wait_for_id(manager)
+        # nnictl leaves nothing behind if it fails. If it does not, it is known what to stop.
+        with deferred_signals():
+            output = _launch(command, nnictl_environment(public))
+            experiment_id = experiment_id or _created(output) or _wait_for_id(manager)
         address = f"http://{socket.gethostname() if public else '127.0.0.1'}:{port}"
         report(f"experiment {experiment_id}, web page {address}")
-        folder = experiment_folder(experiment_id)
-        status, errors = _follow(manager, experiment_id, folder, num_candidates)
-    except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
-        experiment_id = experiment_id or _id_on_port(port)
-        if experiment_id:
+        result = _finish(manager, experiment_id, num_candidates)
+        if not keep:
             stop(experiment_id)
+    except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
+        if experiment_id:
+            with deferred_signals():
+                stop(experiment_id)
         raise
+    if keep and result.status == "DONE":
+        report(f"the web page stays; end it with: nnictl stop {experiment_id}")
+    return result
+
+
+def _finish(manager: Manager, experiment_id: str, num_candidates: int) -> StartResult:
+    """Wait for the end of an experiment. Raises ExperimentError if it failed."""
+    folder = experiment_folder(experiment_id)
+    status, errors = _follow(manager, experiment_id, folder, num_candidates)
     reason = ""
     if status == "ERROR":
         reason = explain_failure(folder, errors)
     elif status == "STOPPED":
         reason = explain_stop(folder)
     if reason:
-        stop(experiment_id)
         raise ExperimentError(f"experiment {experiment_id} failed: {reason}")
-    if not keep:
-        stop(experiment_id)
-    elif status == "DONE":
-        report(f"the web page stays; end it with: nnictl stop {experiment_id}")
     return StartResult(experiment_id, status, folder)
 
 
@@ -215,17 +213,22 @@ def _follow(
 ) -> tuple[str, list[str]]:
     """Show the progress of an experiment until it ends; return its status and errors."""
     last_answer = time.monotonic()
+    process = _manager_process(experiment_id)
+    while process is None and time.monotonic() - last_answer < LIST_TIMEOUT:
+        time.sleep(0.2)
+        process = _manager_process(experiment_id)
     with open_bar("search", num_candidates, "candidate") as bar:
         while True:
             try:
                 status, errors = manager.status()
                 last_answer = time.monotonic()
-            except ExperimentError:
-                if not is_running(experiment_id):
-                    return "STOPPED", []
-                if time.monotonic() - last_answer > LOST_AFTER:
-                    raise
-                status, errors = "UNKNOWN", []
+            except ExperimentError as problem:
+                status, errors, lost = "UNKNOWN", [], problem
+            # Asked after it answered: when a manager is gone, anybody can take its port.
+            if process is None or not is_alive(process):
+                return "STOPPED", []
+            if time.monotonic() - last_answer > LOST_AFTER:
+                raise lost
             begin = time.monotonic()
             _show(bar, folder)
             reading = time.monotonic() - begin
@@ -252,51 +255,55 @@ def _show(bar: tqdm[None], folder: FilePath) -> None:
         bar.refresh()  # the time goes on
 
 
-def _launch(command: Sequence[str], environment: dict[str, str]) -> None:
-    """Start a manager; once more if it was too slow.
+def _launch(command: Sequence[str], environment: dict[str, str]) -> str:
+    """Start a manager, once more if it was too slow; return nnictl's output.
 
     nnictl waits about three seconds for the manager, which is not enough when nothing of it is
     in the machine's memory yet; then it ends the manager and gives up.
     """
     try:
-        _nnictl(command, environment)
+        return _nnictl(command, environment)
     except ExperimentError as problem:
         if "ConnectionError" not in str(problem) and "Timeout" not in str(problem):
             raise
-        _nnictl(command, environment)
+        return _nnictl(command, environment)
 
 
-def _nnictl(arguments: Sequence[str], environment: dict[str, str]) -> None:
-    """Run ``nnictl``, in a session of its own so that Ctrl-C cannot cut it short halfway."""
-    beside = FilePath(sys.executable).with_name("nnictl")
-    program = str(beside) if beside.exists() else shutil.which("nnictl")
-    if program is None:
-        raise ExperimentError("nnictl is not installed beside this Python; pip install nni.")
-    process = subprocess.Popen(
-        [program, *arguments],
+def _nnictl(arguments: Sequence[str], environment: dict[str, str]) -> str:
+    """Run ``nnictl`` to its end, in a session of its own so that Ctrl-C cannot cut it short."""
+    done = subprocess.run(
+        python_command("nni_spos.experiment.nnictl", arguments),
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        check=False,
     )
-    try:
-        output, _ = process.communicate()
-    except KeyboardInterrupt:
-        process.communicate()
-        raise
-    if process.returncode:
-        raise ExperimentError(f"nnictl {arguments[0]} failed: {_reason(output)}")
+    if done.returncode:
+        raise ExperimentError(f"nnictl {arguments[0]} failed: {_reason(done.stdout)}")
+    return done.stdout
 
 
 def _reason(output: str) -> str:
     """Pick the line of nnictl's output that says most."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in output.splitlines()]
+    lines = [line.strip() for line in _plain(output).splitlines()]
     lines = [line for line in lines if line]
     errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
     stated = [line for line in lines if line.startswith("ERROR")]
     return (errors or stated or lines or ["no message"])[-1]
+
+
+def _created(output: str) -> str | None:
+    """Find the id of the new experiment in nnictl's output."""
+    found = re.search(r"Experiment ID: (\w+)", _plain(output))
+    return found[1] if found else None
+
+
+def _plain(output: str) -> str:
+    """Return a text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", output)
 
 
 def _wait_for_id(manager: Manager, timeout: float = 30.0) -> str:
@@ -337,14 +344,6 @@ def _manager_process(experiment_id: str) -> psutil.Process | None:
         return process if experiment_id in process.cmdline() else None
     except psutil.Error:
         return None
-
-
-def _id_on_port(port: int) -> str | None:
-    """Return the running experiment on a port, if NNI's list has one."""
-    for experiment_id, record in read_manifest().items():
-        if record.get("port") == port and is_running(experiment_id):
-            return experiment_id
-    return None
 
 
 def _num_candidates(experiment_id: str) -> int:

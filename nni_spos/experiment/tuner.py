@@ -46,7 +46,7 @@ from typing import Any, TypeVar
 from nni.tuner import Tuner
 
 from nni_spos.digests import digest_weights
-from nni_spos.errors import ExperimentError, PathError, RecipeError, SearchError
+from nni_spos.errors import ExperimentError, PathError, SearchError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
@@ -138,9 +138,10 @@ class EvolutionTuner(Tuner):
 
     @_guarded
     def update_search_space(self, search_space: Any) -> None:
-        """Start the search; called by NNI once, when it is connected."""
+        """Start the search; called by NNI when it is connected. Later calls are refused."""
         if self._scheduler is not None:
-            raise RecipeError("the search space of a running search cannot be changed.")
+            _logger.error("the search space of a running search cannot be changed; it goes on")
+            return
         end_with_manager(self.TICK)
         channel = os.environ["NNI_TUNER_COMMAND_CHANNEL"]
         self._manager = Manager.from_channel(channel)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
-import sys
 from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.exchange import restore_numbers
+from nni_spos.experiment.nni_arguments import configuration, tuner_folder
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.settings import is_file_name
@@ -23,20 +21,12 @@ def code_directory() -> FilePath:
     NNI runs the tuner in the experiment's log folder and passes the configuration, with absolute
     folders, in the command line option ``--exp_params``.
     """
-    return FilePath(_configuration().get("tuner", {}).get("codeDirectory") or ".").absolute()
+    return FilePath(tuner_folder() or ".").absolute()
 
 
 def training_platform() -> str:
     """Return NNI's name of where the trials run, such as ``local`` or ``remote``."""
-    return _configuration().get("trainingService", {}).get("platform", "local")
-
-
-def _configuration() -> dict[str, Any]:
-    """Return the experiment's configuration; empty if this process was not started by NNI."""
-    arguments = sys.argv
-    if "--exp_params" not in arguments[:-1]:
-        return {}
-    return json.loads(base64.b64decode(arguments[arguments.index("--exp_params") + 1]))
+    return configuration().get("trainingService", {}).get("platform", "local")
 
 
 def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:

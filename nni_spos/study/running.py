@@ -19,7 +19,7 @@ from nni_spos.locks import exclusive
 from nni_spos.report.tables import format_duration
 from nni_spos.study.planning import Plan, PlannedStep
 from nni_spos.study.results import write_results
-from nni_spos.termination import Terminated, raise_on_sigterm
+from nni_spos.termination import Terminated, raise_on_signals
 
 INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes of a command that Ctrl-C ended."""
@@ -28,7 +28,7 @@ INTERRUPT_TIMEOUT = 30.0
 """Seconds that a step may take to end after Ctrl-C, which it was sent as well."""
 
 
-@raise_on_sigterm()
+@raise_on_signals()
 def run_plan(
     plan: Plan, only: Sequence[str] = (), report: Callable[[str], None] = print
 ) -> FilePath:

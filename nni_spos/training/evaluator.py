@@ -15,11 +15,13 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from nni_spos.data import ImageData
 from nni_spos.freed_memory import keep_freed_memory
 from nni_spos.ranks import choose_devices, launched
 from nni_spos.recipe import TrainSettings
+from nni_spos.termination import Terminated
 from nni_spos.training.busy_machine import BusyMachine
 from nni_spos.training.callbacks import (
     RefusedCheckpoint,
@@ -140,6 +142,8 @@ def training_session() -> Iterator[None]:
     ------
     KeyboardInterrupt
         The user pressed Ctrl-C; Lightning alone would end the process.
+    Terminated
+        It got SIGTERM.
     """
     on_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -147,6 +151,8 @@ def training_session() -> Iterator[None]:
     try:
         with _quiet():
             yield
+    except SIGTERMException:
+        raise Terminated from None
     except SystemExit:
         raise KeyboardInterrupt from None
     finally:

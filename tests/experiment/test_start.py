@@ -1,14 +1,19 @@
 """What can be tested without NNI; the rest is in tests/end_to_end."""
 
+import inspect
 import os
 import socket
+import stat
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from nni.experiment import launcher
 
 from nni_spos.errors import ExperimentError, RecipeError
 from nni_spos.experiment import start as module
+from nni_spos.experiment.manager_environment import OPEN_TO_USERS
+from nni_spos.experiment.start_locks import experiment_lock, port_lock
 
 
 @pytest.fixture
@@ -17,20 +22,6 @@ def port():
         server.bind(("127.0.0.1", 0))
         server.listen()
         yield server.getsockname()[1]
-
-
-def test_the_environment_keeps_what_was_there(monkeypatch):
-    monkeypatch.setenv("NODE_OPTIONS", "--max-http-header-size=999")
-    monkeypatch.setenv("NO_PROXY", "example.org")
-    environment = module.nnictl_environment()
-    assert environment["NODE_OPTIONS"].startswith("--max-http-header-size=999 --require ")
-    for file in (module.LOOPBACK, module.PATIENCE):
-        assert file.is_file()
-        assert str(file) in environment["NODE_OPTIONS"]
-    assert environment["NO_PROXY"] == "example.org,localhost,127.0.0.1"
-    assert environment["PYTHONWARNINGS"] == "ignore"
-    public = module.nnictl_environment(public=True)["NODE_OPTIONS"]
-    assert public == f'--max-http-header-size=999 --require "{module.PATIENCE}"'
 
 
 def test_ports(port):
@@ -67,9 +58,10 @@ def test_a_slow_manager_is_started_once_more(monkeypatch):
         calls.append(arguments)
         if len(calls) == 1:
             raise ExperimentError("nnictl create failed: requests.exceptions.ConnectionError: x")
+        return "output"
 
     monkeypatch.setattr(module, "_nnictl", nnictl)
-    module._launch(["create"], {})
+    assert module._launch(["create"], {}) == "output"
     assert calls == [["create"]] * 2
 
     def broken(arguments, environment):
@@ -112,7 +104,118 @@ def test_a_large_journal_is_read_less_often(monkeypatch, tmp_path, reading, paus
     clock = SimpleNamespace(monotonic=lambda: now[0], sleep=pauses.append)
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(module, "_show", lambda bar, folder: now.append(now.pop() + reading))
+    monkeypatch.setattr(module, "_manager_process", lambda experiment_id: psutil.Process())
     statuses = iter(["RUNNING", "DONE"])
     manager = SimpleNamespace(status=lambda: (next(statuses), []))
     assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
     assert pauses == [pytest.approx(pause)]
+
+
+def test_who_answers_in_the_place_of_a_manager_that_is_gone_is_not_believed(monkeypatch, tmp_path):
+    manager = SimpleNamespace(status=lambda: ("DONE", []))
+    monkeypatch.setattr(module, "_manager_process", lambda experiment_id: psutil.Process())
+    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    found = [None, psutil.Process()]
+    monkeypatch.setattr(module, "_manager_process", lambda experiment_id: found.pop(0))
+    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", []), (
+        "the list was being written"
+    )
+    monkeypatch.setattr(module, "LIST_TIMEOUT", 0.0)
+    monkeypatch.setattr(module, "_manager_process", lambda experiment_id: None)
+    assert module._follow(manager, "abcd", tmp_path, 10) == ("STOPPED", [])
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (
+            "INFO: Creating experiment, Experiment ID: \x1b[36mabcd1234\x1b[0m\nINFO: x\n",
+            "abcd1234",
+        ),
+        ("INFO: Creating experiment\n", None),
+    ],
+)
+def test_the_id_in_the_output_of_nnictl(output, found):
+    assert module._created(output) == found
+    assert "Creating experiment, Experiment ID: ${CYAN}%s" in inspect.getsource(launcher)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "nni-experiments" / "abc").mkdir(parents=True)
+    return tmp_path
+
+
+def test_a_port_is_for_one_start(home, port):
+    with port_lock(port):
+        refused = pytest.raises(ExperimentError, match=f"port {port} is in use.*--port {port + 1}")
+        with refused, port_lock(port):
+            pytest.fail("two have it")
+        with port_lock(port + 1):
+            pass
+    with port_lock(port):
+        pass
+
+
+def test_a_second_start_touches_nothing(home, monkeypatch, port):
+    """It neither asks who is there, nor stops what runs on the port."""
+    checked = SimpleNamespace(warnings=(), config={"trainingService": {"platform": "local"}},
+                              file=home / "spos.yml", num_candidates=1)  # fmt: skip
+    monkeypatch.setattr(module, "check_config", lambda file: checked)
+    runs = []
+    monkeypatch.setattr(module, "_run", lambda *arguments: runs.append(arguments))
+    with port_lock(port), pytest.raises(ExperimentError, match="in use by another"):
+        module.start(home / "spos.yml", port=port)
+    assert not runs
+    module.start(home / "spos.yml", port=port)
+    assert len(runs) == 1
+
+
+def test_an_experiment_is_resumed_once(home, monkeypatch, port):
+    runs = []
+    monkeypatch.setattr(module, "_run", lambda *arguments: runs.append(arguments))
+    with experiment_lock("abc"), pytest.raises(ExperimentError, match="abc is being resumed"):
+        module.resume("abc", port=port)
+    assert not runs
+    with experiment_lock("another"):
+        module.resume("abc", port=port)
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize("kind", ["link", "file", "shared"])
+def test_locks_lie_where_nobody_else_can_write(home, tmp_path, port, kind):
+    locks = home / "nni-experiments" / ".locks"
+    with port_lock(port):
+        assert stat.S_IMODE(locks.stat().st_mode) == 0o700
+    for file in locks.iterdir():
+        file.unlink()
+    locks.rmdir()
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        locks.symlink_to(tmp_path / "elsewhere")
+    elif kind == "file":
+        locks.touch()
+    else:
+        locks.mkdir()
+        locks.chmod(0o777)
+    with pytest.raises(ExperimentError, match="nobody else can write"), port_lock(port):
+        pytest.fail("took it")
+    assert not (tmp_path / "elsewhere").exists() or not list((tmp_path / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_where_users_cannot_be_told_apart_start_says_so(home, monkeypatch, known):
+    def nnictl(arguments, environment):
+        raise ExperimentError("enough")
+
+    monkeypatch.setattr(module, "knows_users", lambda: known)
+    monkeypatch.setattr(module, "_nnictl", nnictl)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        free = unused.getsockname()[1]
+    lines = []
+    for public in (False, True):
+        with pytest.raises(ExperimentError, match="enough"):
+            module._run(["create"], None, free, public, False, 1, lines.append)
+    assert lines == ([] if known else [f"warning: {OPEN_TO_USERS}"])

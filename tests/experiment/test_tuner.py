@@ -534,6 +534,24 @@ def test_right_arguments_change_the_search(nni, recipe_file):
     assert tuner.recipe.search.population_size == 6
 
 
+@pytest.mark.parametrize(
+    "space", [SPACE.to_search_space(), {"x": {"_type": "choice", "_value": [1]}}]
+)
+def test_a_second_search_space_is_refused_and_the_search_goes_on(
+    nni, manager, recipe_file, tmp_path, caplog, space
+):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    tuner.update_search_space(space)
+    dispatcher.wait(lambda: manager.puts)
+    assert not dispatcher.errors
+    assert "search space of a running search cannot be changed" in caplog.text
+    found = [candidate.path for candidate in load_results(tmp_path).candidates]
+    assert found == [candidate.path for candidate in reference(recipe_file).candidates]
+
+
 def test_an_exception_in_a_callback_is_reported(nni, manager, recipe_file):
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from held import wait_for
-from second_user import NOBODY, as_nobody, needs_root, shared_folder
+from second_user import NOBODY, as_another_user, needs_root, shared_folder
 from trained import write_untrained
 
 from nni_spos.errors import EvaluatorError
@@ -64,7 +64,7 @@ def plant(place: WorkerFolder) -> bool:
 
 def test_a_worker_that_another_user_planted_is_refused(recipe, monkeypatch):
     place = worker_folder(recipe, identify(recipe))
-    assert as_nobody(lambda: plant(place)) is True
+    assert as_another_user(lambda: plant(place)) is True
     places = started(monkeypatch)
     with pytest.raises(EvaluatorError, match=rf"nni-spos-0: belongs to.*{NOBODY}.*TMPDIR"):
         ask_worker(recipe, {"a": 1})
@@ -73,7 +73,7 @@ def test_a_worker_that_another_user_planted_is_refused(recipe, monkeypatch):
 
 def test_a_folder_for_logs_that_another_user_made_is_refused(recipe, monkeypatch):
     place = worker_folder(recipe, identify(recipe))
-    assert as_nobody(lambda: plant(replace(place, private=place.path / "private"))) is True
+    assert as_another_user(lambda: plant(replace(place, private=place.path / "private"))) is True
     places = started(monkeypatch)
     with pytest.raises(EvaluatorError, match=rf"workers/{place.path.name}: belongs to another"):
         ask_worker(recipe, {"a": 1})
@@ -98,7 +98,7 @@ def test_the_second_user_has_a_folder_of_his_own(recipe):
 
     ours = worker_folder(recipe, identify(recipe)).make()
     assert ours.path.parent == recipe.output / "workers"
-    found, path, private = as_nobody(make)
+    found, path, private = as_another_user(make)
     assert found is True
     assert path == private != str(ours.private)
     assert Path(private).stat().st_uid == NOBODY
@@ -114,8 +114,8 @@ def test_nothing_secret_can_be_read_and_nobody_else_can_ask(recipe):
     def look():
         return [os.access(file, os.R_OK) or os.access(file, os.W_OK) for file in files]
 
-    assert as_nobody(look) == [False] * 4
-    assert as_nobody(lambda: connect(place) is None) is True
+    assert as_another_user(look) == [False] * 4
+    assert as_another_user(lambda: connect(place) is None) is True
     assert stat.S_IMODE(place.path.stat().st_mode) == 0o700
     with connect(place) as connection:
         question = json.dumps({"path": {"a": 1}, "manager": None}).encode()

@@ -161,12 +161,12 @@ def test_an_interrupted_step_interrupts_the_experiment(tiny, monkeypatch, code):
 STEP = """
 import sys
 from nni_spos.study import running
-from nni_spos.termination import raise_on_sigterm
+from nni_spos.termination import raise_on_signals
 program = "import signal, sys, time\\n"
 program += "def end(*_): time.sleep(1); print('ended its own', flush=True); sys.exit(143)\\n"
 program += "signal.signal(signal.SIGTERM, end); print('begun', flush=True); time.sleep(60)"
 running.python_command = lambda module, arguments: [sys.executable, "-c", program]
-with raise_on_sigterm():
+with raise_on_signals():
     running._run_command([])
 """
 

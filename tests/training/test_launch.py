@@ -158,3 +158,25 @@ def test_ctrl_c_ends_all_processes(recipe):
     assert "Traceback" not in error
     assert not psutil.wait_procs(started, timeout=10)[1]
     assert not made.checkpoint.exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_what_ends_a_training_in_one_process_is_told_apart(recipe, number, code, said):
+    made = recipe(epochs=10_000, devices=1)
+    folder = made.checkpoint.with_suffix("")
+    command = [sys.executable, "-W", "ignore", "-m", "nni_spos.cli", "train", str(made.file)]
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    try:
+        wait_until((folder / "step_0000003.ckpt").exists)
+        running.send_signal(number)
+        _, error = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == code
+    assert error.splitlines()[-1].endswith(said)
+    assert "Traceback" not in error
+    assert not made.checkpoint.exists()
