@@ -42,7 +42,6 @@ from nni_spos.path import PathSpace, load_path, save_path
 from nni_spos.profilers import build_costs
 from nni_spos.recipe import load_recipe
 from nni_spos.report import gather_report
-from nni_spos.report.rendering import render_html
 from nni_spos.spaces import Form
 from nni_spos.stage_cost import StageCost
 from nni_spos.study import load_study, make_plan
@@ -124,7 +123,7 @@ def work(tmp_path_factory):
     journal = Journal(
         folder / "search" / "search.jsonl",
         {
-            "space": space.to_search_space(),
+            "choices": space.to_search_space(),
             "search": {"objective": "top1", "constraints": ["params <= 9M"]},
             "checkpoint": "supernet.pt",
         },
@@ -164,10 +163,6 @@ def work(tmp_path_factory):
         check_identity(file, IDENTITY)
         return file
 
-    def reported(file: Path) -> Any:
-        found = gather_report(file.parent)
-        return render_html(found)
-
     def restored(file: Path) -> Any:
         checkpoint = load_supernet(file)
         try:
@@ -187,7 +182,7 @@ def work(tmp_path_factory):
         "network": load_network,
         "training": resumed,
         "score_cache": lambda file: [ScoreCache(file, space).get(PATH)],
-        "run_record": reported,
+        "run_record": lambda file: gather_report(file.parent),
         "baseline": lambda file: baseline_table(read_baselines(file.parent)).rows,
         "configuration": check_config,
         "study": lambda file: make_plan(load_study(file), "small", [], folder / "results"),
