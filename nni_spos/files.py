@@ -85,6 +85,30 @@ def check_writable(file: str | os.PathLike[str]) -> None:
     raise OSError(code, f"cannot be written: {os.strerror(code)}", os.fspath(file))
 
 
+def unlinked(file: str | os.PathLike[str]) -> FilePath:
+    """Return a file with its folder's own name, whatever links led there.
+
+    What is relative to the folder, such as ``../out``, is then the same for everybody. The file
+    itself may be a link: what is beside the link counts.
+    """
+    target = FilePath(file).absolute()
+    try:
+        return FilePath(os.path.realpath(target.parent)) / target.name
+    except (OSError, ValueError):  # no file has this name: whoever reads it says so
+        return target
+
+
+def check_name(file: str | os.PathLike[str], error: type[SposError]) -> None:
+    """Raise `error` if a name cannot be written into files: recipes, journals and NNI's records.
+
+    The names of files are bytes, those in other files are text.
+    """
+    try:
+        os.fspath(file).encode()
+    except UnicodeEncodeError:
+        raise error(f"{file}: this name of a file or folder is not UTF-8. Rename it.") from None
+
+
 def append_durably(file: str | os.PathLike[str], content: bytes) -> None:
     """Add to the end of a file, all or nothing; on return it is on the disk.
 

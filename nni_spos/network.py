@@ -20,7 +20,7 @@ from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
-from nni_spos.values import is_finite, shown
+from nni_spos.values import is_finite, is_plain, shown
 
 VERSION = 1
 
@@ -136,6 +136,8 @@ def load_network(file: str | os.PathLike[str], space: ModelSpace | None = None) 
             raise CheckpointError(
                 f"{file}: has version {shown(version)}; this is version {VERSION}."
             )
+        if not all(is_plain(x) for name, x in content.items() if name != "weights"):
+            raise TypeError("a part of it is not made of plain values")
         arguments = SpaceArguments(**content["space"])
         weights = content["weights"]
         rest = {key: content[key] for key in _PLAIN}

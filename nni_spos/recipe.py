@@ -18,6 +18,7 @@ import schema
 
 from nni_spos.constraint import Constraint
 from nni_spos.errors import RecipeError, nearest
+from nni_spos.files import check_name, unlinked
 from nni_spos.settings import (
     BOOL,
     COUNT,
@@ -383,13 +384,17 @@ _SECTIONS: dict[str, type[Any]] = {
 def load_recipe(file: str | os.PathLike[str]) -> Recipe:
     """Read and check a recipe.
 
+    A folder that is reached by links is known by its own name, here and in the output folder: all
+    processes of an experiment, whatever they were told, mean the same files.
+
     Raises
     ------
     RecipeError
         The file is missing or not YAML, or a key or value in it is wrong; the message names the
         file, the key and what is allowed.
     """
-    file = FilePath(file).absolute()
+    file = unlinked(file)
+    check_name(file, RecipeError)
     return check_recipe(read_yaml(file), file)
 
 
@@ -422,7 +427,7 @@ def check_recipe(content: Mapping[str, Any], file: FilePath) -> Recipe:
         sections["data"] = dataclasses.replace(data, root=str(root))
     return Recipe(
         file=file,
-        output=FilePath(os.path.normpath(file.parent / os.path.expanduser(content["output"]))),
+        output=FilePath(os.path.realpath(file.parent / os.path.expanduser(content["output"]))),
         space=_read_space(content["space"], f"{file.name}: space"),
         **sections,
         latency=_read_latency(content.get("latency"), file),

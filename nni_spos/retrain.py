@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
-from nni_spos.errors import NOT_FINITE, CheckpointError, NotFiniteError
+from nni_spos.errors import NOT_FINITE, CheckpointError, NotFiniteError, RecipeError
 from nni_spos.identity import TEST_IMAGES, Result, describe
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
@@ -96,6 +97,7 @@ def retrain(
         `nni_spos.ranks.run_processes`.
     """
     file = file or recipe.retrained
+    _check_file(file, recipe)
     folder = file.with_suffix("")
     space, costs = build_recipe_costs(recipe)  # a wrong table is refused before the training
     path = space.validate(path)
@@ -217,6 +219,17 @@ def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path, data: Image
     """Begin with the supernet's weights for a path; BatchNorm's, which it lacks, stay new."""
     supernet = restore_recipe_supernet(recipe, load_supernet(recipe.checkpoint), data)
     network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
+
+
+def _check_file(file: FilePath, recipe: Recipe) -> None:
+    """Refuse a name that leaves none for what is kept beside the file. Raises RecipeError."""
+    if file.suffix in ("", ".lock"):
+        raise RecipeError(
+            f"{file}: the file of a network needs a suffix such as .pt; without it, or with .lock, "
+            "this is the name of the folder of its checkpoints, or of their lock."
+        )
+    if os.path.realpath(file) == os.path.realpath(recipe.checkpoint):
+        raise RecipeError(f"{file}: is the file of the supernet. Name another one.")
 
 
 def _check_todays(file: FilePath, trained: TrainedNetwork, recipe: Recipe) -> None:

@@ -46,10 +46,10 @@ def is_file_name(value: Any) -> bool:
     if not isinstance(value, str) or not value or "\0" in value:
         return False
     try:
-        name = os.fsencode(value)
-    except UnicodeEncodeError:  # half of a pair of code units, which YAML and JSON can write
+        name = value.encode()
+    except UnicodeEncodeError:  # half of a pair of code units, or a byte that is no UTF-8
         return False
-    longest = max(map(len, name.split(os.fsencode(os.sep))))
+    longest = max(map(len, name.split(os.sep.encode())))
     return len(name) <= MAX_PATH_BYTES and longest <= MAX_NAME_BYTES
 
 

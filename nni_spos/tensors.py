@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
@@ -20,10 +21,16 @@ from torch import Tensor
 
 from nni_spos.errors import CheckpointError, FileWarning
 from nni_spos.files import previous, replace_atomically, write_atomically
-from nni_spos.values import expands_beyond, plain_parts
+from nni_spos.pickled_values import check_pickle
 
-MAX_VALUES = 10_000_000
-"""Values in a file, tensors apart from their numbers; a checkpoint has some thousands."""
+MAX_PARTS = 100_000
+"""Of an archive: one for each storage, and a few more."""
+
+MAX_PICKLE = 64 << 20
+"""Bytes of the part that says what the storages belong to."""
+
+PART_BYTES = 1024
+"""What an archive takes for a part beside its content, at most on average."""
 
 SEAL = b"nni_spos 1 sha256 "
 """How the comment begins: its version, and the kind of the hash that follows."""
@@ -84,10 +91,7 @@ def load_undamaged(file: str | os.PathLike[str], hint: str = "") -> Any:
     """As `load_tensors`, but this file or none. Raises CheckpointError."""
     try:
         _check_archive(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
-        if expands_beyond(content, MAX_VALUES, plain_parts):
-            raise ValueError("it contains itself, or too many values")
-        return content
+        return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such checkpoint. {hint}".rstrip()) from None
     except Exception as problem:  # torch.load fails in many ways on files that are not its own
@@ -110,19 +114,42 @@ def is_loadable(value: Any, like: Tensor) -> bool:
 
 
 def _check_archive(file: str | os.PathLike[str]) -> None:
-    """Refuse what PyTorch reads but does not write: older formats, and packed parts.
+    """Refuse what PyTorch reads but does not write, and what would take too much.
 
     Before version 2.6 PyTorch ran code in an archive of the oldest format in spite of
     `weights_only`, and it unpacks whatever is packed.
     """
-    size = os.path.getsize(file)
+    with open(file, "rb") as stream:
+        if stream.read(4) != b"PK\3\4":  # else PyTorch takes it for one of its older formats
+            raise ValueError("it is no archive")
+        stream.seek(0)
+        content, size_of = _read_pickle(stream)
     with zipfile.ZipFile(file) as archive:
         parts, comment = archive.infolist(), archive.comment
     if any(x.compress_type != zipfile.ZIP_STORED for x in parts):
         raise ValueError("it is packed")
-    if sum(x.file_size for x in parts) > size:
-        raise ValueError("it says that it is larger than it is")
     _check_seal(file, comment)
+    check_pickle(content, size_of)
+
+
+def _read_pickle(stream: BinaryIO) -> tuple[bytes, Callable[[str], int | None]]:
+    """Return the pickle of an archive and the sizes of its storages, as PyTorch will find them.
+
+    Two readers can find different things in one archive, hence PyTorch's own.
+    """
+    size = os.fstat(stream.fileno()).st_size
+    reader = torch._C.PyTorchFileReader(stream)
+    names = reader.get_all_records()
+    if len(names) > MAX_PARTS or len(set(names)) < len(names):
+        raise ValueError("it has too many parts, or one twice")
+    sizes = {name: reader.get_record_size(name) for name in names}
+    if (total := sum(sizes.values())) > size:
+        raise ValueError("it says that it is larger than it is")
+    if size - total > (1 << 20) + PART_BYTES * len(names):
+        raise ValueError("it has more in it than its parts")
+    if sizes.get("data.pkl", MAX_PICKLE + 1) > MAX_PICKLE:
+        raise ValueError("it has no pickle, or one that is too large")
+    return reader.get_record("data.pkl"), lambda key: sizes.get(f"data/{key}")
 
 
 class _Hashed:

@@ -116,6 +116,19 @@ def is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= 1.7976931348623157e308
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a value is made of what JSON has, and of tuples: no tensors, no objects.
+
+    >>> is_plain({"a": [1, (2.5, None)]}), is_plain({"a": {1, 2}}), is_plain([b"a"])
+    (True, False, False)
+    """
+    if isinstance(value, dict):
+        return all(map(is_plain, value.keys())) and all(map(is_plain, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    return value is None or isinstance(value, str | bool | int | float)
+
+
 def expands_beyond(root: Any, limit: int, children: Callable[[Any], Iterable[Any]]) -> bool:
     """Whether a value has more than `limit` parts when what is shared is counted each time.
 

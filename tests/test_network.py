@@ -81,6 +81,11 @@ def test_a_file_does_not_decide_what_is_imported(file, tmp_path, monkeypatch):
         ({"weights": 5}, "is not a trained network"),
         ({"costs": [1]}, "is not a trained network"),
         ({"space": {"name": "shufflenet_small"}}, "is not a trained network"),
+        ({"preprocessing": {"image_size": torch.ones(2)}}, "is not made of plain values"),
+        ({"made_for": {"data": {"seed": torch.ones(2)}}}, "is not made of plain values"),
+        ({"cost": {"seconds": torch.ones(2)}}, "is not made of plain values"),
+        ({"path": {**PATH, "layer_1": torch.ones(2)}}, "is not made of plain values"),
+        ({"more": {1, 2}}, "is not made of plain values"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_said_in_one_line(file, values, message):

@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,61 @@ def test_files_are_relative_to_the_recipe(load, tmp_path, monkeypatch):
     assert tables == (tmp_path / "cpu.json", Path("/tables/cuda.json"))
     absolute = load({"output": "/runs/../out", "data": {"root": "/data"}})
     assert (absolute.output, absolute.data.root) == (Path("/out"), "/data")
+
+
+def test_a_folder_that_links_lead_to_has_one_name(tmp_path, monkeypatch):
+    """Else processes that know it by other names would mean other files."""
+    real = tmp_path / "data" / "recipes"
+    real.mkdir(parents=True)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    link, second = tmp_path / "link", tmp_path / "deep" / "er" / "link"
+    link.symlink_to(real)
+    second.symlink_to(link)
+    changes = {"output": "../out", "latency": ["../cpu.json"], "data": {"name": "digits"}}
+    content = {**yaml.safe_load(RECIPE), **changes}
+    content["data"]["root"] = "../images"
+    (real / "run.yml").write_text(yaml.safe_dump(content))
+    recipe = load_recipe(real / "run.yml")
+    assert recipe.output == tmp_path / "data" / "out"
+    assert load_recipe(link / "run.yml") == load_recipe(second / "run.yml") == recipe
+    assert load_recipe(second / ".." / "recipes" / "run.yml") == recipe
+    monkeypatch.chdir(link)
+    assert load_recipe("run.yml") == recipe
+    # A link to the recipe alone is a recipe where the link is.
+    (tmp_path / "deep" / "run.yml").symlink_to(real / "run.yml")
+    assert load_recipe(tmp_path / "deep" / "run.yml").output == tmp_path / "out"
+
+
+def test_an_output_folder_that_is_a_link_is_known_by_its_own_name(load, tmp_path):
+    (tmp_path / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "here").symlink_to("disk/runs")
+    assert load({"output": "here/a"}).output == tmp_path / "disk" / "runs" / "a"
+    assert load({"output": "here/../a"}).output == tmp_path / "disk" / "a"
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.yml", b"caf\xe9/run.yml"])
+def test_names_that_are_not_utf_8(tmp_path, name):
+    file = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    try:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(RECIPE)
+    except OSError:
+        pytest.skip("this file system has only names in UTF-8")
+    with pytest.raises(RecipeError, match="is not UTF-8") as caught:
+        load_recipe(file)
+    assert str(caught.value).isprintable()
+    good = Path(str(file).replace("\udce9", "é"))
+    good.parent.mkdir(exist_ok=True)
+    good.write_text(RECIPE)
+    assert load_recipe(good).file == good
+
+
+def test_names_in_a_recipe_that_are_not_utf_8(load):
+    name = "caf\udce9"
+    for changes in ({"output": name}, {"latency": [name]}, {"data": {"root": name}}):
+        with pytest.raises(RecipeError, match=r"the name of a f|a list of files"):
+            load(changes)
+    assert load({"output": "café"}).output.name == "café"
 
 
 def test_home_folders(load, tmp_path, monkeypatch):

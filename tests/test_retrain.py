@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
 from nni_spos.supernet import extract_subnet, save_supernet, score
 from nni_spos.supernet.building import build_recipe_supernet
-from nni_spos.training import Start
+from nni_spos.training import Start, exclusive
 
 PATH = {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"}
 
@@ -47,6 +48,26 @@ def test_sizes_that_do_not_fit_end_before_anything_is_written(recipe):
     with pytest.raises(RecipeError, match="16 pixels is not below the size of the images, 16"):
         retrain(dataclasses.replace(recipe, retrain=settings), PATH)
     assert not recipe.output.exists()
+
+
+@pytest.mark.parametrize("name", ["net", ".pt", "net.lock", "runs/supernet.pt"])
+def test_names_that_leave_none_for_what_is_beside_the_network(recipe, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RecipeError, match=r"needs a suffix|is the file of the supernet"):
+        retrain(recipe, PATH, Path(name), Start.OVERWRITE)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_networks_with_dots_in_their_names_do_not_wait_for_each_other(recipe, tmp_path):
+    short = dataclasses.replace(recipe.retrain, epochs=1)
+    recipe = dataclasses.replace(recipe, retrain=short)
+    with exclusive(tmp_path / "net.1", timeout=0):
+        assert retrain(recipe, PATH, tmp_path / "net.2.pt").test
+        with pytest.raises(CheckpointError, match="another process is training here"):
+            retrain(recipe, PATH, tmp_path / "net.1.pt")
+    assert (tmp_path / "net.2.pt").is_file()
+    assert (tmp_path / "net.2").is_dir()
 
 
 def test_the_saved_network_is_the_trained_one(recipe):

@@ -23,7 +23,7 @@ from nni_spos.retrain import retrain
 from nni_spos.stage_cost import StageCost, read_stage_cost
 from nni_spos.tensors import load_tensors
 from nni_spos.training import Start
-from nni_spos.values import changes
+from nni_spos.values import changes, is_finite, is_plain
 
 FOLDER = "baselines"
 """Folder of the results, in the recipe's output folder."""
@@ -134,18 +134,11 @@ def read_baselines(folder: FilePath, recipe: Recipe | None = None) -> list[Basel
             continue
         try:
             name = str(content["name"])
-            tests = [] if content["test"] is None else [dict(content["test"])]
-            found = BaselineResult(
-                name,
-                dict(content["costs"]),
-                tests,
-                read_stage_cost(content["cost"]),
-                content["widths"],
-            )
-        except (KeyError, TypeError, ValueError) as problem:
+            found = _result(name, content, content["widths"])
+        except (KeyError, TypeError) as problem:
             raise ExperimentError(f"{file}: is not a baseline's result ({problem!r}).") from None
         if name in results:
-            found = dataclasses.replace(results[name], tests=[*results[name].tests, *tests])
+            found = dataclasses.replace(results[name], tests=[*results[name].tests, *found.tests])
         results[name] = found
     return list(results.values())
 
@@ -201,13 +194,30 @@ def _read_network(
 ) -> tuple[Mapping[str, Any], BaselineResult, Mapping[str, Any] | None]:
     content = load_tensors(file)
     try:
-        tests = [] if content["test"] is None else [dict(content["test"])]
-        cost = read_stage_cost(content["cost"])
-        result = BaselineResult(name, dict(content["costs"]), tests, cost)
-        made_for = content.get("made_for")
-        return dict(content["path"]), result, None if made_for is None else dict(made_for)
-    except (KeyError, TypeError, ValueError) as problem:
+        path, made_for = content["path"], content.get("made_for")
+        if not isinstance(path, dict) or not isinstance(made_for or {}, dict):
+            raise TypeError("a part of it has another type")
+        if not is_plain(path) or not is_plain(made_for):
+            raise TypeError("a part of it is not made of plain values")
+        return path, _result(name, content), made_for
+    except (KeyError, TypeError, AttributeError) as problem:
         raise CheckpointError(f"{file}: is not a trained network ({problem!r}).") from None
+
+
+def _result(name: str, content: Mapping[str, Any], widths: Any = None) -> BaselineResult:
+    """Return what a file says. Raises KeyError or TypeError if it is not a result."""
+    costs, test = content["costs"], content["test"]
+    for figures in (costs, {} if test is None else test):
+        if not isinstance(figures, dict) or not all(map(is_finite, figures.values())):
+            raise TypeError("a cost or a test figure is not a number")
+    if test is not None:
+        test["top1"]
+    if widths is not None and not (
+        is_finite(widths["multiplier"]) and isinstance(widths["channels"], list)
+    ):
+        raise TypeError("its widths are none")
+    tests = [] if test is None else [test]
+    return BaselineResult(name, costs, tests, read_stage_cost(content["cost"]), widths)
 
 
 def _made_for(baseline: Baseline) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,15 @@ from nni_spos.errors import (
     BusyWarning,
     FileWarning,
     FormatWarning,
+    RecipeError,
     ScoringWarning,
     SposError,
     StaleWarning,
     one_line,
 )
-from nni_spos.files import check_writable
+from nni_spos.files import check_name, check_writable
 from nni_spos.latency_table import LatencyWarning
-from nni_spos.printing import allow_any_text
+from nni_spos.printing import PIPE_EXIT_CODE, allow_any_text, tolerant_streams
 from nni_spos.termination import Terminated
 
 OUTPUT_FILES = ("output", "json", "plot")
@@ -43,9 +45,30 @@ _SHOWN_ONCE = (BusyWarning, FormatWarning, ScoringWarning)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, or 143 or 129
-    if SIGTERM or SIGHUP ended a command that has something to end.
+    That is 0, 2 for an error that the user can mend, 130 if the user pressed Ctrl-C, 143 or 129 if
+    SIGTERM or SIGHUP ended a command that has something to end, or 141 if all went well but a
+    program that was to read the output, such as ``head``, ended before. Nothing is ended halfway
+    for that.
     """
+    ended: SystemExit | None = None
+    with tolerant_streams() as written:
+        try:
+            code: Any = _run(arguments)
+        except SystemExit as problem:  # --help, or an option that there is not
+            ended, code = problem, problem.code
+    if not code and written.nobody_reads:
+        return PIPE_EXIT_CODE
+    if not code and written.problem is not None:
+        reason = written.problem.strerror
+        with contextlib.suppress(OSError):
+            print(f"OSError: the output cannot be written ({reason}).", file=sys.stderr, flush=True)
+        return 2
+    if ended is not None:
+        raise ended
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     allow_any_text(sys.stdout, sys.stderr)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -54,9 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _warnings_in_a_line():
-            for name in OUTPUT_FILES:
-                if isinstance(file := getattr(options, name, None), str):
-                    check_writable(file)
+            _check_names(options)
             options.run(options)
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
@@ -69,6 +90,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """Check what is written in the end before anything is done.
+
+    Raises
+    ------
+    RecipeError
+        Some text is not UTF-8, or a file to write is also something else.
+    OSError
+        A file cannot be written.
+    """
+    given = {name: value for name, value in vars(options).items() if isinstance(value, str)}
+    for text in given.values():
+        check_name(text, RecipeError)
+    for name in OUTPUT_FILES:
+        if name not in given:
+            continue
+        file = given[name]
+        check_writable(file)
+        for other, value in given.items():
+            if other != name and (
+                _are_one(value, file) or (other in OUTPUT_FILES and value == file)
+            ):
+                raise RecipeError(f"--{name} {file}: is also the {other}. Name another file.")
+
+
+def _are_one(first: str, second: str) -> bool:
+    return os.path.isfile(first) and os.path.isfile(second) and os.path.samefile(first, second)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nni_spos.cli.options import NAMES, PATH_HELP, REPEATS_HELP, add_start_options, start_of
 from nni_spos.constraint import format_metric
 from nni_spos.errors import RecipeError
+from nni_spos.files import check_writable
 from nni_spos.recipe import load_recipe
 from nni_spos.repeats import repetitions
 
@@ -85,6 +86,8 @@ def _retrain(options: argparse.Namespace) -> None:
     runs = repetitions(recipe, FilePath(options.output or recipe.retrained), options.repeats)
     if len(runs) > 1 and options.resume is not None:
         raise RecipeError("--repeats: goes with --continue, not with --resume.")
+    for _, file in runs:
+        check_writable(file)
     found = []
     for one, file in runs:
         trained = run(one, path, file, start_of(options))

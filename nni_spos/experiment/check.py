@@ -22,7 +22,7 @@ from nni_spos.experiment.remote import check_remote, is_remote, remote_warnings
 from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.trial_command import recipe_of_trials
 from nni_spos.experiment.tuner_configuration import check_space, load_tuner_recipe
-from nni_spos.files import read_json
+from nni_spos.files import check_name, read_json, unlinked
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.settings import is_file_name
@@ -76,7 +76,8 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     RecipeError
         The first fault, in one line.
     """
-    file = FilePath(file).absolute()
+    file = unlinked(file)
+    check_name(file, RecipeError)
     content = read_yaml(file)
     _check_keys(content, file.name)
     _check_tuner(_get(content, "tuner"), file.name)

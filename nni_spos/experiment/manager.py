@@ -78,6 +78,8 @@ class TrialJob:
         packed = json.loads(issued[0]) if issued else {}
         final = record.get("finalMetricData") or []
         metrics = _unpacked(final[0]["data"]) if final else None
+        if isinstance(metrics, str):  # no result, and not the reason of a failure either
+            metrics = {"default": metrics}
         return cls(
             id=record["trialJobId"],
             status=record["status"],
@@ -207,7 +209,7 @@ class Manager:
         """Return what ``nnictl experiment export`` writes: parameter, value and trial job."""
         answer = self._request("GET", "/export-data")
         for row in answer:
-            row["value"] = json.loads(row["value"])
+            row["value"] = _unpacked(row["value"])
         return answer
 
     def _mapping(self, path: str) -> dict[str, Any]:
@@ -235,7 +237,7 @@ class Manager:
             text = response.read().decode()
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return text
 
     @contextlib.contextmanager
@@ -259,7 +261,13 @@ class Manager:
 
 
 def _unpacked(value: Any) -> Any:
-    """Read JSON that was made into text once or more."""
+    """Read JSON that was made into text once or more; what is no JSON stays text.
+
+    A trial may report anything: it must not keep the records of all others from being read.
+    """
     while isinstance(value, str):
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
     return value

@@ -8,8 +8,8 @@ neither NNI nor threads; the tuner calls it under a lock.
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from nni_spos.errors import PathError
 from nni_spos.evolution import Candidate, Journal, Search, Signal, State
 from nni_spos.experiment.exchange import MEMORY, restore_numbers
 from nni_spos.path import Path, PathKey
+from nni_spos.values import SHOWN, is_finite, shown
 
 _logger = logging.getLogger(__name__)
 
@@ -319,8 +320,21 @@ class Scheduler:
 
     def _problem(self, metrics: Mapping[str, Any]) -> str | None:
         """Say why metrics cannot be used, or return None."""
-        value = metrics.get(self.search.objective)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and math.isfinite(value):  # type: ignore[arg-type]
-            return None
-        return f"the trial reported {self.search.objective} = {value!r}"
+        objective = self.search.objective
+        if not is_finite(metrics.get(objective)):
+            return f"the trial reported {objective} = {shown(metrics.get(objective))}"
+        for name, value in metrics.items():
+            if not _can_be_kept(value):
+                return f"the trial reported {str(name)[:SHOWN]} = {shown(value)}"
+        return None
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Whether a value can be written into the journal, and is read there as the same."""
+    if isinstance(value, int | float):
+        return isinstance(value, bool) or is_finite(value)
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

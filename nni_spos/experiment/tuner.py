@@ -49,6 +49,7 @@ from nni_spos.digests import digest_weights
 from nni_spos.errors import ExperimentError, PathError, SearchError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
+from nni_spos.experiment.dispatcher import accept_any_result
 from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
 from nni_spos.experiment.processes import end_with_manager
@@ -143,6 +144,7 @@ class EvolutionTuner(Tuner):
             _logger.error("the search space of a running search cannot be changed; it goes on")
             return
         end_with_manager(self.TICK)
+        accept_any_result()
         channel = os.environ["NNI_TUNER_COMMAND_CHANNEL"]
         self._manager = Manager.from_channel(channel)
         # Before anything slow: trials of an earlier run may end while the tables are built.

@@ -12,7 +12,7 @@ from nni_spos.identity import Result, describe
 from nni_spos.path import Path
 from nni_spos.recipe import Recipe
 from nni_spos.stage_cost import StageCost, read_stage_cost
-from nni_spos.values import changes, is_finite
+from nni_spos.values import changes, is_finite, is_plain
 
 UNKNOWN_RECIPE = "the recipe is not known"
 
@@ -106,4 +106,6 @@ def _read(file: FilePath) -> tuple[Mapping[str, Any], str]:
         content = load_tensors(file)
     except CheckpointError:
         return {}, f"{file.name} cannot be read"
-    return (content, "") if isinstance(content, Mapping) else ({}, f"{file.name} is damaged")
+    if not isinstance(content, Mapping):
+        return {}, f"{file.name} is damaged"
+    return {name: value for name, value in content.items() if is_plain(value)}, ""

@@ -18,6 +18,7 @@ from typing import Any
 import schema
 
 from nni_spos.errors import RecipeError, nearest
+from nni_spos.files import check_name, unlinked
 from nni_spos.settings import FILE, TEXT, Rule, one_of, optional, read_settings, real, setting
 from nni_spos.values import shown
 from nni_spos.yaml_files import read_yaml
@@ -160,14 +161,15 @@ def load_study(file: str | os.PathLike[str]) -> Study:
         The file is missing or not YAML, a key or value in it is wrong, a step or a scale is named
         that there is not, or a step has no estimate.
     """
-    file = FilePath(file).absolute()
+    file = unlinked(file)
+    check_name(file, RecipeError)
     where = file.name
     content = read_settings(_Content, read_yaml(file), where)
     study = Study(
         file=file,
         title=content.title,
         about=content.about,
-        output=FilePath(os.path.normpath(file.parent / os.path.expanduser(content.output))),
+        output=FilePath(os.path.realpath(file.parent / os.path.expanduser(content.output))),
         scales={
             name: read_settings(Scale, {**_NOTHING, **scale}, f"{where}: scales.{name}")
             for name, scale in content.scales.items()

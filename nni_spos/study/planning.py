@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def make_plan(
         A step was done with other settings.
     """
     scale = study.scale(scale_name)
-    output = (output or study.output / scale_name).absolute()
+    output = FilePath(os.path.realpath(output or study.output / scale_name))
     contents = merge_recipes(study, scale_name, overrides, output)
     recipes = {}
     for name, content in contents.items():

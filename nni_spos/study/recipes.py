@@ -43,7 +43,7 @@ def merge_recipes(
     recipes = {}
     for name, changes in scale.variants.items():
         variant = dict(changes or {})
-        base = FilePath(os.path.normpath(folder / variant.pop("base", scale.base)))
+        base = FilePath(os.path.realpath(folder / variant.pop("base", scale.base)))
         content = _located(read_yaml(base), base.parent)
         for layer in (scale.changes, variant):
             content = merge(content, _located(layer, folder))
@@ -102,4 +102,4 @@ def _located(content: Mapping[str, Any], folder: FilePath) -> Content:
 
 
 def _absolute(file: str, folder: FilePath) -> str:
-    return os.path.normpath(folder / os.path.expanduser(file))
+    return os.path.realpath(folder / os.path.expanduser(file))

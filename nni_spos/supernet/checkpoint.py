@@ -14,7 +14,7 @@ from nni_spos.errors import CheckpointError, PathError
 from nni_spos.path import PathSpace
 from nni_spos.stage_cost import StageCost
 from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
-from nni_spos.values import shown
+from nni_spos.values import is_plain, shown
 
 VERSION = 1
 
@@ -93,6 +93,8 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
         made_for = content.get("made_for")
         if not all(isinstance(x, Mapping) for x in (weights, preprocessing, made_for or {})):
             raise TypeError("a part of it has another type")
+        if not all(map(is_plain, (preprocessing, made_for, content["space"]))):
+            raise TypeError("a part of it is not made of plain values")
         space = PathSpace.from_search_space(content["space"])
     except (KeyError, TypeError, IndexError, PathError) as problem:
         raise CheckpointError(f"{file}: is not a supernet checkpoint ({problem}).") from None

@@ -21,7 +21,7 @@ from nni_spos.errors import CheckpointError, FileWarning
 from nni_spos.files import previous
 from nni_spos.owned import check_own_file
 from nni_spos.tensors import load_tensors, load_undamaged, save_tensors
-from nni_spos.values import changes
+from nni_spos.values import changes, is_plain
 
 Identity = Mapping[str, Mapping[str, Any]]
 """What a training depends on, as JSON values in named parts, e.g. settings and preprocessing."""
@@ -150,6 +150,7 @@ def read_identity(file: FilePath) -> Identity:
     if (
         not isinstance(identity, dict)
         or not all(isinstance(part, dict) for part in identity.values())
+        or not is_plain(identity)
         or "loops" not in content
     ):
         raise CheckpointError(f"{file}: is not a checkpoint of a training that can be resumed.")
@@ -307,4 +308,4 @@ def exclusive(folder: FilePath, timeout: float) -> contextlib.AbstractContextMan
         Another process still trains.
     """
     refusal = CheckpointError(f"{folder}: another process is training here.")
-    return locks.exclusive(folder.with_suffix(".lock"), timeout, refusal)
+    return locks.exclusive(folder.with_name(f"{folder.name}.lock"), timeout, refusal)

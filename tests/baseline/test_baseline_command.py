@@ -17,13 +17,15 @@ from nni_spos.baseline import (
     retraining,
 )
 from nni_spos.baseline.retraining import read_network
+from nni_spos.baseline.table import baseline_table
 from nni_spos.cli import main
-from nni_spos.errors import ExperimentError
+from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.local_search import run_search
 from nni_spos.network import load_network
 from nni_spos.recipe import load_recipe
 from nni_spos.retrain import retrain
 from nni_spos.supernet.training import train_supernet
+from nni_spos.tensors import save_tensors
 
 
 def run(file, *arguments):
@@ -166,11 +168,41 @@ def test_refusals(write, capsys, arguments, words):
     assert not (file.parent / "output" / FOLDER).exists()
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"name": "a", "costs": 1}', "no JSON"])
+RESULT = {"name": "a", "costs": {"flops": 1}, "test": {"top1": 9.0}, "cost": None, "widths": None}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{}", '{"name": "a", "costs": 1}', "no JSON", *(
+        json.dumps({**RESULT, **changes})
+        for changes in (
+            {"costs": {"flops": "1"}}, {"test": {}}, {"test": {"top1": "9"}}, {"test": [9]},
+            {"test": {"top1": 10**400}}, {"widths": 5}, {"widths": {"multiplier": "x"}},
+            {"widths": {"multiplier": 1.5, "channels": 4}},
+        )
+    )],
+)  # fmt: skip
 def test_damaged_results(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ExperimentError, match=r"a\.json"):
         read_baselines(tmp_path)
+    (tmp_path / "a.json").write_text(json.dumps(RESULT))
+    assert baseline_table(read_baselines(tmp_path)).rows
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"path": {"a": torch.ones(2)}}, {"costs": {"flops": torch.ones(1)}}, {"test": {"top1": None}},
+     {"made_for": {"data": {"seed": torch.ones(2)}}}, {"path": 5}, {"costs": None}],
+)  # fmt: skip
+def test_damaged_networks(tmp_path, changes):
+    content = {**RESULT, "path": {"a": "k3"}, "made_for": {"data": {"seed": 1}}}
+    save_tensors(tmp_path / "net.pt", {**content, **changes})
+    with pytest.raises(CheckpointError, match=r"net\.pt: is not a trained network"):
+        read_network(tmp_path / "net.pt", "a")
+    save_tensors(tmp_path / "net.pt", content)
+    path, result = read_network(tmp_path / "net.pt", "a")
+    assert (path, result.tests) == ({"a": "k3"}, [{"top1": 9.0}])
 
 
 def test_results_are_ordered_by_number(tmp_path):

@@ -1,3 +1,4 @@
+import json
 import socket
 
 import pytest
@@ -115,3 +116,36 @@ def test_the_manager_is_found_by_a_channel(channel, url):
 def test_a_channel_without_a_port():
     with pytest.raises(ExperimentError, match="without a port"):
         Manager.from_channel("ws://localhost/tuner")
+
+
+DEEP = "[" * 5000
+
+
+@pytest.mark.parametrize(
+    ("value", "metrics"),
+    [
+        (DEEP, {"default": DEEP}),
+        ("good", {"default": "good"}),
+        ("", {"default": ""}),
+        ("9" * 5000, {"default": "9" * 5000}),  # more digits than Python reads
+        ('{"default": 5.0, "default"', {"default": '{"default": 5.0, "default"'}),
+        (10**400, 10**400),
+        (None, None),
+        ([[1]], [[1]]),
+        ('{"default": 5.0}', {"default": 5.0}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_result_does_not_hide_the_other_trials(client, manager, value, metrics):
+    manager.add_job("abc", {"a": 3}, "SUCCEEDED", 7)
+    manager.jobs["abc"]["finalMetricData"] = [{"data": json.dumps(json.dumps(value))}]
+    manager.add_job("def", {"a": 4}, "SUCCEEDED", 8, {"default": 5.0})
+    first, second = client.trial_jobs()
+    assert first.metrics == metrics
+    assert second.metrics == {"default": 5.0}
+    assert client.trial_job("abc") == first
+
+
+def test_what_came_before_a_result_may_be_anything(client, manager):
+    manager.intermediate["abc"] = DEEP
+    assert client.intermediate_results("abc") == [DEEP]

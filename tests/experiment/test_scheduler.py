@@ -110,6 +110,47 @@ def test_a_result_without_a_score_is_a_failure(make, value):
     assert "top1" in candidate.reason
 
 
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (10**400, "top1"),
+        (-(10**5000), "top1"),
+        ("[" * 5000, "top1"),
+        (nested(5000), "top1"),
+        ({"default": 10**309}, "top1"),
+        ({"default": 1.0, "loss": float("nan")}, "loss"),
+        ({"default": 1.0, "loss": 10**400}, "loss"),
+        ({"default": 1.0, "parts": nested(5000)}, "parts"),
+        ({"default": 1.0, "parts": {"a": float("inf")}}, "parts"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_result_that_cannot_be_kept_is_a_failure_also_after_a_resume(make, value, named):
+    scheduler = make()
+    scheduler.request([0, 1, 2])
+    (_, first), (_, second), (_, third) = scheduler.hand_out()
+    scheduler.take(value, 0)
+    scheduler.take({"default": 10**300, "note": "fine", "parts": [1, None]}, 1)
+    assert state(scheduler, second) is State.DONE
+    again = make()
+    again.recall(third, value if isinstance(value, dict) else {"default": value})
+    again.request(range(4))
+    again.hand_out()
+    for path, one in ((first, scheduler), (first, again), (third, again)):
+        candidate = one.search.find(path)
+        assert candidate.state is State.FAILED
+        assert candidate.reason.startswith(f"the trial reported {named} = ")
+        assert len(candidate.reason) < 150
+    assert state(again, second) is State.DONE
+
+
 def test_a_bare_number_counts_for_the_issued_path(make):
     scheduler = make()
     scheduler.request([0])

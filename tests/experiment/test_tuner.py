@@ -341,6 +341,7 @@ def test_a_trial_killed_before_a_resume_is_followed_by_another(
 
 STRANGE = [
     float("nan"), float("inf"), float("-inf"), "text", None, True, [1.0], {}, {"default": "99"},
+    10**400, "[" * 5000, {"default": 99.0, "loss": 10**400}, {"default": 99.0, "a": float("nan")},
 ]  # fmt: skip
 
 

@@ -28,8 +28,16 @@ COUNTS = {
     "journal": 60,
     "supernet": 50,
     "network": 50,
+    "training": 40,
+    "score_cache": 40,
+    "run_record": 40,
+    "baseline": 40,
+    "configuration": 40,
+    "study": 40,
 }
-"""How many damaged copies of each kind there are: 500 together."""
+"""How many damaged copies of each kind there are: 740 together."""
+
+WITH_TENSORS = ("supernet", "network", "training")
 
 CANARY = "canary"
 """A file, or folder, that exists only if code in a damaged file was run."""
@@ -90,7 +98,7 @@ def mutants(kind: str, seed: bytes, canary: Path) -> list[Mutant]:
     canary
         What code in the copies would make.
     """
-    damage = _damage_checkpoint if kind in ("supernet", "network") else _damage_text
+    damage = _damage_checkpoint if kind in WITH_TENSORS else _damage_text
     found = []
     for number in range(COUNTS[kind]):
         rng = random.Random(f"{kind} {number}")
@@ -127,8 +135,8 @@ def _damage_bytes(content: bytes, rng: random.Random) -> bytes:
 
 def _damage_values(seed: bytes, rng: random.Random) -> bytes:
     """Change values and keys; the file stays JSON, which recipes may be too, or lines of it."""
-    lines = seed.split(b"\n") if seed.startswith(b'{"journal') else [seed]
-    i = rng.randrange(len([line for line in lines if line]))
+    lines = seed.split(b"\n") if b'"sha256": "' in seed else [seed]
+    i = rng.choice([number for number, line in enumerate(lines) if line])
     content = yaml.safe_load(lines[i])
     for _ in range(rng.randint(1, 2)):
         content = _damage_part(content, rng)
@@ -160,11 +168,12 @@ def _damage_part(content: Any, rng: random.Random) -> Any:
 
 def _damage_checkpoint(seed: bytes, rng: random.Random, canary: Path, number: int) -> bytes:
     content = torch.load(io.BytesIO(seed), weights_only=True)
+    key = "weights" if "weights" in content else "state_dict"
     kinds: list[Callable[[], bytes]] = [
         lambda: _flip_bits(seed, rng),
         lambda: seed[: rng.randrange(len(seed))],
         lambda: _saved(_damage_part(content, rng)),
-        lambda: _saved({**content, "weights": _damage_weights(content["weights"], rng)}),
+        lambda: _saved({**content, key: _damage_weights(content[key], rng)}),
         lambda: _with_gadget(content, rng, canary),
         lambda: _saved(content | {rng.choice(list(content)): _explosive(rng)}),
         lambda: _repacked(seed, rng),
@@ -202,7 +211,8 @@ def _with_gadget(content: Any, rng: random.Random, canary: Path) -> bytes:
         Gadget(exec, f"import os; os.mkdir({str(canary)!r})"),
         Gadget(subprocess.call, ["touch", str(canary)]),
     ])  # fmt: skip
-    evil = rng.choice([gadget, {**content, "weights": gadget}, {**content, "cost": [gadget]}])
+    key = "weights" if "weights" in content else "state_dict"
+    evil = rng.choice([gadget, {**content, key: gadget}, {**content, "cost": [gadget]}])
     way = rng.choice(["zip", "pickle", "legacy"])
     if way == "pickle":
         return pickle.dumps(evil)

@@ -79,6 +79,21 @@ def test_other_contents_are_refused(file, change):
         load_supernet(file)
 
 
+ODD = [torch.ones(2), {"a": [torch.ones(1)]}, {"a": {1, 2}}, {"a": 2j}, {(1, 2): b"x"}]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("part", ["preprocessing", "made_for", "space"])
+def test_parts_that_are_not_made_of_plain_values(file, part, odd):
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, part: odd if isinstance(odd, dict) else {"a": odd}}, file)
+    with pytest.raises(CheckpointError, match="is not a supernet checkpoint"):
+        load_supernet(file)
+    if part != "space":
+        torch.save({**content, part: {"a": [1, (2.5, None), {"b": "x"}]}}, file)
+        assert load_supernet(file)
+
+
 def test_something_else_is_refused(file):
     torch.save(torch.zeros(3), file)
     with pytest.raises(CheckpointError, match="is not a supernet checkpoint"):
