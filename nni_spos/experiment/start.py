@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.failure import explain_failure, explain_stop
+from nni_spos.experiment.failure import explain_failure, explain_no_result, explain_stop
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.processes import wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.experiment.resuming import check_resumable
 from nni_spos.progress import open_bar
 from nni_spos.termination import raise_on_sigterm
 
@@ -110,12 +111,16 @@ def resume(
     keep: bool = False,
     report: Callable[[str], None] = print,
 ) -> StartResult:
-    """Go on with a stopped experiment, or one whose manager was killed; else as `start`."""
+    """Go on with a stopped experiment, or one whose manager was killed; else as `start`.
+
+    Raises the errors of `nni_spos.experiment.resuming.check_resumable` too.
+    """
     folder = experiment_folder(experiment_id)
     if is_running(experiment_id):
         raise ExperimentError(
             f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
         )
+    check_resumable(experiment_id, folder)
     if not public and (read_manifest().get(experiment_id) or {}).get("platform") == "remote":
         report("warning: other machines reach the manager only with --public, or by tunnels")
     command = ["resume", experiment_id, "--port", str(port)]
@@ -200,6 +205,8 @@ def _run(
         reason = explain_failure(folder, errors)
     elif status == "STOPPED":
         reason = explain_stop(folder)
+    else:
+        reason = explain_no_result(folder)
     if reason:
         stop(experiment_id)
         raise ExperimentError(f"experiment {experiment_id} failed: {reason}")

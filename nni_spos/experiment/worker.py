@@ -15,6 +15,7 @@ another.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -203,7 +204,7 @@ def main() -> None:
 
 def _take_post(folder: WorkerFolder) -> Post:
     identity = read_json(folder.identity, ExperimentError)
-    recipe = load_recipe(identity["recipe"])
+    recipe = dataclasses.replace(load_recipe(identity["recipe"]), kept=identity["supernet"])
     if worker_folder(recipe, identify(recipe)) != folder:
         raise ExperimentError("the recipe or its checkpoint has changed.")
     endpoint = Endpoint(folder)
