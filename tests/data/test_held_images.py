@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 import threading
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -329,13 +331,21 @@ def test_files_that_are_exchanged_for_others_of_the_same_size_and_age(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
 @pytest.mark.parametrize("mode", [0o600, 0o644])
-def test_a_file_of_another_user(settings, folder, image_folder, mode):
-    """One that cannot be read is made again; where that is not possible, one line says so."""
+def test_a_file_of_another_user(settings, image_folder, mode):
+    """It is used if it can be read, else made again."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's folders are closed to others
+        os.chmod(place, 0o755)
+        shutil.copytree(image_folder, f"{place}/images")
+        check_as_another_user(
+            dataclasses.replace(settings, root=f"{place}/images"), Path(place) / "held", mode
+        )
+
+
+def check_as_another_user(settings, folder, mode):
     first = validation(settings, 0, folder)
     file = folder / "validation.u8"
     file.chmod(mode)
-    for place in (folder, *folder.parents[:2]):
-        place.chmod(0o777 if place == folder else 0o755)
+    folder.chmod(0o777)
     file.with_suffix(".lock").chmod(0o666)
 
     def as_other(queue):
