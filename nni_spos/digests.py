@@ -8,7 +8,7 @@ import os
 import re
 import zipfile
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, BinaryIO
 
 BLOCK = 1 << 20
 """Bytes that are read at a time."""
@@ -27,10 +27,14 @@ _weights: dict[tuple[str, int, int, int], str] = {}
 
 def digest_file(file: FilePath) -> str:
     """Return the SHA-256 of a file's content, as hexadecimal digits."""
-    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
+        return _digest_stream(stream)
+
+
+def _digest_stream(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := stream.read(BLOCK):
+        digest.update(block)
     return digest.hexdigest()
 
 
@@ -48,30 +52,34 @@ def digest_weights(file: FilePath) -> str | None:
     Whoever writes a checkpoint makes a new file, so it is read once and then known by its stamp.
     """
     try:
-        found = os.stat(file)
-        key = (os.path.abspath(file), found.st_size, found.st_mtime_ns, found.st_ino)
-        if key not in _weights:
-            _weights[key] = _read_weights(file)
-        return _weights[key]
+        with open(file, "rb") as stream:
+            found = os.fstat(stream.fileno())
+            key = (os.path.abspath(file), found.st_size, found.st_mtime_ns, found.st_ino)
+            if key not in _weights:
+                _weights[key] = digest_open_weights(stream)
+            return _weights[key]
     except FileNotFoundError:
         return None
 
 
-def _read_weights(file: FilePath) -> str:
+def digest_open_weights(stream: BinaryIO) -> str:
+    """As `digest_weights`, of a file that is open, whatever has its name by now."""
     digest = hashlib.sha256()
     num_tensors = 0
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(stream) as archive:
             for part in sorted(filter(_number, archive.infolist()), key=_number):
                 num_tensors += 1
                 digest.update(b"%d %d\n" % (_number(part), part.file_size))
-                with archive.open(part) as stream:
-                    while block := stream.read(BLOCK):
+                with archive.open(part) as content:
+                    while block := content.read(BLOCK):
                         digest.update(block)
     except _UNREADABLE:
         num_tensors = 0
-    # What is damaged, or not an archive, is known by all its bytes.
-    return (digest.hexdigest() if num_tensors else digest_file(file))[:DIGITS]
+    if num_tensors:
+        return digest.hexdigest()[:DIGITS]
+    stream.seek(0)  # what is damaged, or not an archive, is known by all its bytes
+    return _digest_stream(stream)[:DIGITS]
 
 
 def _number(part: zipfile.ZipInfo) -> int:

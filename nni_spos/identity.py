@@ -13,6 +13,7 @@ Needs neither PyTorch nor NNI, so that the tuner and trials can ask.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
@@ -23,7 +24,9 @@ from typing import Any
 from nni_spos._version import __version__
 from nni_spos.code_digest import digest_space_code
 from nni_spos.dataset_specs import SPECS, class_names
-from nni_spos.digests import digest_weights
+from nni_spos.digests import digest_content, digest_weights
+from nni_spos.errors import CostError
+from nni_spos.files import read_json
 from nni_spos.image_digest import digest_test_images, digest_training_images, stamp_images
 from nni_spos.recipe import DataSettings, Recipe
 from nni_spos.values import DIGEST
@@ -35,6 +38,7 @@ CODE = "code of the space"
 IMAGES = "training images"
 TEST_IMAGES = "test images"
 WEIGHTS = "weights of the supernet"
+PRIOR_LATENCY = "latency table of the prior"
 
 COSTS_VERSION = 2
 """Of the formulas of costs; raise it with every change of what a cost is."""
@@ -74,7 +78,7 @@ PARTS_OF: Mapping[Result, tuple[str, ...]] = {
     Result.MACHINES: ("nni_spos", *_TRAINED, "evaluation"),
     Result.STANDALONE: _RETRAINED,
     Result.BASELINE: (*_RETRAINED, TEST_IMAGES),
-    Result.SUPERNET: (*_TRAINED, "supernet"),
+    Result.SUPERNET: (*_TRAINED, "supernet", PRIOR_LATENCY),
     Result.NETWORK: (*_RETRAINED, TEST_IMAGES),
     # Any command: all that a recipe says. Weights are what such a command makes.
     Result.STEP: (
@@ -90,9 +94,22 @@ PARTS_OF: Mapping[Result, tuple[str, ...]] = {
 """Parts that each kind of result depends on; its path, where it has one, is in its own record."""
 
 
-def describe(result: Result, recipe: Recipe) -> Description:
-    """Return what a result of a recipe depends on as things are now, as JSON values."""
-    found = {name: dict(PARTS[name](recipe)) for name in PARTS_OF[result]}
+def describe(result: Result, recipe: Recipe, weights: str | None = None) -> Description:
+    """Return what a result of a recipe depends on as things are now, as JSON values.
+
+    Parameters
+    ----------
+    result
+        Of which kind.
+    recipe
+        What it says, and the files that it names.
+    weights
+        Digest of the supernet's weights, where these were read: the file may be another by now.
+    """
+    found = {
+        name: _digest(weights) if weights and name == WEIGHTS else dict(PARTS[name](recipe))
+        for name in PARTS_OF[result]
+    }
     kept = {name: values for name, values in found.items() if values}
     return json.loads(json.dumps(kept, default=str))
 
@@ -136,6 +153,19 @@ def _search(recipe: Recipe) -> Mapping[str, Any]:
     return {**values, "constraints": [str(limit) for limit in recipe.search.constraints]}
 
 
+def _prior_latency(recipe: Recipe) -> Mapping[str, Any]:
+    """Return the measured table that decides which paths a training draws, if one does."""
+    settings = recipe.supernet
+    if settings.prior == "uniform" or not settings.metric_of_prior.startswith("latency"):
+        return {}
+    for file in recipe.latency:
+        with contextlib.suppress(CostError):  # whoever needs the table says what is wrong with it
+            content = read_json(file, CostError)
+            if isinstance(content, dict) and content.get("metric") == settings.metric_of_prior:
+                return _digest(digest_content(content.get("table")))
+    return {}
+
+
 def _initial_weights(recipe: Recipe) -> Mapping[str, Any]:
     inherits = recipe.retrain.initial_weights == "supernet"
     return _digest(digest_weights(recipe.checkpoint) if inherits else None)
@@ -154,6 +184,7 @@ PARTS: Mapping[str, Callable[[Recipe], Mapping[str, Any]]] = {
     TEST_IMAGES: lambda recipe: _digest(digest_test_images(recipe.data)),
     "folders of images": lambda recipe: _digest(stamp_images(recipe.data)),
     "supernet": lambda recipe: recipe.supernet.deciding(),
+    PRIOR_LATENCY: _prior_latency,
     WEIGHTS: lambda recipe: _digest(digest_weights(recipe.checkpoint)),
     "evaluation": _evaluation,
     "search": _search,

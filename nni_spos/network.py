@@ -14,12 +14,12 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 from torch import Tensor, nn
 
-from nni_spos.errors import CheckpointError, SposError
+from nni_spos.errors import CheckpointError, NotFiniteError, SposError
 from nni_spos.mutables.adoption import rebuild
 from nni_spos.path import Choice, Path
 from nni_spos.spaces import SPACES, Form, build_space
 from nni_spos.supernet.subnet import extract_subnet
-from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
+from nni_spos.tensors import is_loadable, load_tensors, name_not_finite, replace_tensors
 from nni_spos.values import is_finite, is_plain, shown
 
 VERSION = 1
@@ -96,7 +96,19 @@ class TrainedNetwork:
 
 
 def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
-    """Write a trained network, atomically."""
+    """Write a trained network, atomically.
+
+    Raises
+    ------
+    NotFiniteError
+        A weight is not finite; nothing is written.
+    """
+    weights = trained.network.state_dict()
+    if name := name_not_finite(trained.network, weights):
+        raise NotFiniteError(
+            f"{file}: is not written, since the weight '{name}' is not finite. Train with a lower "
+            "learning_rate, with warmup_steps, or with gradient_clip."
+        )
     content = {
         field.name: getattr(trained, field.name)
         for field in dataclasses.fields(TrainedNetwork)
@@ -106,7 +118,7 @@ def save_network(file: str | os.PathLike[str], trained: TrainedNetwork) -> None:
     content |= {
         "network_version": VERSION,
         "space": dataclasses.asdict(trained.space),
-        "weights": trained.network.state_dict(),
+        "weights": weights,
     }
     replace_tensors(file, content)
 
@@ -208,5 +220,7 @@ def _restore(
     file: FilePath, space: ModelSpace, path: Mapping[str, Choice], weights: Mapping[str, Tensor]
 ) -> nn.Module:
     network = _check_weights(file, space, path, weights)
+    if name := name_not_finite(network, weights):
+        raise CheckpointError(f"{file}: its weight '{name}' is not finite. Train it anew.")
     network.load_state_dict(weights)
     return network.eval()

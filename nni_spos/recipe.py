@@ -38,6 +38,9 @@ from nni_spos.values import shown
 from nni_spos.yaml_files import read_yaml
 
 DATASETS = ("digits", "fashion_mnist", "cifar10", "image_folder")
+KEPT = "supernets"
+"""Folder of the supernets that searches keep, in the output folder."""
+
 AUGMENTATIONS = ("none", "shift", "crop_flip", "imagenet")
 
 
@@ -340,6 +343,9 @@ class Recipe:
         Its sections.
     latency
         Files that ``nni-spos latency`` wrote, for constraints on ``latency_ms(cpu)`` and the like.
+    kept
+        Digest of the supernet that a search keeps, see `nni_spos.kept_supernets`; None: the one
+        that was trained last.
     """
 
     file: FilePath
@@ -351,10 +357,13 @@ class Recipe:
     search: SearchSettings
     retrain: RetrainSettings
     latency: tuple[FilePath, ...] = ()
+    kept: str | None = None
 
     @property
     def checkpoint(self) -> FilePath:
         """The trained supernet."""
+        if self.kept is not None:
+            return self.output / KEPT / f"{self.kept}.pt"
         return self.output / "supernet.pt"
 
     @property

@@ -14,6 +14,7 @@ from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import NOT_FINITE, CheckpointError, NotFiniteError, RecipeError
 from nni_spos.identity import TEST_IMAGES, Result, describe
+from nni_spos.kept_supernets import check_kept, keep_supernet
 from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
 from nni_spos.path import Choice, Path
 from nni_spos.ranks import check_settings, run_processes
@@ -74,7 +75,8 @@ def retrain(
         TensorBoard's logs are in the folder of the same name without the suffix.
     start
         Whether to begin or to go on, or a checkpoint to go on from. Going on with a finished
-        training does what is missing: the test figure, if the images were not there.
+        training does what is missing: the test figure, if the images were not there, and the costs
+        in latency tables that have changed.
 
     Warns
     -----
@@ -112,6 +114,9 @@ def retrain(
                     "--overwrite trains anew."
                 )
             _check_todays(file, trained, recipe)
+            if trained.costs != (prices := _prices(path, costs)):  # a latency was measured anew
+                trained = dataclasses.replace(trained, costs=prices)
+                save_network(file, trained)
         else:
             trained = train_path(recipe, path, data, costs, file, start)
             save_network(file, trained)  # before the test images, which may be missing
@@ -154,6 +159,7 @@ def train_path(
     check_settings(recipe.retrain, data.spec.image_size)  # before anything is deleted
     folder = file.with_suffix("")
     layout = rehearse_retraining(recipe, path, data)
+    recipe = keep_inherited(recipe)
     resume = prepare_start(start, folder, file)
     made_for = describe(Result.STANDALONE, recipe)
     fit = (recipe, path, data, folder, layout, costs["flops"].price(path), resume, title)
@@ -165,7 +171,7 @@ def train_path(
     return TrainedNetwork(
         network=network.eval(),
         path=path,
-        costs={name: table.price(path) for name, table in costs.items()},
+        costs=_prices(path, costs),
         settings=recipe.retrain.deciding(),
         preprocessing=data.preprocessing,
         space=SpaceArguments(
@@ -215,9 +221,16 @@ def _fit(
     return network.state_dict(), meter.cost
 
 
+def keep_inherited(recipe: Recipe) -> Recipe:
+    """Return a recipe whose networks begin with weights of one supernet, if with any at all."""
+    return keep_supernet(recipe) if recipe.retrain.initial_weights == "supernet" else recipe
+
+
 def _inherit_weights(network: nn.Module, recipe: Recipe, path: Path, data: ImageData) -> None:
     """Begin with the supernet's weights for a path; BatchNorm's, which it lacks, stay new."""
-    supernet = restore_recipe_supernet(recipe, load_supernet(recipe.checkpoint), data)
+    checkpoint = load_supernet(recipe.checkpoint)
+    check_kept(recipe, checkpoint.digest)
+    supernet = restore_recipe_supernet(recipe, checkpoint, data)
     network.load_state_dict(extract_subnet(supernet, path).state_dict(), strict=False)
 
 
@@ -230,6 +243,10 @@ def _check_file(file: FilePath, recipe: Recipe) -> None:
         )
     if os.path.realpath(file) == os.path.realpath(recipe.checkpoint):
         raise RecipeError(f"{file}: is the file of the supernet. Name another one.")
+
+
+def _prices(path: Path, costs: Costs) -> dict[str, float]:
+    return {name: table.price(path) for name, table in costs.items()}
 
 
 def _check_todays(file: FilePath, trained: TrainedNetwork, recipe: Recipe) -> None:

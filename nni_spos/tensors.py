@@ -1,24 +1,21 @@
 """Files with tensors in them: written atomically, loaded without executing anything.
 
-They are PyTorch's archives with a comment at the end: a version, and the hash of all before it.
-PyTorch does not look at the check sums in its archives, so a damaged weight would be taken for a
-weight. Archives without the comment were written before there was one, and are read without.
+They are PyTorch's archives with their hash at the end, see `nni_spos.archives`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import warnings
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nni_spos.archives import LENGTH, SEAL, check_archive, reason_of
 from nni_spos.errors import CheckpointError, FileWarning
 from nni_spos.files import previous, replace_atomically, write_atomically
 from nni_spos.pickled_values import check_pickle
@@ -32,11 +29,7 @@ MAX_PICKLE = 64 << 20
 PART_BYTES = 1024
 """What an archive takes for a part beside its content, at most on average."""
 
-SEAL = b"nni_spos 1 sha256 "
-"""How the comment begins: its version, and the kind of the hash that follows."""
-
-_LENGTH = struct.Struct("<H")
-"""The last field of an archive before its comment: the length of it."""
+Found = TypeVar("Found")
 
 
 def save_tensors(file: str | os.PathLike[str], content: Any) -> FilePath:
@@ -72,32 +65,77 @@ def load_tensors(file: str | os.PathLike[str], hint: str = "") -> Any:
     CheckpointError
         The file is missing, damaged, or would run code, and so does the one that it replaced.
     """
+    return inspect_tensors(file, lambda stream: None, hint)[0]
+
+
+def inspect_tensors(
+    file: str | os.PathLike[str], inspect: Callable[[BinaryIO], Found], hint: str = ""
+) -> tuple[Any, Found]:
+    """As `load_tensors`, with what `inspect` finds in the very file that was read.
+
+    Nobody can put another file in its place, or write into it, between the two.
+    """
     try:
-        return load_undamaged(file, hint)
+        return _read(file, inspect, hint)
     except CheckpointError as problem:
         before = previous(file)
         if not (os.path.lexists(file) and before.is_file()):
             raise
         try:
-            content = load_undamaged(before)
+            found = _read(before, inspect)
         except CheckpointError:
             raise CheckpointError(f"{problem} Nor can {before.name}, which it replaced.") from None
         text = f"{problem} Using {before.name}, which it replaced."
-        warnings.warn(text, FileWarning, stacklevel=2)
-        return content
+        warnings.warn(text, FileWarning, stacklevel=3)
+        return found
 
 
 def load_undamaged(file: str | os.PathLike[str], hint: str = "") -> Any:
     """As `load_tensors`, but this file or none. Raises CheckpointError."""
+    return _read(file, lambda stream: None, hint)[0]
+
+
+def _read(
+    file: str | os.PathLike[str], inspect: Callable[[BinaryIO], Found], hint: str = ""
+) -> tuple[Any, Found]:
     try:
-        _check_archive(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with open(file, "rb") as stream:
+            before = _stamp(stream)
+            pickle, size_of = _read_pickle(stream)
+            check_archive(stream)
+            check_pickle(pickle, size_of)
+            stream.seek(0)
+            content = torch.load(stream, map_location="cpu", weights_only=True)
+            found = inspect(stream)
+            if _stamp(stream) != before:
+                raise ValueError("it was written to while it was read")
+        return content, found
     except FileNotFoundError:
         raise CheckpointError(f"{file}: no such checkpoint. {hint}".rstrip()) from None
     except Exception as problem:  # torch.load fails in many ways on files that are not its own
-        words = str(problem).split()
-        reason = " ".join(words[:12]) or type(problem).__name__
+        reason = reason_of(problem)
         raise CheckpointError(f"{file}: cannot be loaded safely ({reason}).") from None
+
+
+def name_not_finite(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
+    """Return the name of the first trained weight that is not finite, or ``""``.
+
+    Buffers may hold what they like: a mask is often infinite.
+
+    Parameters
+    ----------
+    network
+        Says which of the weights are trained.
+    weights
+        Its state dict, or another one of the same names.
+    """
+    names = (name for name, _ in network.named_parameters())
+    return next((x for x in names if x in weights and not weights[x].isfinite().all()), "")
+
+
+def _stamp(stream: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(stream.fileno())
+    return found.st_size, found.st_mtime_ns
 
 
 def is_loadable(value: Any, like: Tensor) -> bool:
@@ -113,30 +151,19 @@ def is_loadable(value: Any, like: Tensor) -> bool:
     )
 
 
-def _check_archive(file: str | os.PathLike[str]) -> None:
-    """Refuse what PyTorch reads but does not write, and what would take too much.
-
-    Before version 2.6 PyTorch ran code in an archive of the oldest format in spite of
-    `weights_only`, and it unpacks whatever is packed.
-    """
-    with open(file, "rb") as stream:
-        if stream.read(4) != b"PK\3\4":  # else PyTorch takes it for one of its older formats
-            raise ValueError("it is no archive")
-        stream.seek(0)
-        content, size_of = _read_pickle(stream)
-    with zipfile.ZipFile(file) as archive:
-        parts, comment = archive.infolist(), archive.comment
-    if any(x.compress_type != zipfile.ZIP_STORED for x in parts):
-        raise ValueError("it is packed")
-    _check_seal(file, comment)
-    check_pickle(content, size_of)
-
-
 def _read_pickle(stream: BinaryIO) -> tuple[bytes, Callable[[str], int | None]]:
     """Return the pickle of an archive and the sizes of its storages, as PyTorch will find them.
 
     Two readers can find different things in one archive, hence PyTorch's own.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        It is no archive, or would take more memory than it has bytes.
     """
+    if stream.read(4) != b"PK\3\4":  # else PyTorch takes it for one of its older formats
+        raise ValueError("it is no archive")
+    stream.seek(0)
     size = os.fstat(stream.fileno()).st_size
     reader = torch._C.PyTorchFileReader(stream)
     names = reader.get_all_records()
@@ -184,22 +211,5 @@ def _write(stream: BinaryIO, content: Any) -> None:
             raise hashed.problem from None
         raise
     comment = SEAL + hashed.hash.hexdigest().encode()
-    stream.seek(-_LENGTH.size, os.SEEK_END)
-    stream.write(_LENGTH.pack(len(comment)) + comment)
-
-
-def _check_seal(file: str | os.PathLike[str], comment: bytes) -> None:
-    """Compare the hash in an archive's comment with its content. Raises ValueError."""
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        left = os.fstat(stream.fileno()).st_size - len(comment) - _LENGTH.size
-        while left > 0 and (block := stream.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-        length = stream.read(_LENGTH.size)
-    if length == _LENGTH.pack(0):
-        return  # written before there were hashes
-    digest.update(_LENGTH.pack(0))  # as it was when the hash was made
-    expected = SEAL + digest.hexdigest().encode()
-    if (length, comment) != (_LENGTH.pack(len(expected)), expected):
-        raise ValueError("its hash is another one")
+    stream.seek(-LENGTH.size, os.SEEK_END)
+    stream.write(LENGTH.pack(len(comment)) + comment)

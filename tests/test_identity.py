@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,10 +20,12 @@ from nni_spos import identity
 from nni_spos.data import dataset_spec
 from nni_spos.dataset_specs import SPECS
 from nni_spos.digests import digest_weights
+from nni_spos.errors import CheckpointError
 from nni_spos.identity import PARTS, PARTS_OF, Result, describe
 from nni_spos.image_digest import EXTENSIONS, digest_training_images
-from nni_spos.recipe import DataSettings, load_recipe
+from nni_spos.recipe import DataSettings, RetrainSettings, SupernetSettings, load_recipe
 from nni_spos.tensors import replace_tensors, save_tensors
+from nni_spos.training import check_finished
 from nni_spos.values import changes
 
 CONTENT = {
@@ -217,6 +221,123 @@ def test_what_decides_nothing_makes_nothing_stale(recipe_file, name, change):
     after = described(recipe_file)
     # The stamp of a folder changes more often than its images do; a worker is then started anew.
     assert {x for x in Result if before[x] != after[x]} <= {Result.WORKER}
+
+
+TRAINING = {
+    "epochs": {"epochs": 2},
+    "steps": {"epochs": None, "steps": 5},
+    **{
+        name: {name: value}
+        for name, value in {
+            "batch_size": 512,
+            "learning_rate": 0.25,
+            "momentum": 0.8,
+            "weight_decay": 0.1,
+            "label_smoothing": 0.2,
+            "warmup_steps": 3,
+            "gradient_clip": 1.0,
+            "channels_last": False,
+            "precision": "32-true",
+            "seed": 1,
+            "update_scope": "tensor",
+            "sync_batchnorm": True,
+            "learning_rate_factors": {"classifier": 0.1},
+            "progressive_resizing": {4: 0.5},
+            "keep_checkpoints": 3,
+            "devices": 2,
+            "num_nodes": 2,
+            "strategy": "ddp",
+        }.items()
+    },
+}
+SETTINGS = {
+    "supernet": {
+        **TRAINING,
+        "prior": {"prior": "constrained", "prior_quantiles": [0, 0.5]},
+        "prior_quantiles": {"prior": "constrained", "prior_quantiles": [0, 0.5]},
+        "prior_bins": {"prior": "constrained", "prior_bins": ["flops <= 3M"]},
+        "prior_metric": {"prior_metric": "params"},
+        "channel_warmup_steps": {"channel_warmup_steps": 5},
+    },
+    "retrain": {**TRAINING, "initial_weights": {"initial_weights": "random"}},
+    "data": {
+        name: {name: value}
+        for name, value in {
+            "image_size": 16,
+            "num_classes": 3,
+            "crop_pct": 0.5,
+            "augmentation": "shift",
+            "num_train": 2,
+            "num_validation": 2,
+            "split_seed": 1,
+            "download": True,
+            "workers": 3,
+            "held_mb": 1,
+        }.items()
+    },
+}
+DECIDE_NOTHING = {
+    *("keep_checkpoints", "devices", "num_nodes", "strategy"),
+    *("download", "workers", "held_mb"),
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [(x, name) for x, names in SETTINGS.items() for name in names]
+)
+def test_a_finished_training_is_one_of_exactly_its_settings(recipe_file, section, name):
+    """What ``--continue`` and ``--resume`` compare, for every setting that there is."""
+    result = Result.NETWORK if section == "retrain" else Result.SUPERNET
+    made_for = describe(result, load_recipe(recipe_file))
+    write(recipe_file.parent, **{section: SETTINGS[section][name]})
+    now = describe(result, load_recipe(recipe_file))
+    if name in DECIDE_NOTHING:
+        check_finished(recipe_file, made_for, now)
+        return
+    with pytest.raises(CheckpointError, match=f"{name}|initial weights") as raised:
+        check_finished(recipe_file, made_for, now)
+    assert "\n" not in str(raised.value)
+
+
+def test_no_setting_is_forgotten():
+    classes = {"supernet": SupernetSettings, "retrain": RetrainSettings, "data": DataSettings}
+    for section, cls in classes.items():
+        names = {field.name for field in dataclasses.fields(cls)}
+        assert names - {"name", "root"} == set(SETTINGS[section])
+
+
+def test_a_product_that_does_not_say_what_it_is_of_is_not_todays(recipe_file):
+    with pytest.raises(CheckpointError, match="does not say with which settings"):
+        check_finished(recipe_file, None, describe(Result.SUPERNET, load_recipe(recipe_file)))
+
+
+PRIOR = {"prior": "constrained", "prior_metric": "latency_ms(cpu)", "prior_quantiles": [0, 0.5]}
+
+
+def test_a_training_depends_on_the_latencies_that_its_prior_is_of(recipe_file):
+    folder = recipe_file.parent
+
+    def measure(milliseconds):
+        content = {
+            "metric": "latency_ms(cpu)",
+            "table": [milliseconds],
+            "date": os.urandom(4).hex(),
+        }
+        (folder / "cpu.json").write_text(json.dumps(content))
+        return describe(Result.SUPERNET, load_recipe(recipe_file))
+
+    write(folder, supernet=PRIOR)
+    content = yaml.safe_load(recipe_file.read_text())
+    recipe_file.write_text(yaml.safe_dump({**content, "latency": ["other.json", "cpu.json"]}))
+    first = measure(1.0)
+    assert measure(1.0) == first
+    assert changes(first, measure(2.0)).startswith("latency table of the prior was '")
+    (folder / "cpu.json").rename(folder / "other.json")
+    (folder / "cpu.json").write_text("damaged")
+    assert changes(measure(2.0), first)
+    content["supernet"] = {"epochs": 1}
+    recipe_file.write_text(yaml.safe_dump({**content, "latency": ["cpu.json"]}))
+    assert measure(1.0) == measure(2.0), "the uniform prior has none"
 
 
 @pytest.mark.parametrize("change", [move_images, move_everything])

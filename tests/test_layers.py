@@ -27,7 +27,10 @@ ROWS = [
     ["settings", "yaml_files"],
     ["recipe"],
     ["recipe_latency", "repeats", "dataset_specs", "image_digest", "identity"],
-    ["tensors", "progress", "plots", "locks", "stage_cost", "ranks", "printing"],
+    [
+        *("archives", "kept_supernets", "tensors", "progress", "plots", "locks"),
+        *("stage_cost", "ranks", "printing"),
+    ],
     ["agreement", "copies", "memory_format"],
     ["profilers", "mutables", "spaces"],
     ["supernet", "data", "training"],

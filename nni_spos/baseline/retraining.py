@@ -19,7 +19,7 @@ from nni_spos.files import read_json, write_json
 from nni_spos.identity import Result, describe
 from nni_spos.recipe import Recipe
 from nni_spos.repeats import repetitions, written_repetitions
-from nni_spos.retrain import retrain
+from nni_spos.retrain import keep_inherited, retrain
 from nni_spos.stage_cost import StageCost, read_stage_cost
 from nni_spos.tensors import load_tensors
 from nni_spos.training import Start
@@ -89,7 +89,8 @@ def retrain_baselines(
     """
     folder = recipe.output / FOLDER
     missing = []
-    for baseline in baselines:  # what is wrong is said before any of them is trained
+    kept = [dataclasses.replace(x, recipe=keep_inherited(x.recipe)) for x in baselines]
+    for baseline in kept:  # what is wrong is said before any of them is trained
         for setting, network in repetitions(
             baseline.recipe, folder / f"{baseline.name}.pt", repeats
         ):
@@ -97,11 +98,14 @@ def retrain_baselines(
             file = network.with_suffix(".json")
             if not file.exists():
                 missing.append((one, network))
-            elif found := changes(_recorded(_read(file)), _made_for(one)):
+                continue
+            if found := changes(_recorded(_read(file)), _made_for(one)):
                 raise ExperimentError(
                     f"{file}: was made with other settings ({found}). Delete it and "
                     f"{network.name}, or give the recipe another output folder."
                 )
+            if one.recipe.latency and network.exists():  # they may have been measured anew
+                missing.append((one, network))
     for baseline, network in missing:
         trained = retrain(baseline.recipe, baseline.path, network, Start.CONTINUE)
         widths = baseline.widths

@@ -74,6 +74,7 @@ def _train(options: argparse.Namespace) -> None:
 def _retrain(options: argparse.Namespace) -> None:
     from nni_spos.baseline.table import format_spread
     from nni_spos.experiment.staleness import warn_of_path
+    from nni_spos.retrain import keep_inherited
     from nni_spos.retrain import retrain as run
     from nni_spos.spaces import read_path
 
@@ -83,6 +84,8 @@ def _retrain(options: argparse.Namespace) -> None:
         recipe = dataclasses.replace(recipe, retrain=settings)
     path = read_path(options.path, recipe.space)
     warn_of_path(recipe, path)
+    if options.repeats > 1:
+        recipe = keep_inherited(recipe)
     runs = repetitions(recipe, FilePath(options.output or recipe.retrained), options.repeats)
     if len(runs) > 1 and options.resume is not None:
         raise RecipeError("--repeats: goes with --continue, not with --resume.")

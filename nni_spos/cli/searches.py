@@ -89,11 +89,13 @@ def check(options: argparse.Namespace) -> None:
 def search(options: argparse.Namespace) -> None:
     """Search in this process."""
     from nni_spos.experiment.local_search import run_search, set_aside
+    from nni_spos.experiment.staleness import warn_if_stale
 
     recipe = load_recipe(options.recipe)
     if options.overwrite:
         set_aside(recipe, options.folder)
     found = run_search(recipe, cached=not options.no_cache, folder=options.folder)
+    warn_if_stale(found, recipe)  # another supernet may have been trained meanwhile
     _print_results(found, options)
 
 
@@ -119,8 +121,12 @@ def resume(options: argparse.Namespace) -> None:
 
 
 def _print_experiment(result: StartResult, options: argparse.Namespace) -> None:
+    from nni_spos.experiment.staleness import warn_if_stale
+
     print(f"experiment {result.id}: {result.status}")
-    _print_results(result.results, options)
+    found = result.results
+    warn_if_stale(found)  # another supernet may have been trained meanwhile
+    _print_results(found, options)
     if result.status != "DONE":
         raise ExperimentError(
             f"experiment {result.id} was stopped before its end; what was found is above. "

@@ -1,12 +1,15 @@
 """Images before augmentation, decoded once and kept: in memory, or beyond a limit in files.
 
 A file is one line of JSON, which says what the pixels were made from and is padded to a whole
-number of pages, and then the pixels. Processes with the same recipe share the file, and the memory
-that it is mapped to.
+number of pages, then the pixels, then the SHA-256 of all that. Processes with the same recipe share
+the file, and the memory that it is mapped to. Each reads it once to see that it is whole; one that
+is not is made again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import math
 import shutil
@@ -25,6 +28,7 @@ from torch import Tensor
 from nni_spos.data.datasets import DatasetSpec
 from nni_spos.data.reading import Batch, ImageSplit, read_batches
 from nni_spos.data.stores import one_line
+from nni_spos.digests import BLOCK
 from nni_spos.errors import DataError
 from nni_spos.files import write_atomically
 from nni_spos.locks import exclusive
@@ -33,11 +37,14 @@ from nni_spos.progress import note_progress, open_bar
 Pixels = npt.NDArray[np.uint8]
 """Shape (N, H, W, C): batches for the memory format channels_last then need no transposition."""
 
-FORMAT = 2
+FORMAT = 3
 """Of the files; raise it with every change of what is in them."""
 
 PAGE = 4096
 """Bytes; the pixels begin at a multiple."""
+
+DIGEST_BYTES = 32
+"""Of the digest at the end of a file."""
 
 PART = 64
 """Images that are decoded at a time."""
@@ -184,13 +191,16 @@ class ImageHolder:
             useless.unlink(missing_ok=True)
         size = len(split) * math.prod(self._shape)
         free = shutil.disk_usage(file.parent).free
-        if size + len(header) > free:
+        if size + len(header) + DIGEST_BYTES > free:
             raise OSError(f"it needs {_mb(size)} MB, the disk has {_mb(free)} MB left")
 
         def write(stream: BinaryIO) -> None:
-            stream.write(header)
-            for part in self._parts(name, split):
-                stream.write(part.data)
+            digest = hashlib.sha256()
+            pixels = (part.tobytes() for part in self._parts(name, split))
+            for part in itertools.chain([header], pixels):
+                digest.update(part)
+                stream.write(part)
+            stream.write(digest.digest())
 
         write_atomically(file, write)
 
@@ -204,16 +214,28 @@ def _header(made_from: Mapping[str, Any]) -> bytes:
 
 
 def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | None:
-    """Map a file to memory; None if there is none, or not one of this header and shape."""
+    """Map a file to memory; None if there is none that is whole, of this header and shape."""
     try:
         with file.open("rb") as stream:
             size = len(header) + math.prod(shape)
-            if stream.read(len(header)) != header or stream.seek(0, 2) != size:
+            if stream.read(len(header)) != header or stream.seek(0, 2) != size + DIGEST_BYTES:
+                return None
+            if not _is_whole(stream, size):
                 return None
             # Copy on write: PyTorch warns of tensors that cannot be written to.
             return np.memmap(stream, np.uint8, "c", offset=len(header), shape=shape)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
+
+
+def _is_whole(stream: BinaryIO, size: int) -> bool:
+    """Whether the first `size` bytes are followed by their digest."""
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while size and (block := stream.read(min(size, BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return stream.read(DIGEST_BYTES) == digest.digest()
 
 
 def _mb(num_bytes: int) -> int:

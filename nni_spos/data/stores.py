@@ -94,7 +94,9 @@ class ImageFiles:
     def digest(self, indices: Indices) -> str:
         """Return what tells these files, in this order, from any others and from other contents.
 
-        The contents are not read; sizes and times of change stand for them.
+        The contents are not read; sizes and times of change stand for them, also the time that no
+        program can set, and the places on the disk: files may be exchanged for others of the same
+        size and age.
         """
         digest = hashlib.sha256()
         for number, name in enumerate(map(bytes, self._names[indices])):
@@ -104,7 +106,8 @@ class ImageFiles:
                 found = os.stat(os.path.join(self._folder, name))
             except OSError as problem:
                 raise DataError(f"image_folder: {one_line(problem)}.") from None
-            digest.update(b"%b\0%d %d\n" % (name, found.st_size, found.st_mtime_ns))
+            stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            digest.update(b"%b\0%d %d %d %d\n" % (name, *stamp))
         return digest.hexdigest()
 
     def _decode(self, name: bytes) -> Image.Image:

@@ -19,6 +19,8 @@ from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.device_pool import open_device_scorer
 from nni_spos.experiment.standalone import load_table, train_standalone
 from nni_spos.files import write_json
+from nni_spos.identity import Result, describe
+from nni_spos.kept_supernets import keep_supernet
 from nni_spos.path import Path, PathSpace
 from nni_spos.plots import RankingPanel, plot_rankings
 from nni_spos.priors import UniformPrior
@@ -109,6 +111,7 @@ class Study:
         evaluation = self.recipe.evaluation.deciding()
         del evaluation["recalibrate"]  # the scores are with and without
         content = {
+            "made_for": describe(Result.SCORES, self.recipe),
             "space": {"name": self.recipe.space.name, **self.recipe.space.arguments},
             "space_size": self.space_size,
             "accuracy": self.source,
@@ -173,7 +176,7 @@ def correlate_table(
     paths = draw_paths(space, space.size if count is None else count, seed)
     source = f"from {os.path.basename(file)}"
     return _compare(
-        recipe, paths, costs, seed, scores, source, lambda: [table.accuracy(x) for x in paths]
+        recipe, paths, costs, seed, scores, source, lambda _: [table.accuracy(x) for x in paths]
     )
 
 
@@ -197,9 +200,11 @@ def correlate_retrained(
     space, costs = load_costs(recipe)
     paths = draw_paths(space, count, seed)
     source = "on validation images, trained with the recipe's retrain settings"
-    return _compare(
-        recipe, paths, costs, seed, scores, source, lambda: train_standalone(recipe, paths, costs)
-    )
+
+    def train(kept: Recipe) -> Sequence[float]:
+        return train_standalone(kept, paths, costs)
+
+    return _compare(recipe, paths, costs, seed, scores, source, train)
 
 
 def draw_paths(space: PathSpace, count: int, seed: int) -> list[Path]:
@@ -234,14 +239,15 @@ def _compare(
     seed: int,
     scores: Sequence[str],
     source: str,
-    find_accuracies: Callable[[], Sequence[float]],
+    find_accuracies: Callable[[Recipe], Sequence[float]],
 ) -> Study:
+    recipe = keep_supernet(recipe)  # it is opened for every kind of score
     space = costs[FLOPS].space
     values: dict[str, Sequence[float]] = {}
     for name in scores:
         values |= _score(recipe, paths, space, name)
     indices = space.encode(paths)
-    accuracies = find_accuracies()  # last: trainings take the longest
+    accuracies = find_accuracies(recipe)  # last: trainings take the longest
     biases = {name: choice_biases(space, indices, x, accuracies) for name, x in values.items()}
     values[FLOPS] = costs[FLOPS].price_many(indices).tolist()
     rankings = {name: rank(x, accuracies, seed) for name, x in values.items()}

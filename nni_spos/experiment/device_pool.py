@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nni_spos.errors import ExperimentError, RecipeError
+from nni_spos.errors import CheckpointError, ExperimentError, RecipeError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
-from nni_spos.experiment.scoring import PathScorer, Scorer, check_checkpoint, open_scorer
-from nni_spos.experiment.worker_client import checkpoint_stamp
+from nni_spos.experiment.scoring import PathScorer, Scorer, open_scorer
+from nni_spos.kept_supernets import check_kept, keep_supernet
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.supernet import load_supernet
@@ -53,11 +53,13 @@ def open_device_scorer(recipe: Recipe, cached: bool = True) -> Scorer:
     devices = choose_devices(recipe.evaluation.devices)
     if len(devices) == 1:
         return open_scorer(recipe, cached, devices[0])
-    space = load_supernet(recipe.checkpoint).space
-    stamp = checkpoint_stamp(recipe)
+    recipe = keep_supernet(recipe)  # the processes open it when they are needed
+    checkpoint = load_supernet(recipe.checkpoint)
+    space, weights = checkpoint.space, checkpoint.digest
+    check_kept(recipe, weights)
     cached = cached and recipe.evaluation.cache
-    cache = open_score_cache(recipe, space) if cached else None
-    return DevicePool(recipe, devices, space, stamp, cache)
+    cache = open_score_cache(recipe, space, weights) if cached else None
+    return DevicePool(recipe, devices, space, cache, weights)
 
 
 class DevicePool(Scorer):
@@ -74,10 +76,8 @@ class DevicePool(Scorer):
         One for each process.
     space
         Labels and choices.
-    stamp
-        Of the checkpoint that all of them, and the cache, are for.
-    cache
-        Where results are looked for first, and kept.
+    cache, weights
+        See `Scorer`; the processes refuse any other weights.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class DevicePool(Scorer):
         recipe: Recipe,
         devices: Sequence[str],
         space: PathSpace,
-        stamp: Sequence[Any],
         cache: ScoreCache | None = None,
+        weights: str | None = None,
     ):
-        super().__init__(cache)
+        super().__init__(cache, weights)
         self._space = space
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         posts = context.SimpleQueue()
@@ -102,7 +102,7 @@ class DevicePool(Scorer):
             len(devices),
             context,
             _begin,
-            (_Post(recipe, stamp, self._shares, self._closed), posts, start, num_threads),
+            (_Post(recipe, weights, self._shares, self._closed), posts, start, num_threads),
         )
         self._num_devices = len(devices)
 
@@ -156,7 +156,7 @@ class _Post:
     """What a process of a pool is for."""
 
     recipe: Recipe
-    stamp: Sequence[Any]
+    weights: str | None
     shares: Any
     closed: Any
     device: str = ""
@@ -190,7 +190,8 @@ def _score(number: int, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str,
     # Opened here, so that what is wrong is raised where the paths are asked for.
     if _own.scorer is None:
         scorer = open_scorer(_own.recipe, cached=False, device=_own.device)
-        check_checkpoint(_own.recipe, _own.stamp)
+        if _own.weights not in (None, scorer.weights):
+            raise CheckpointError(f"{_own.recipe.checkpoint}: was replaced meanwhile. Try again.")
         _own.scorer = scorer
 
     def show(share: float) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.results import load_results
+
 REPORTED = "Dispatcher error: "
 """How the manager's log introduces an error that a tuner reported."""
 
@@ -14,6 +17,9 @@ START = "Start NNI manager"
 REMOTE_FAILURE = "Training srevice initialize failed: "
 """How it introduces why they cannot be used; the spelling is NNI's."""
 
+
+MOST_REASONS = 3
+"""Reasons of failed candidates that are named."""
 
 TOO_SLOW = (
     "it did not connect in time and left no error. nni-spos gives it two minutes, NNI alone ten "
@@ -58,6 +64,19 @@ def explain_stop(folder: FilePath) -> str:
             reason = line.partition(REMOTE_FAILURE)[2].removeprefix("Error: ")
             return f"a machine of the trials cannot be used: {reason} (see {manager_log})"
     return ""
+
+
+def explain_no_result(folder: FilePath) -> str:
+    """Return one line: why nothing came of an experiment that NNI calls done; ``""`` if it did."""
+    try:
+        found = load_results(folder)
+    except ExperimentError as problem:
+        return str(problem)
+    if found.num_done:
+        return ""
+    reasons = sorted({x.reason for x in found.candidates})
+    why = f" Reasons: {'; '.join(reasons[:MOST_REASONS])}." if reasons else ""
+    return f"none of its {len(found.candidates)} candidates has a result.{why} (see {folder})"
 
 
 def reported_error(lines: Sequence[str]) -> str:

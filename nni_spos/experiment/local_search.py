@@ -92,20 +92,20 @@ def _run(
 ) -> Results:
     space, costs = load_costs(recipe)
     search = build_search(recipe.search, space, costs)
-    weights = digest_weights(recipe.checkpoint)
     # What is wrong is said before anything is written.
     scorer = None if (folder / JOURNAL_NAME).exists() else open_scorer()
+    weights = _weights(recipe, scorer)
     with exclusive(folder / ".lock", timeout=0, refusal=_is_used(folder)):
-        journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space, costs))
+        journal = Journal(folder / JOURNAL_NAME, fingerprint(recipe, space, costs, weights))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
         paths = ask_all(search)
         if paths:
             scorer = scorer or open_scorer()
-            if digest_weights(recipe.checkpoint) != weights:
+            if _weights(recipe, scorer) != weights:
                 raise CheckpointError(f"{recipe.checkpoint}: was replaced meanwhile. Try again.")
             if not journal.outcomes:  # images may have been downloaded only now
-                journal.complete(fingerprint(recipe, space, costs))
+                journal.complete(fingerprint(recipe, space, costs, weights))
             record = RunRecorder(folder, recipe, len(journal.outcomes))
             with _Progress(search, shown=progress, initial=len(journal.outcomes)) as bar:
                 while paths:
@@ -115,6 +115,11 @@ def _run(
                             bar.advance()
                     paths = ask_all(search)
     return load_results(folder)
+
+
+def _weights(recipe: Recipe, scorer: Scorer | None) -> str | None:
+    """Return the digest of the weights that a scorer has read, else of those that are there."""
+    return getattr(scorer, "weights", None) or digest_weights(recipe.checkpoint)
 
 
 def set_aside(recipe: Recipe, folder: str = FOLDER) -> None:

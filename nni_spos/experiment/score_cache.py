@@ -89,10 +89,19 @@ class ScoreCache:
                 self._results[self._space.key(entry["path"])] = results
 
 
-def open_score_cache(recipe: Recipe, space: PathSpace) -> ScoreCache:
-    """Return the scores of a recipe's supernet, under ``OUTPUT/scores``.
+def open_score_cache(recipe: Recipe, space: PathSpace, weights: str) -> ScoreCache:
+    """Return the scores of a supernet, under ``OUTPUT/scores``.
 
     The file's name is a digest of all that decides a score, see `nni_spos.identity`.
+
+    Parameters
+    ----------
+    recipe
+        Of the supernet.
+    space
+        Labels and their choices.
+    weights
+        Digest of the weights that were read, see `nni_spos.supernet.SupernetCheckpoint`.
     """
-    name = digest_content(describe(Result.SCORES, recipe))
+    name = digest_content(describe(Result.SCORES, recipe, weights))
     return ScoreCache(recipe.output / "scores" / f"{name}.jsonl", space)

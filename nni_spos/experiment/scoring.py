@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.data import ImageData, open_data
-from nni_spos.errors import CheckpointError
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
-from nni_spos.experiment.worker_client import checkpoint_stamp
 from nni_spos.freed_memory import keep_freed_memory
+from nni_spos.kept_supernets import check_kept, keep_for_trial
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.progress import open_bar
@@ -31,10 +29,13 @@ class Scorer:
     ----------
     cache
         Where results are looked for first, and kept.
+    weights
+        Digest of the supernet's weights, as they were read; None: they are not from a file.
     """
 
-    def __init__(self, cache: ScoreCache | None = None):
+    def __init__(self, cache: ScoreCache | None = None, weights: str | None = None):
         self.cache = cache
+        self.weights = weights
 
     def __call__(self, path: Mapping[str, Choice]) -> dict[str, float]:
         """Return the results of a path, see `score_many`. Raises PathError."""
@@ -84,8 +85,8 @@ class PathScorer(Scorer):
         How to score, see `nni_spos.supernet.evaluate_paths`.
     channels_last
         Memory format of the images.
-    cache
-        Where results are looked for first, and kept.
+    cache, weights
+        See `Scorer`.
     """
 
     def __init__(
@@ -95,8 +96,9 @@ class PathScorer(Scorer):
         settings: EvaluationSettings | None = None,
         channels_last: bool = True,
         cache: ScoreCache | None = None,
+        weights: str | None = None,
     ):
-        super().__init__(cache)
+        super().__init__(cache, weights)
         self.supernet = supernet
         self.data = data
         self.settings = settings or EvaluationSettings()
@@ -115,7 +117,8 @@ class PathScorer(Scorer):
 def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) -> PathScorer:
     """Open the data and the trained supernet of a recipe.
 
-    From here on the process keeps the memory of freed tensors.
+    From here on the process keeps the memory of freed tensors. A trial of NNI opens the supernet
+    that its experiment has kept, see `nni_spos.kept_supernets`.
 
     Parameters
     ----------
@@ -131,13 +134,14 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     ------
     CheckpointError
         The supernet is not trained yet, or it was trained for another space, on other images or
-        with another split, or another one took its place meanwhile.
+        with another split, or it is not the one that was kept.
     DataError, RecipeError
         See `nni_spos.data.open_data` and `nni_spos.spaces.build_space`.
     """
     keep_freed_memory()
+    recipe = keep_for_trial(recipe)
     checkpoint = load_supernet(recipe.checkpoint)
-    stamp = checkpoint_stamp(recipe)
+    check_kept(recipe, checkpoint.digest)
     data = open_data(recipe.data, recipe.output / "images")
     supernet = restore_recipe_supernet(recipe, checkpoint, data)
     supernet.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -146,28 +150,9 @@ def open_scorer(recipe: Recipe, cached: bool = True, device: str | None = None) 
     )
     supernet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     cached = cached and recipe.evaluation.cache
-    cache = open_score_cache(recipe, checkpoint.space) if cached else None
-    check_checkpoint(recipe, stamp)
-    return PathScorer(supernet, data, recipe.evaluation, channels_last, cache)
-
-
-def check_checkpoint(recipe: Recipe, stamp: Sequence[Any]) -> None:
-    """Refuse a checkpoint whose scores would be kept as those of the one before.
-
-    Parameters
-    ----------
-    recipe
-        Names the checkpoint.
-    stamp
-        What `nni_spos.experiment.worker_client.checkpoint_stamp` said before it was read.
-
-    Raises
-    ------
-    CheckpointError
-        Another one took its place.
-    """
-    if checkpoint_stamp(recipe) != stamp:
-        raise CheckpointError(f"{recipe.checkpoint}: was replaced while it was read. Try again.")
+    weights = checkpoint.digest
+    cache = open_score_cache(recipe, checkpoint.space, weights) if cached else None
+    return PathScorer(supernet, data, recipe.evaluation, channels_last, cache, weights)
 
 
 def score_random_paths(recipe: Recipe, count: int) -> list[float]:

@@ -77,15 +77,18 @@ def _is_latency(metric: str) -> bool:
     return metric.startswith("latency")
 
 
-def fingerprint(recipe: Recipe, space: PathSpace, costs: Costs) -> dict[str, Any]:
+def fingerprint(
+    recipe: Recipe, space: PathSpace, costs: Costs, weights: str | None = None
+) -> dict[str, Any]:
     """Return, as JSON values, everything that a search's candidates and their scores depend on.
 
     Beside the parts of `nni_spos.identity` these are the choices of the space, and measured cost
     tables that a constraint or an objective is on: the others follow from the space. Settings
-    that the search's algorithm does not have are left out.
+    that the search's algorithm does not have are left out. `weights` is as in
+    `nni_spos.identity.describe`.
     """
     cost_objectives = _cost_objectives(recipe.search)
-    found = describe(Result.SEARCH, recipe)
+    found = describe(Result.SEARCH, recipe, weights)
     found["search"]["cost_objectives"] = list(cost_objectives)
     unused = set(found["search"]) - {"algorithm", *SEARCH_KEYS[recipe.search.algorithm]}
     for name in unused:

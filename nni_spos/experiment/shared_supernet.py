@@ -9,17 +9,19 @@ Neither side imports PyTorch or NNI.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
-from nni_spos.digests import digest_file
+from nni_spos.digests import digest_file, digest_weights
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.manager import Manager
 from nni_spos.files import write_atomically, write_json
 from nni_spos.identity import Result, describe
+from nni_spos.kept_supernets import keep_supernet
 from nni_spos.locks import exclusive
 from nni_spos.recipe import Recipe
 from nni_spos.values import differing, shown
@@ -43,22 +45,24 @@ def publish_supernet(recipe: Recipe, folder: FilePath) -> None:
     """
     if not recipe.checkpoint.exists():
         return  # trials of the user's own may do without
+    recipe = keep_supernet(recipe)
     link = folder / CHECKPOINT_NAME
     link.unlink(missing_ok=True)
     link.symlink_to(recipe.checkpoint)
     description = {
         "sha256": digest_file(recipe.checkpoint),
         "num_bytes": recipe.checkpoint.stat().st_size,
+        "weights": digest_weights(recipe.checkpoint),
         "settings": describe(Result.MACHINES, recipe),
     }
     write_json(folder / DESCRIPTION_NAME, description)
 
 
-def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
-    """Make sure, in a trial on another machine, that `recipe.checkpoint` is the tuner's supernet.
+def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> Recipe:
+    """Return a recipe, in a trial on another machine, with the tuner's supernet.
 
-    If it is not there, it is fetched; trials that start together fetch it once. A supernet of
-    other content is never replaced.
+    If it is not there, it is fetched; trials that start together fetch it once. Another supernet
+    of this machine stays where it is, see `nni_spos.kept_supernets`.
 
     Parameters
     ----------
@@ -70,7 +74,7 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
     Raises
     ------
     CheckpointError
-        There is another supernet here, the tuner has none, or what arrives is not the tuner's.
+        The tuner has no supernet, what arrives is not the tuner's, or it was written into.
     ExperimentError
         The recipe or this package differs from the tuner's, or the manager cannot be reached.
     """
@@ -81,19 +85,31 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> FilePath:
             f"{_here(recipe.file)}: this machine and the tuner's do not agree: {name} is "
             f"{shown(here)} here and {shown(there)} there."
         )
-    file = recipe.checkpoint
+    weights = description["weights"]
+    kept = dataclasses.replace(recipe, kept=weights)
+    file = kept.checkpoint
     if not file.exists():
         refusal = ExperimentError(f"{file}: is being fetched by another process.")
         with exclusive(recipe.output / "fetch.lock", timeout=-1, refusal=refusal):
-            if not file.exists():
+            if not file.exists() and not _is_here(recipe, weights):
                 _fetch(file, description, manager)
-    digest = digest_file(file)
-    if digest != description["sha256"]:
+    digest = digest_weights(file)
+    if digest != weights:
         raise CheckpointError(
-            f"{_here(file)}: is another supernet (SHA-256 {digest}) than the tuner's "
-            f"({description['sha256']}). Delete it here, then it is fetched; or copy the tuner's."
+            f"{_here(file)}: is another supernet (weights {digest}) than the tuner's ({weights}). "
+            "Delete it here, then it is fetched."
         )
-    return file
+    return kept
+
+
+def _is_here(recipe: Recipe, weights: str) -> bool:
+    """Whether this machine's own supernet is the tuner's; then it is kept."""
+    if digest_weights(recipe.checkpoint) != weights:
+        return False
+    try:
+        return keep_supernet(recipe).kept == weights
+    except CheckpointError:  # only its weights are whole
+        return False
 
 
 def _read_description(manager: Manager) -> Mapping[str, Any]:
@@ -103,9 +119,11 @@ def _read_description(manager: Manager) -> Mapping[str, Any]:
             "the tuner had no supernet when the experiment started. Train it on the manager's "
             "machine first: nni-spos train RECIPE."
         )
-    kinds = {"sha256": str, "num_bytes": int, "settings": dict}
-    if not isinstance(content, dict) or not all(
-        isinstance(content.get(key), kind) for key, kind in kinds.items()
+    kinds = {"sha256": str, "num_bytes": int, "weights": str, "settings": dict}
+    if (
+        not isinstance(content, dict)
+        or not all(isinstance(content.get(key), kind) for key, kind in kinds.items())
+        or not content["weights"].isalnum()
     ):
         raise CheckpointError(f"{manager.url}/logs/{DESCRIPTION_NAME}: is damaged.")
     return content

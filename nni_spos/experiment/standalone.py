@@ -18,7 +18,7 @@ from nni_spos.identity import Result, describe
 from nni_spos.locks import exclusive
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe import Recipe
-from nni_spos.retrain import train_path
+from nni_spos.retrain import keep_inherited, train_path
 from nni_spos.spaces import load_nas_bench_macro
 from nni_spos.spaces.nasbench_macro import SPACE, NASBenchMacro, code_from_path
 from nni_spos.supernet.evaluation import score
@@ -83,6 +83,7 @@ def train_standalone(recipe: Recipe, paths: Sequence[Path], costs: Costs) -> lis
         Another process trains paths of the recipe.
     """
     data = open_data(recipe.data)
+    recipe = keep_inherited(recipe)
     folder = recipe.output / FOLDER
     refusal = ExperimentError(f"{folder}: another process is training paths here.")
     known = _open_accuracies(recipe, costs)

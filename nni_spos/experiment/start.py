@@ -23,12 +23,13 @@ from nni_spos.child import python_command
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.connections import knows_users
-from nni_spos.experiment.failure import explain_failure, explain_stop
+from nni_spos.experiment.failure import explain_failure, explain_no_result, explain_stop
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.manager_environment import OPEN_TO_USERS, nnictl_environment
 from nni_spos.experiment.processes import is_alive, wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.experiment.resuming import check_resumable
 from nni_spos.experiment.start_locks import experiment_lock, port_lock
 from nni_spos.progress import open_bar
 from nni_spos.termination import deferred_signals, raise_on_signals
@@ -114,7 +115,10 @@ def resume(
     keep: bool = False,
     report: Callable[[str], None] = print,
 ) -> StartResult:
-    """Go on with a stopped experiment, or one whose manager was killed; else as `start`."""
+    """Go on with a stopped experiment, or one whose manager was killed; else as `start`.
+
+    Raises the errors of `nni_spos.experiment.resuming.check_resumable` too.
+    """
     folder = experiment_folder(experiment_id)
     if not public and (read_manifest().get(experiment_id) or {}).get("platform") == "remote":
         report("warning: other machines reach the manager only with --public, or by tunnels")
@@ -127,6 +131,7 @@ def resume(
             raise ExperimentError(
                 f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
             )
+        check_resumable(experiment_id, folder)
         number = _num_candidates(experiment_id)
         return _run(command, experiment_id, port, public, keep, number, report)
 
@@ -203,6 +208,8 @@ def _finish(manager: Manager, experiment_id: str, num_candidates: int) -> StartR
         reason = explain_failure(folder, errors)
     elif status == "STOPPED":
         reason = explain_stop(folder)
+    else:
+        reason = explain_no_result(folder)
     if reason:
         raise ExperimentError(f"experiment {experiment_id} failed: {reason}")
     return StartResult(experiment_id, status, folder)

@@ -23,6 +23,7 @@ from nni_spos.experiment.exchange import (
 )
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet
 from nni_spos.experiment.worker_client import Answer, ask_worker
+from nni_spos.kept_supernets import keep_for_trial
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
 from nni_spos.values import not_finite
@@ -72,13 +73,21 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
 
 
 def _evaluate(recipe: Recipe, trial: TrialContext) -> Answer:
+    recipe = _with_supernet(recipe)
+    return ask_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
+
+
+def _with_supernet(recipe: Recipe) -> Recipe:
+    """Return a recipe with the supernet of this trial's experiment, trained or fetched first."""
     if runs_elsewhere():
-        ensure_shared_supernet(recipe, open_manager())
-    elif not recipe.checkpoint.exists():
+        return ensure_shared_supernet(recipe, open_manager())
+    kept = keep_for_trial(recipe)
+    if not kept.checkpoint.exists():
         from nni_spos.supernet.training import ensure_supernet
 
         ensure_supernet(recipe)
-    return ask_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
+        kept = keep_for_trial(recipe)
+    return kept
 
 
 def uses_worker(recipe: Recipe) -> bool:

@@ -46,7 +46,7 @@ from typing import Any, TypeVar
 from nni.tuner import Tuner
 
 from nni_spos.digests import digest_weights
-from nni_spos.errors import ExperimentError, PathError, SearchError
+from nni_spos.errors import CheckpointError, ExperimentError, PathError, SearchError
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.dispatcher import accept_any_result
@@ -65,6 +65,7 @@ from nni_spos.experiment.tuner_configuration import (
     training_platform,
 )
 from nni_spos.identity import WEIGHTS, Result, describe
+from nni_spos.kept_supernets import keep_for_experiment
 from nni_spos.path import PathKey
 from nni_spos.stage_cost import add_memory
 from nni_spos.values import DIGEST
@@ -147,10 +148,12 @@ class EvolutionTuner(Tuner):
         accept_any_result()
         channel = os.environ["NNI_TUNER_COMMAND_CHANNEL"]
         self._manager = Manager.from_channel(channel)
+        self._experiment_id = self._manager.experiment()["id"]
         # Before anything slow: trials of an earlier run may end while the tables are built.
         jobs = self._manager.trial_jobs() if os.environ.get("NNI_MODE") == "resume" else []
         space, costs = load_costs(self.recipe)
         check_space(search_space, space, self.recipe)
+        self._keep_supernet()
         folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
         journal = Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs))
         self._journal = journal
@@ -244,14 +247,23 @@ class EvolutionTuner(Tuner):
         manager = self._manager
         return manager.has_reported(job.id) or reported_problem(manager, job.id) is not None
 
+    def _keep_supernet(self) -> None:
+        """Let the experiment have the supernet that it began with, whoever trains another."""
+        try:
+            self.recipe = keep_for_experiment(self.recipe, self._experiment_id)
+        except CheckpointError as problem:
+            _logger.warning("%s Trials that need it will fail.", problem)
+
     def _check_model(self) -> None:
         """Note what was not there yet when the search began, and that the supernet stays the same.
 
         Raises
         ------
         ExperimentError
-            It was replaced: results of two supernets are no search.
+            It was written into: results of two supernets are no search.
         """
+        if self.recipe.kept is None:
+            self._keep_supernet()  # the first trial may have trained it
         found = digest_weights(self.recipe.checkpoint)
         if found is None:
             return  # trials of the user's own may do without
@@ -261,7 +273,7 @@ class EvolutionTuner(Tuner):
         before = self._journal.settings.get(WEIGHTS, {}).get(DIGEST)
         if before != found:
             raise ExperimentError(
-                f"{self.recipe.checkpoint}: was replaced during the search ({WEIGHTS} was "
+                f"{self.recipe.checkpoint}: was written into during the search ({WEIGHTS} was "
                 f"{before} and now is {found}). Start a new experiment."
             )
 

@@ -17,6 +17,7 @@ another.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import faulthandler
 import io
 import json
@@ -227,7 +228,7 @@ def main() -> None:
 
 def _take_post(folder: WorkerFolder) -> Post:
     identity = read_json(folder.identity, ExperimentError)
-    recipe = load_recipe(identity["recipe"])
+    recipe = dataclasses.replace(load_recipe(identity["recipe"]), kept=identity["supernet"])
     if worker_folder(recipe, identify(recipe)).private != folder.private:
         raise ExperimentError("the recipe or its checkpoint has changed.")
     endpoint = Endpoint(folder)

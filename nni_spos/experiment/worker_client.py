@@ -87,6 +87,7 @@ def identify(recipe: Recipe) -> dict[str, Any]:
     """
     content = {
         "checkpoint": checkpoint_stamp(recipe),
+        "supernet": recipe.kept,
         "recipe": str(recipe.file),
         **describe(Result.WORKER, recipe),
         "environment": {name: os.environ.get(name) for name in DECIDING_VARIABLES},

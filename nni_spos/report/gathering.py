@@ -15,6 +15,7 @@ from nni_spos.experiment.costs import are_built, load_costs
 from nni_spos.experiment.results import Results, load_results
 from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.staleness import stale_line
+from nni_spos.identity import WEIGHTS
 from nni_spos.path import PathSpace
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.report.figures import (
@@ -183,6 +184,7 @@ def gather_report(
             record.cost,
             best.path,
             None if retrained is None else FilePath(retrained),
+            results.settings.get(WEIGHTS),
         ),
         notes=notes,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 from nni_spos.errors import CheckpointError
 from nni_spos.identity import Result, describe
+from nni_spos.kept_supernets import with_kept
 from nni_spos.path import Path
 from nni_spos.recipe import Recipe
 from nni_spos.stage_cost import StageCost, read_stage_cost
@@ -37,7 +38,11 @@ class Stage:
 
 
 def read_stages(
-    recipe: Recipe | None, search: StageCost | None, best: Path, retrained: FilePath | None
+    recipe: Recipe | None,
+    search: StageCost | None,
+    best: Path,
+    retrained: FilePath | None,
+    weights: Any = None,
 ) -> list[Stage]:
     """Return training of the supernet, search and retraining.
 
@@ -51,10 +56,12 @@ def read_stages(
         The path that was to be retrained.
     retrained
         File of the retrained network, instead of the recipe's.
+    weights
+        What the search's journal says of its supernet; None: nothing.
     """
     network = retrained or (recipe.retrained if recipe else None)
     return [
-        _supernet(recipe),
+        _supernet(recipe and with_kept(recipe, weights)),
         Stage("search: evaluation of all candidates", search),
         Stage("retraining of the best path", None, UNKNOWN_RECIPE)
         if network is None

@@ -10,10 +10,11 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from nni_spos.errors import CheckpointError, PathError
+from nni_spos.digests import digest_open_weights
+from nni_spos.errors import CheckpointError, NotFiniteError, PathError
 from nni_spos.path import PathSpace
 from nni_spos.stage_cost import StageCost
-from nni_spos.tensors import is_loadable, load_tensors, replace_tensors
+from nni_spos.tensors import inspect_tensors, is_loadable, name_not_finite, replace_tensors
 from nni_spos.values import is_plain, shown
 
 VERSION = 1
@@ -33,12 +34,15 @@ class SupernetCheckpoint:
         How the training images were prepared, for `nni_spos.data.check_preprocessing`.
     made_for
         What the weights depend on, see `nni_spos.identity`; None if the file does not say so.
+    digest
+        Of the weights in the very file that was read, see `nni_spos.digests.digest_weights`.
     """
 
     space: PathSpace
     weights: Mapping[str, Tensor]
     preprocessing: Mapping[str, Any]
     made_for: Mapping[str, Any] | None = None
+    digest: str = ""
 
 
 def save_supernet(
@@ -62,11 +66,22 @@ def save_supernet(
         Of the training, if it is known; `nni_spos.report` shows it.
     made_for
         What the weights depend on, see `nni_spos.identity`: a change is then noticed.
+
+    Raises
+    ------
+    NotFiniteError
+        A weight is not finite; nothing is written.
     """
+    weights = supernet.state_dict()
+    if found := name_not_finite(supernet, weights):
+        raise NotFiniteError(
+            f"{file}: is not written, since the weight '{found}' is not finite. Train with a lower "
+            "learning_rate, with warmup_steps, or with gradient_clip."
+        )
     content = {
         "supernet_version": VERSION,
         "space": PathSpace.from_model_space(supernet).to_search_space(),
-        "weights": supernet.state_dict(),
+        "weights": weights,
         "preprocessing": dict(preprocessing),
         "cost": None if cost is None else cost.to_json(),
         "made_for": None if made_for is None else dict(made_for),
@@ -82,7 +97,8 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
     CheckpointError
         The file is missing, damaged, would run code, or is not a supernet's.
     """
-    content = load_tensors(file, "Train the supernet first: nni-spos train RECIPE.")
+    hint = "Train the supernet first: nni-spos train RECIPE."
+    content, digest = inspect_tensors(file, digest_open_weights, hint)
     try:
         version = content["supernet_version"]
         if type(version) is not int or version != VERSION:
@@ -98,7 +114,7 @@ def load_supernet(file: str | os.PathLike[str]) -> SupernetCheckpoint:
         space = PathSpace.from_search_space(content["space"])
     except (KeyError, TypeError, IndexError, PathError) as problem:
         raise CheckpointError(f"{file}: is not a supernet checkpoint ({problem}).") from None
-    return SupernetCheckpoint(space, weights, preprocessing, made_for)
+    return SupernetCheckpoint(space, weights, preprocessing, made_for, digest)
 
 
 def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> None:
@@ -107,8 +123,8 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
     Raises
     ------
     CheckpointError
-        The checkpoint belongs to another space, or to the same one with other layers; the
-        supernet is left as it was.
+        The checkpoint belongs to another space, or to the same one with other layers, or a weight
+        in it is not finite; the supernet is left as it was.
     """
     space = PathSpace.from_model_space(supernet)
     if space != checkpoint.space:
@@ -131,6 +147,11 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
     for name, tensor in supernet.state_dict().items():
         if not is_loadable(checkpoint.weights[name], tensor):
             raise CheckpointError(f"the checkpoint's weight '{name}' is of another kind.")
+    if damaged := name_not_finite(supernet, checkpoint.weights):
+        raise CheckpointError(
+            f"the checkpoint's weight '{damaged}' is not finite. Train anew, with a lower "
+            "learning_rate, with warmup_steps, or with gradient_clip."
+        )
     supernet.load_state_dict(checkpoint.weights)
 
 

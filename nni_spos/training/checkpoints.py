@@ -185,7 +185,7 @@ def check_finished(file: FilePath, made_for: Identity | None, current: Identity)
     file
         What it wrote.
     made_for
-        What this depends on, as the file says; None if it does not say so.
+        What this depends on, as the file says; None, which is refused, if it does not say so.
     current
         What a training of today depends on.
 
@@ -194,7 +194,11 @@ def check_finished(file: FilePath, made_for: Identity | None, current: Identity)
     CheckpointError
         They differ, and in what.
     """
-    if made_for is not None and (found := changes(made_for, current)):
+    if made_for is None:
+        raise CheckpointError(
+            f"{file}: does not say with which settings it was trained. Train anew with --overwrite."
+        )
+    if found := changes(made_for, current):
         raise CheckpointError(
             f"{file}: was trained with other settings ({found}). Undo the change, or train anew "
             "with --overwrite."

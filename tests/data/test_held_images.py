@@ -5,12 +5,15 @@ import json
 import multiprocessing
 import os
 import shutil
+import tempfile
 import threading
 from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nni_spos.data import held, open_data
 from nni_spos.data.stores import ImageFiles, ImageTensor
@@ -152,7 +155,7 @@ def test_a_later_process_uses_the_file(settings, folder, decoded):
         header = json.loads(stream.readline())
         assert stream.tell() == 4096
     assert header["shape"] == [8, SIZE, SIZE, 3]
-    assert (header["split"], header["split_seed"], header["format"]) == ("validation", 0, 2)
+    assert (header["split"], header["split_seed"], header["format"]) == ("validation", 0, 3)
 
 
 @pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
@@ -257,22 +260,110 @@ def test_images_in_memory_of_other_contents_are_read_again(fashion_mnist_folder,
     assert not torch.equal(found[0][0], first[0][0])
 
 
-@pytest.mark.parametrize("damage", ["short", "long", "empty", "other"])
+def flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "short": lambda content: content[:-1],
+    "long": lambda content: content + b"x",
+    "empty": lambda content: b"",
+    "other": lambda content: b"{}".ljust(len(content)),
+    "a bit of a pixel": lambda content: flipped(content, 4096 + 5),
+    "a bit of the last pixel": lambda content: flipped(content, len(content) - 33),
+    "a bit of the digest": lambda content: flipped(content, len(content) - 1),
+    "cut while it was written": lambda content: content[:5000].ljust(len(content), b"\0"),
+    "pixels of other images": lambda content: content[:4096] + content[4097:-32] + content[-33:],
+    "exchanged pixels": lambda content: b"".join(
+        [content[:4096], content[5096:6096], content[4096:5096], content[6096:]]
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_made_again(settings, folder, decoded, damage):
     first = validation(settings, 0, folder)
     file = folder / "validation.u8"
     content = file.read_bytes()
-    changes = {
-        "short": content[:-1],
-        "long": content + b"x",
-        "empty": b"",
-        "other": b"{}".ljust(len(content)),
-    }
-    file.write_bytes(changes[damage])
+    file.write_bytes(DAMAGES[damage](content))
     decoded.clear()
     assert_same(validation(settings, 0, folder), first)
     assert len(decoded) == 8
     assert file.read_bytes() == content
+
+
+def test_a_file_of_other_images_is_not_used(settings, folder, image_folder, decoded, tmp_path):
+    """Not even one of the same size that says it is of these."""
+    first = validation(settings, 0, folder)
+    other = tmp_path / "other"
+    validation(dataclasses.replace(settings, split_seed=5), 0, other)
+    file, theirs = folder / "validation.u8", (other / "validation.u8").read_bytes()
+    content = file.read_bytes()
+    assert len(theirs) == len(content)
+    for wrong in (theirs, content[:4096] + theirs[4096:], theirs[:-32] + content[-32:]):
+        assert wrong != content
+        file.write_bytes(wrong)
+        decoded.clear()
+        assert_same(validation(settings, 0, folder), first)
+        assert len(decoded) == 8
+
+
+def test_files_that_are_exchanged_for_others_of_the_same_size_and_age(
+    settings, folder, image_folder, decoded
+):
+    """As where all come out of one archive, without compression; labels are exchanged."""
+    train = image_folder / "train"
+    for number, file in enumerate(sorted(train.rglob("*.jpg"))):
+        file.unlink()
+        pixels = np.full((SIZE, SIZE, 3), number, np.uint8)
+        Image.fromarray(pixels).save(file, format="bmp")
+        os.utime(file, ns=(0, 0))
+    first = validation(settings, 0, folder)
+    files_of = {x: sorted(os.listdir(train / x)) for x in ("cat", "dog")}
+    assert files_of["cat"] == files_of["dog"]
+    for old, new in (("cat", "other"), ("dog", "cat"), ("other", "dog")):
+        (train / old).rename(train / new)
+    decoded.clear()
+    found = validation(settings, 0, folder)
+    assert_same(found, validation(settings, 1))
+    assert any(not torch.equal(x, y) for (x, _), (y, _) in zip(first, found, strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_file_of_another_user(settings, image_folder, mode):
+    """It is used if it can be read, else made again."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's folders are closed to others
+        os.chmod(place, 0o755)
+        shutil.copytree(image_folder, f"{place}/images")
+        check_as_another_user(
+            dataclasses.replace(settings, root=f"{place}/images"), Path(place) / "held", mode
+        )
+
+
+def check_as_another_user(settings, folder, mode):
+    first = validation(settings, 0, folder)
+    file = folder / "validation.u8"
+    file.chmod(mode)
+    folder.chmod(0o777)
+    file.with_suffix(".lock").chmod(0o666)
+
+    def as_other(queue):
+        os.setuid(65534)
+        try:
+            queue.put([x.numpy() for x, _ in validation(settings, 0, folder)])
+        except DataError as problem:
+            queue.put(str(problem))
+
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=as_other, args=(queue,))
+    process.start()
+    found = queue.get()
+    process.join()
+    assert not isinstance(found, str), found
+    assert all(np.array_equal(one, x.numpy()) for one, (x, _) in zip(found, first, strict=True))
+    assert (file.stat().st_uid == 65534) is (mode == 0o600)
 
 
 def test_an_unreadable_image_leaves_no_file(settings, folder, image_folder, monkeypatch):
@@ -324,7 +415,7 @@ def test_processes_that_start_together_decode_once(settings, folder, decoded, mo
 
 
 def test_a_full_disk_is_noticed_before_the_decoding(settings, folder, decoded, monkeypatch):
-    needed = 8 * SIZE * SIZE * 3 + 4096
+    needed = 8 * SIZE * SIZE * 3 + 4096 + 32
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(needed - 1))
     with pytest.raises(DataError, match=r"needs 1 MB, .* has 1 MB .*held_mb") as error:

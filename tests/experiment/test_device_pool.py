@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,7 @@ from nni_spos.experiment.local_search import run_search
 from nni_spos.experiment.scoring import PathScorer, open_scorer
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
+from nni_spos.supernet import load_supernet
 
 TWO = {"devices": 2}
 FORK = multiprocessing.get_context("fork")
@@ -112,20 +114,31 @@ def test_a_process_that_is_killed_is_said_to_be(forked, recipe, pool):
 
 def test_what_a_process_cannot_open_is_raised(forked, recipe, pool):
     paths = draw(open_scorer(recipe), 2)
-    recipe.checkpoint.write_bytes(b"no checkpoint")
-    with pytest.raises(CheckpointError, match=str(recipe.checkpoint)):
+    recipe.checkpoint.write_bytes(b"no checkpoint")  # into the file that the search keeps
+    with pytest.raises(CheckpointError, match=str(recipe.output / "supernets")):
         pool.score_many(paths)
 
 
-def test_a_supernet_that_takes_the_place_of_the_one_that_was_opened_is_refused(
-    forked, recipe, pool
-):
-    paths = draw(open_scorer(recipe), 2)
-    content = recipe.checkpoint.read_bytes()
+def test_a_supernet_that_takes_the_place_of_the_one_that_was_opened(forked, recipe, pool):
+    one = open_scorer(recipe, cached=False)
+    paths = draw(one, 2)
     recipe.checkpoint.unlink()
-    recipe.checkpoint.write_bytes(content)
-    with pytest.raises(CheckpointError, match="was replaced while it was read"):
-        pool.score_many(paths)
+    recipe.checkpoint.write_bytes(b"another")
+    for found, expected in zip(pool.score_many(paths), one.score_many(paths), strict=True):
+        assert found["top1"] == expected["top1"]
+
+
+def test_other_weights_than_those_that_were_opened_are_refused(forked, recipe):
+    space = load_supernet(recipe.checkpoint).space
+    one = open_scorer(recipe, cached=False)
+    paths = draw(one, 2)
+    for weights, problem in ((one.weights, ""), ("another", "was replaced meanwhile")):
+        with contextlib.closing(DevicePool(recipe, ["cpu"], space, None, weights)) as pool:
+            if problem:
+                with pytest.raises(CheckpointError, match=problem):
+                    pool.score_many(paths)
+            else:
+                assert len(pool.score_many(paths)) == 2
 
 
 def test_a_supernet_that_is_not_trained_is_refused_before_processes_start(tmp_path):

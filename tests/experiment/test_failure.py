@@ -1,6 +1,7 @@
 import pytest
 
-from nni_spos.experiment.failure import explain_failure, explain_stop
+from nni_spos.experiment.failure import explain_failure, explain_no_result, explain_stop
+from nni_spos.sealing import seal_record
 
 REPORTED = """\
 [2026-01-01 10:00:00] INFO (NNIManager) Change status
@@ -88,3 +89,28 @@ def test_a_resumed_experiment_fails_for_its_own_reason(logs, tmp_path):
     other = REPORTED.replace("PathError", "SearchError")
     (logs / "nnimanager.log").write_text(start + REPORTED + start + other)
     assert explain_failure(tmp_path, ["x"]).startswith("SearchError: ")
+
+
+def outcome(number, **what):
+    entry = {"number": number, "generation": 0, "path": {"a": number}, "costs": {}, **what}
+    return seal_record(entry)
+
+
+@pytest.mark.parametrize("num_done", [0, 1])
+def test_an_experiment_without_a_result_is_not_done(tmp_path, num_done):
+    header = {"journal_version": 1, "settings": {"search": {"objective": "top1"}}}
+    failed = [outcome(i, failed=f"reason {i % 5}") for i in range(8)]
+    done = [outcome(9, metrics={"top1": 1.0})][:num_done]
+    (tmp_path / "search.jsonl").write_bytes(b"".join([seal_record(header), *failed, *done]))
+    line = explain_no_result(tmp_path)
+    if num_done:
+        assert line == ""
+        return
+    assert line == (
+        "none of its 8 candidates has a result. Reasons: reason 0; reason 1; reason 2. "
+        f"(see {tmp_path})"
+    )
+
+
+def test_an_experiment_without_a_journal_is_not_done(tmp_path):
+    assert "has no results yet" in explain_no_result(tmp_path)

@@ -6,6 +6,7 @@ import shutil
 import pytest
 from trained import write_trained
 
+from nni_spos.digests import digest_weights
 from nni_spos.errors import PathError
 from nni_spos.experiment import scoring
 from nni_spos.experiment.local_search import run_search
@@ -87,7 +88,7 @@ def test_a_path_of_another_space_is_refused(file):
 
 
 def name_of(recipe, space):
-    return open_score_cache(recipe, space).file.name
+    return open_score_cache(recipe, space, digest_weights(recipe.checkpoint)).file.name
 
 
 def test_the_key_is_all_that_decides_a_score(tmp_path):

@@ -7,6 +7,7 @@ import yaml
 from trained import write_trained
 
 from nni_spos import identity
+from nni_spos.digests import digest_weights
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet, publish_supernet
@@ -46,17 +47,22 @@ def write_recipe(tuner, folder, **sections):
 
 
 def leftovers(recipe):
-    return sorted(file.name for file in recipe.output.iterdir())
+    places = [recipe.output, recipe.output / "supernets"]
+    return sorted(file.name for place in places if place.exists() for file in place.iterdir())
+
+
+def kept(tuner):
+    return f"{digest_weights(tuner.checkpoint)}.pt"
 
 
 def test_it_is_fetched_once(tuner, published, here, manager, capsys):
     client = Manager(manager.port)
     for _ in range(2):
-        assert ensure_shared_supernet(here, client) == here.checkpoint
-        assert here.checkpoint.read_bytes() == tuner.checkpoint.read_bytes()
+        file = ensure_shared_supernet(here, client).checkpoint
+        assert file.read_bytes() == tuner.checkpoint.read_bytes()
     assert manager.num_downloads == 1
     assert capsys.readouterr().out.count("fetched /") == 1
-    assert leftovers(here) == ["fetch.lock", "supernet.pt"]
+    assert leftovers(here) == sorted([kept(tuner), "fetch.lock", "supernets"])
 
 
 def test_trials_that_start_together_fetch_it_once(tuner, published, here, manager):
@@ -68,7 +74,8 @@ def test_trials_that_start_together_fetch_it_once(tuner, published, here, manage
         thread.start()
     for thread in run:
         thread.join()
-    assert here.checkpoint.read_bytes() == tuner.checkpoint.read_bytes()
+    file = ensure_shared_supernet(here, Manager(manager.port)).checkpoint
+    assert file.read_bytes() == tuner.checkpoint.read_bytes()
     assert manager.num_downloads == 1
 
 
@@ -84,10 +91,24 @@ def test_another_supernet_is_neither_used_nor_replaced(tuner, published, here, m
     content[-1] ^= 1
     here.output.mkdir()
     here.checkpoint.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"is another supernet \(SHA-256 .*Delete it here"):
-        ensure_shared_supernet(here, Manager(manager.port))
+    found = ensure_shared_supernet(here, Manager(manager.port))
+    assert found.checkpoint.read_bytes() == tuner.checkpoint.read_bytes()
     assert here.checkpoint.read_bytes() == content
-    assert manager.num_downloads == 0
+    assert manager.num_downloads == 1
+    found.checkpoint.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is another supernet \(weights .*Delete it here"):
+        ensure_shared_supernet(here, Manager(manager.port))
+
+
+def test_the_tuners_supernet_is_served_whatever_is_trained_there_later(tuner, tmp_path):
+    (tmp_path / "log").mkdir()
+    recipe = write_recipe(tuner, tmp_path / "manager")
+    recipe.output.mkdir()
+    recipe.checkpoint.write_bytes(tuner.checkpoint.read_bytes())
+    publish_supernet(recipe, tmp_path / "log")
+    recipe.checkpoint.unlink()
+    recipe.checkpoint.write_bytes(b"another")
+    assert (tmp_path / "log" / "supernet.pt").read_bytes() == tuner.checkpoint.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -100,15 +121,15 @@ def test_what_arrives_wrong_is_not_kept(published, here, manager, change):
     published["supernet.pt"] = change(right)
     with pytest.raises(CheckpointError, match=r"sent is not the supernet that the experiment"):
         ensure_shared_supernet(here, Manager(manager.port))
-    assert leftovers(here) == ["fetch.lock"]
+    assert leftovers(here) == ["fetch.lock", "supernets"]
     published["supernet.pt"] = right
     ensure_shared_supernet(here, Manager(manager.port))
 
 
 def test_more_than_was_announced_is_not_read(published, here, manager):
     published["supernet.pt"] += b"more"
-    ensure_shared_supernet(here, Manager(manager.port))
-    assert here.checkpoint.read_bytes() == published["supernet.pt"][:-4]
+    file = ensure_shared_supernet(here, Manager(manager.port)).checkpoint
+    assert file.read_bytes() == published["supernet.pt"][:-4]
 
 
 def test_the_tuner_has_none(tuner, here, manager, tmp_path):
@@ -126,7 +147,13 @@ def test_a_resumed_experiment_publishes_again(tuner, published, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [[], {}, {"sha256": 1, "num_bytes": 1, "settings": {}}, {"sha256": "", "settings": 1}],
+    [
+        [],
+        {},
+        {"sha256": 1, "num_bytes": 1, "weights": "a", "settings": {}},
+        {"sha256": "", "settings": 1},
+        {"sha256": "a", "num_bytes": 1, "weights": "../a", "settings": {}},
+    ],
 )
 def test_a_damaged_description(published, here, manager, tmp_path, content):
     write_json(tmp_path / "bad.json", content)

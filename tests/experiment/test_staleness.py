@@ -15,7 +15,7 @@ from nni_spos.data import open_data
 from nni_spos.errors import CheckpointError, StaleWarning
 from nni_spos.experiment.local_search import run_search
 from nni_spos.experiment.scoring import open_scorer
-from nni_spos.identity import Result, describe
+from nni_spos.identity import WEIGHTS, Result, describe
 from nni_spos.path import save_path
 from nni_spos.recipe import load_recipe
 from nni_spos.report import gather_report
@@ -160,10 +160,12 @@ def test_a_finished_network_of_other_settings_is_not_todays(recipe, start):
         retrain(load_recipe(recipe.file), path, start=start)
 
 
-def test_a_supernet_that_is_replaced_while_it_is_opened(recipe, monkeypatch):
+def test_a_supernet_that_is_replaced_while_it_is_opened(recipe, monkeypatch, capsys):
     from nni_spos.experiment import local_search
 
     original = local_search._open_scorer
+    opened = describe(Result.SCORES, recipe)[WEIGHTS]
+    expected = [x.metrics for x in run_search(recipe, progress=False, folder="a").candidates]
 
     def replaced(*arguments):
         scorer = original(*arguments)
@@ -171,11 +173,37 @@ def test_a_supernet_that_is_replaced_while_it_is_opened(recipe, monkeypatch):
         return scorer
 
     monkeypatch.setattr(local_search, "_open_scorer", replaced)
-    with pytest.raises(CheckpointError, match="was replaced meanwhile"):
-        run_search(recipe, progress=False)
-    monkeypatch.undo()
-    results = run_search(load_recipe(recipe.file), progress=False)
+    results = run_search(recipe, progress=False, cached=False)
+    assert [x.metrics for x in results.candidates] == expected
     header = json.loads(results.file.read_text().splitlines()[0])
-    assert header["settings"]["weights of the supernet"] == {
-        "digest": describe(Result.SCORES, recipe)["weights of the supernet"]["digest"]
-    }
+    assert header["settings"][WEIGHTS] == opened
+    monkeypatch.undo()
+    assert main(["search", "recipe.yml"]) == 2, "it is not one of today's"
+    assert OLD in capsys.readouterr().err
+    assert main(["search", "recipe.yml", "--folder", "new"]) == 0
+
+
+def test_a_search_that_goes_on_while_its_supernet_is_replaced(recipe, monkeypatch):
+    from nni_spos.experiment import local_search
+
+    original = local_search._open_scorer
+    monkeypatch.setattr(local_search, "_open_scorer", lambda *_: Interrupted())
+    recipe_file = recipe.file
+    with pytest.raises(KeyboardInterrupt):
+        run_search(recipe, progress=False)
+
+    def replaced(*arguments):
+        put_weights(recipe, 1)
+        return original(*arguments)
+
+    monkeypatch.setattr(local_search, "_open_scorer", replaced)
+    with pytest.raises(CheckpointError, match="was replaced meanwhile"):
+        run_search(load_recipe(recipe_file), progress=False)
+
+
+class Interrupted:
+    def __call__(self, path):
+        raise KeyboardInterrupt
+
+    def close(self):
+        pass

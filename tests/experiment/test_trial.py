@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import torch
 from held import wait_for
 from trained import write_trained, write_untrained
 
+from nni_spos.data import open_data
 from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, PathError
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scoring import open_scorer
@@ -18,8 +20,11 @@ from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
 from nni_spos.experiment.worker_client import identify, worker_folder
 from nni_spos.files import previous, write_json
+from nni_spos.kept_supernets import keep_for_trial
+from nni_spos.spaces import Form
 from nni_spos.stage_cost import measure_memory
-from nni_spos.supernet import training
+from nni_spos.supernet import save_supernet, training
+from nni_spos.supernet.building import build_recipe_space
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
 
@@ -32,6 +37,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def environment(manager, monkeypatch):
     monkeypatch.setenv("NNI_PLATFORM", "local")
+    monkeypatch.setenv("NNI_EXP_ID", "abcd")
     monkeypatch.setenv("NNI_TRIAL_JOB_ID", "mine")
     channel = f"http://localhost:{manager.port}/env/local-env/mine"
     monkeypatch.setenv("NNI_TRIAL_COMMAND_CHANNEL", channel)
@@ -56,6 +62,34 @@ def test_the_result_of_the_trials_own_path_is_reported(recipe, manager, environm
     assert {type(value) for value in reported.values()} == {int, float, dict}
     assert (metric["trial_job_id"], metric["parameter_id"]) == ("mine", 4)
     assert metric["type"] == "FINAL"
+
+
+def put_weights(recipe, seed):
+    supernet = build_recipe_space(recipe, Form.SUPERNET, seed=seed)
+    save_supernet(recipe.checkpoint, supernet, open_data(recipe.data).preprocessing)
+
+
+@pytest.mark.parametrize("trained_by", ["a user", "the first trial"])
+@pytest.mark.parametrize("then", ["replaced", "deleted"])
+def test_all_trials_of_an_experiment_use_the_supernet_of_the_first(
+    recipe, manager, environment, monkeypatch, trained_by, then
+):
+    if trained_by == "the first trial":
+        recipe.checkpoint.unlink()
+        previous(recipe.checkpoint).unlink(missing_ok=True)
+    paths = [{**PATH, "layer_1": choice} for choice in ("k3", "k5", "k7")]
+    for number, path in enumerate(paths):
+        manager.add_job("mine", path, parameter_id=number)
+        run_trial(recipe.file)
+        if number == 0:
+            kept = keep_for_trial(recipe)
+        put_weights(recipe, seed=number + 1)
+        if then == "deleted":
+            recipe.checkpoint.unlink()
+            monkeypatch.setattr(training, "ensure_supernet", lambda recipe: pytest.fail("again"))
+    scorer = open_scorer(kept, cached=False)
+    expected = [scorer(path)["top1"] for path in paths]
+    assert [reported["default"] for _, reported in manager.reports] == expected
 
 
 def test_a_missing_supernet_is_trained_first(tmp_path, manager, environment):
@@ -144,9 +178,11 @@ def elsewhere(recipe, manager, environment, monkeypatch, tmp_path):
 def test_a_trial_elsewhere_fetches_the_supernet(recipe, manager, elsewhere):
     manager.add_job("mine", PATH, parameter_id=4)
     results = open_scorer(recipe)(PATH)
+    shutil.rmtree(recipe.output / "supernets")
     recipe.checkpoint.unlink()
     run_trial(recipe.file)
-    assert recipe.checkpoint.read_bytes() == manager.logs["supernet.pt"]
+    (fetched,) = (recipe.output / "supernets").glob("*.pt")
+    assert fetched.read_bytes() == manager.logs["supernet.pt"]
     ((_, reported),) = manager.reports
     assert (reported["default"], reported["loss"]) == (results["top1"], results["loss"])
     assert reported["log_likelihood"] == -results["loss"]
@@ -183,7 +219,8 @@ def test_with_a_worker_a_trial_needs_neither_pytorch_nor_nni(tmp_path, manager, 
     assert reported["default"] == expected["top1"]
     assert reported["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     # Without an NNI manager it is the time without trials that ends the worker.
-    log = worker_folder(recipe, identify(recipe)).log
+    kept = keep_for_trial(recipe)
+    log = worker_folder(kept, identify(kept)).log
     wait_for(lambda: "ends: there was no trial" in log.read_text())
 
 

@@ -17,6 +17,7 @@ from nni_spos.experiment import tuner as tuner_module
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.tuner import EvolutionTuner
+from nni_spos.files import write_atomically
 from nni_spos.identity import WEIGHTS, Result, describe
 from nni_spos.recipe import load_recipe
 from nni_spos.tensors import save_tensors
@@ -177,26 +178,100 @@ def test_a_supernet_that_the_first_trial_trains_is_noted(nni, manager, recipe_fi
     again = nni()
     again.update_search_space(SPACE.to_search_space())
     assert again._failure is None, "the same search goes on"
+    again._on_exit()
     write_weights(recipe_file, 2.0)
     last = nni()
     last.update_search_space(SPACE.to_search_space())
-    assert "weights of the supernet was '" in last._failure
+    assert last._failure is None, "with its own supernet"
+    assert load_results(tmp_path).settings[WEIGHTS] == expected
 
 
-def test_a_supernet_that_is_replaced_ends_the_search(nni, manager, recipe_file, tmp_path):
+DISTURBANCES = {
+    "replaced": lambda file: write_weights(file, 2.0),
+    "deleted": lambda file: load_recipe(file).checkpoint.unlink(missing_ok=True),
+    "no archive": lambda file: write_atomically(
+        load_recipe(file).checkpoint, lambda stream: stream.write(b"damaged")
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DISTURBANCES)
+@pytest.mark.parametrize("when", ["before the first request", "between trials"])
+def test_a_search_keeps_its_supernet(nni, manager, recipe_file, tmp_path, what, when):
     write_weights(recipe_file, 1.0)
+    expected = describe(Result.SEARCH, load_recipe(recipe_file))[WEIGHTS]
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
 
-    def replaced(path):
-        write_weights(recipe_file, 2.0)
+    def disturbed(path):
+        DISTURBANCES[what](recipe_file)
         return "scores"
 
-    dispatcher = FakeDispatcher(tuner, manager, replaced)
+    if when == "before the first request":
+        DISTURBANCES[what](recipe_file)
+    dispatcher = FakeDispatcher(tuner, manager, disturbed)
+    dispatcher.request(2)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    found = load_results(tmp_path)
+    assert [x.path for x in found.candidates] == [x.path for x in reference(recipe_file).candidates]
+    assert found.settings[WEIGHTS] == expected
+    assert tuner.recipe.kept == expected["digest"]
+
+
+def test_a_search_that_is_stopped_while_its_journal_is_new(nni, manager, recipe_file, tmp_path):
+    write_weights(recipe_file, 1.0)
+    expected = describe(Result.SEARCH, load_recipe(recipe_file))[WEIGHTS]
+    first = nni()
+    first.update_search_space(SPACE.to_search_space())
+    first._on_exit()
+    write_weights(recipe_file, 2.0)
+    again = nni()
+    again.update_search_space(SPACE.to_search_space())
+    assert again._failure is None
+    assert load_results(tmp_path).settings[WEIGHTS] == expected
+    manager.profile["id"] = "another"
+    (tmp_path / "checkpoint" / "search.jsonl").unlink()
+    new = nni()
+    new.update_search_space(SPACE.to_search_space())
+    assert load_results(tmp_path).settings[WEIGHTS] != expected
+
+
+def test_a_supernet_that_is_written_into_ends_the_search(nni, manager, recipe_file, tmp_path):
+    write_weights(recipe_file, 1.0)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    file = load_recipe(recipe_file).checkpoint
+
+    def written_into(path):
+        other = file.with_name("other.pt")
+        save_tensors(other, {"weights": {"a": torch.full((3,), 2.0)}})
+        file.write_bytes(other.read_bytes())  # as cp does
+        return "scores"
+
+    dispatcher = FakeDispatcher(tuner, manager, written_into)
     dispatcher.request(2)
     dispatcher.wait(lambda: tuner._failure)
-    assert "supernet.pt: was replaced during the search" in tuner._failure
+    assert ".pt: was written into during the search" in tuner._failure
     assert load_results(tmp_path).candidates == []
+
+
+@pytest.mark.parametrize("damage", ["at the start", "of trials that need none"])
+def test_a_supernet_that_cannot_be_kept_is_the_trials_affair(
+    nni, manager, recipe_file, tmp_path, damage
+):
+    file = load_recipe(recipe_file).checkpoint
+    file.parent.mkdir(exist_ok=True)
+    if damage == "at the start":
+        file.write_bytes(b"damaged")
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(2)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert tuner.recipe.kept is None
+    assert load_results(tmp_path).num_done == 6
 
 
 @pytest.mark.parametrize(
@@ -581,10 +656,11 @@ def elsewhere(monkeypatch, tmp_path):
 def test_trials_elsewhere_that_read_their_records(nni, manager, elsewhere, tmp_path):
     recipe_file = write_recipe(tmp_path)
     checkpoint = load_recipe(recipe_file).checkpoint
-    checkpoint.write_bytes(b"weights")
+    write_weights(recipe_file, 1.0)
+    weights = checkpoint.read_bytes()
     tuner = nni()
     tuner.update_search_space(SPACE.to_search_space())
-    assert (tmp_path / "log" / "supernet.pt").read_bytes() == b"weights"
+    assert (tmp_path / "log" / "supernet.pt").read_bytes() == weights
     dispatcher = FakeDispatcher(tuner, manager, fate_by_path)
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)

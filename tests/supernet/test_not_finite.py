@@ -9,13 +9,24 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 
 from nni_spos.data import open_data
+from nni_spos.errors import CheckpointError, NotFiniteError
 from nni_spos.experiment.score_cache import ScoreCache
 from nni_spos.experiment.scoring import PathScorer
 from nni_spos.experiment.worker import evaluate
 from nni_spos.path import PathSpace
 from nni_spos.recipe import DataSettings, EvaluationSettings
-from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths, score
+from nni_spos.supernet import (
+    SinglePathOneShot,
+    evaluate_path,
+    evaluate_paths,
+    load_supernet,
+    restore_supernet,
+    save_supernet,
+    score,
+)
+from nni_spos.tensors import save_tensors
 
+PREPROCESSING = {"image_size": 8}
 SETTINGS = EvaluationSettings(recalibration_images=64, batch_size=64)
 
 
@@ -98,3 +109,39 @@ def test_a_worker_answers_with_the_reason(broken, data):
     }
     assert [list(answer) for answer in answers[1:]] == [["results"], ["results"]]
     json.dumps(answers, allow_nan=False)
+
+
+def test_weights_that_are_not_finite_are_not_saved(broken, tmp_path):
+    file = tmp_path / "supernet.pt"
+    with pytest.raises(NotFiniteError, match=r"supernet\.pt: is not written, .*'a\.conv\.weight'"):
+        save_supernet(file, broken, PREPROCESSING)
+    assert list(tmp_path.iterdir()) == []
+    with torch.no_grad():
+        broken.a["conv"].weight[0, 0, 0, 0] = 1e30
+    save_supernet(file, broken, PREPROCESSING)
+    restore_supernet(broken, load_supernet(file))
+
+
+def test_weights_that_are_not_finite_are_not_opened(broken, tmp_path):
+    file = tmp_path / "supernet.pt"
+    checkpoint = {
+        "supernet_version": 1,
+        "space": PathSpace.from_model_space(broken).to_search_space(),
+        "weights": broken.state_dict(),
+        "preprocessing": PREPROCESSING,
+    }
+    save_tensors(file, checkpoint)
+    torch.manual_seed(1)
+    supernet = SinglePathOneShot().mutate_model(Space())
+    before = {name: x.clone() for name, x in supernet.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"weight 'a\.conv\.weight' is not finite") as raised:
+        restore_supernet(supernet, load_supernet(file))
+    assert "\n" not in str(raised.value)
+    assert all(torch.equal(x, before[name]) for name, x in supernet.state_dict().items())
+
+
+def test_a_buffer_may_be_infinite(tmp_path):
+    supernet = SinglePathOneShot().mutate_model(Space())
+    supernet.register_buffer("mask", torch.full((2, 2), -math.inf))
+    save_supernet(tmp_path / "supernet.pt", supernet, PREPROCESSING)
+    restore_supernet(supernet, load_supernet(tmp_path / "supernet.pt"))

@@ -1,0 +1,123 @@
+"""A supernet that is trained anew, deleted or broken while the real NNI searches."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from study import wait_until
+
+from nni_spos.data import open_data
+from nni_spos.errors import ExperimentError
+from nni_spos.experiment.local_search import run_search
+from nni_spos.experiment.results import load_results
+from nni_spos.experiment.start import resume, start
+from nni_spos.identity import WEIGHTS, Result, describe
+from nni_spos.spaces import Form
+from nni_spos.supernet import load_supernet, save_supernet
+from nni_spos.supernet.building import build_recipe_space
+from nni_spos.supernet.training import ensure_supernet
+from nni_spos.tensors import save_tensors
+
+pytestmark = pytest.mark.slow
+
+RUN = """
+import sys
+from nni_spos.experiment.start import start
+print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status)
+"""
+
+
+@pytest.fixture
+def recipe(study, one_thread):
+    recipe = study.copy_examples(
+        supernet={"epochs": 1},
+        search={"population_size": 3, "num_generations": 3, "top_k": 2},
+        evaluation={"cache": False},
+    )
+    ensure_supernet(recipe)
+    return recipe
+
+
+@pytest.fixture
+def config(study):
+    return study.folder / "examples" / "spos.yml"
+
+
+def put_weights(recipe):
+    supernet = build_recipe_space(recipe, Form.SUPERNET, seed=5)
+    save_supernet(recipe.checkpoint, supernet, open_data(recipe.data).preprocessing)
+
+
+def found(results):
+    return [(x.path, x.metrics) for x in results.candidates]
+
+
+def num_outcomes(study):
+    journals = list(study.folder.glob("nni-experiments/*/checkpoint/search.jsonl"))
+    return sum(x.read_text().count('"number"') for x in journals)
+
+
+@pytest.mark.parametrize("then", ["goes on", "is stopped and resumed"])
+def test_a_search_keeps_its_supernet(study, recipe, config, then):
+    expected = found(run_search(recipe, progress=False, folder="reference"))
+    weights = describe(Result.SCORES, recipe)[WEIGHTS]
+    command = [sys.executable, "-c", RUN, str(config), str(study.port)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: num_outcomes(study) >= 1 or running.poll() is not None, 90)
+    assert running.poll() is None, running.communicate()
+    if then == "goes on":
+        put_weights(recipe)
+        output, errors = running.communicate(timeout=180)
+        assert output == "DONE\n", errors
+    else:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=90)
+        put_weights(recipe)
+    (experiment,) = study.folder.glob("nni-experiments/*/checkpoint")
+    experiment_id = experiment.parent.name
+    if then != "goes on":
+        assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
+    results = load_results(experiment_id)
+    assert found(results) == expected
+    assert results.settings[WEIGHTS] == weights
+    assert study.processes() == []
+
+    # A new experiment has the new supernet.
+    new = start(config, port=study.port, report=lambda line: None).results
+    assert found(new) != expected
+    assert new.settings[WEIGHTS] == describe(Result.SCORES, recipe)[WEIGHTS] != weights
+
+    # A finished one is resumed as what it was, or not at all.
+    content = yaml.safe_load(recipe.file.read_text())
+    content["search"]["seed"] = 77
+    text = recipe.file.read_text()
+    recipe.file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ExperimentError, match=r"seed was 0 and now is 77") as refused:
+        resume(experiment_id, port=study.port, report=lambda line: None)
+    assert "\n" not in str(refused.value)
+    recipe.file.write_text(text)
+    assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
+    assert study.processes() == []
+
+
+def test_a_supernet_that_is_not_finite_ends_in_an_error(study, recipe, config):
+    checkpoint = load_supernet(recipe.checkpoint)
+    content = {
+        "supernet_version": 1,
+        "space": checkpoint.space.to_search_space(),
+        "weights": {
+            name: torch.full_like(x, torch.nan) if x.is_floating_point() else x
+            for name, x in checkpoint.weights.items()
+        },
+        "preprocessing": dict(checkpoint.preprocessing),
+        "made_for": dict(checkpoint.made_for),
+    }
+    save_tensors(recipe.checkpoint, content)
+    with pytest.raises(ExperimentError, match=r"no path can be evaluated: .*is not finite"):
+        start(config, port=study.port, report=lambda line: None)
+    assert study.processes() == []
