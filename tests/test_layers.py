@@ -17,7 +17,7 @@ ROWS = [
     ["_version", "openmp"],
     ["values", "child", "termination", "freed_memory"],
     ["errors"],
-    ["files", "sealing", "user_modules", "digests"],
+    ["files", "sealing", "user_modules", "digests", "trouble"],
     ["code_digest"],
     ["path", "constraint"],
     ["cost_table"],

@@ -23,6 +23,7 @@ from nni_spos.errors import (
 from nni_spos.files import check_writable
 from nni_spos.latency_table import LatencyWarning
 from nni_spos.printing import allow_any_text
+from nni_spos.trouble import is_out_of_memory, named
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -52,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.run(options)
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        text = one_line(f"there is too little memory ({named(problem)}). Free some and try again.")
+        print(f"{MemoryError.__name__}: {text}", file=sys.stderr)
         return 2
     except termination.Terminated:
         print("terminated", file=sys.stderr)

@@ -27,6 +27,7 @@ from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.processes import wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.experiment.run_record import read_run_record
 from nni_spos.progress import open_bar
 from nni_spos.termination import raise_on_sigterm
 
@@ -189,7 +190,7 @@ def _run(
         address = f"http://{socket.gethostname() if public else '127.0.0.1'}:{port}"
         report(f"experiment {experiment_id}, web page {address}")
         folder = experiment_folder(experiment_id)
-        status, errors = _follow(manager, experiment_id, folder, num_candidates)
+        status, errors = _follow(manager, experiment_id, folder, num_candidates, report)
     except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
         experiment_id = experiment_id or _id_on_port(port)
         if experiment_id:
@@ -211,10 +212,15 @@ def _run(
 
 
 def _follow(
-    manager: Manager, experiment_id: str, folder: FilePath, num_candidates: int
+    manager: Manager,
+    experiment_id: str,
+    folder: FilePath,
+    num_candidates: int,
+    report: Callable[[str], None],
 ) -> tuple[str, list[str]]:
-    """Show the progress of an experiment until it ends; return its status and errors."""
+    """Show progress and warnings of an experiment until it ends; return its status and errors."""
     last_answer = time.monotonic()
+    num_notes = 0
     with open_bar("search", num_candidates, "candidate") as bar:
         while True:
             try:
@@ -228,6 +234,10 @@ def _follow(
                 status, errors = "UNKNOWN", []
             begin = time.monotonic()
             _show(bar, folder)
+            notes = read_run_record(folder / "checkpoint").notes
+            for note in notes[num_notes:]:
+                report(f"warning: {note}")
+            num_notes = len(notes)
             reading = time.monotonic() - begin
             if status in ("DONE", "ERROR", "STOPPED"):
                 return status, errors

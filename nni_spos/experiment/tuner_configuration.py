@@ -31,6 +31,12 @@ def training_platform() -> str:
     return _configuration().get("trainingService", {}).get("platform", "local")
 
 
+def trial_command() -> str:
+    """Return what NNI runs for each candidate, or ``""`` if this process was not started by NNI."""
+    config = _configuration()
+    return config.get("trainingService", {}).get("trialCommand") or config.get("trialCommand") or ""
+
+
 def _configuration() -> dict[str, Any]:
     """Return the experiment's configuration; empty if this process was not started by NNI."""
     arguments = sys.argv

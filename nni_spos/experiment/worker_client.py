@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection
@@ -28,7 +28,7 @@ import psutil
 
 from nni_spos.child import python_command
 from nni_spos.digests import digest_content
-from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, FailedPathError
 from nni_spos.experiment.processes import WORKER_MODULE, manager_process
 from nni_spos.files import write_json
 from nni_spos.identity import Result, describe
@@ -92,10 +92,13 @@ class Answer:
         See `nni_spos.experiment.scoring.Scorer.score_many`.
     memory
         What the worker needed so far, see `nni_spos.stage_cost.measure_memory`.
+    notes
+        What the worker warned of so far.
     """
 
     results: dict[str, float]
     memory: Any
+    notes: Sequence[str] = ()
 
 
 def identify(recipe: Recipe) -> dict[str, Any]:
@@ -168,10 +171,12 @@ def ask_worker(
     CheckpointError
         The supernet is not trained.
     EvaluatorError
-        The worker cannot open the supernet, or did not start, twice; then the text ends with the
-        last lines of its log.
+        The worker is in trouble, or did not start, twice; then the text ends with the last lines
+        of its log.
+    FailedPathError
+        The path cannot be scored.
     ExperimentError
-        The path cannot be scored, or the worker died with it, twice.
+        The worker died with it, twice.
     """
     manager = manager or manager_process()
     user = None if manager is None else [manager.pid, manager.create_time()]
@@ -195,9 +200,11 @@ def ask_worker(
         )
     if "unusable" in answer:
         raise EvaluatorError(answer["unusable"])
+    if "failed" in answer:
+        raise FailedPathError(answer["failed"])
     if "error" in answer:
-        raise ExperimentError(answer["error"])
-    return Answer(answer["results"], answer.get("memory"))
+        raise EvaluatorError(answer["error"])
+    return Answer(answer["results"], answer.get("memory"), answer.get("notes", ()))
 
 
 def _ask(connection: Connection, question: bytes) -> dict[str, Any] | None:

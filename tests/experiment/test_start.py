@@ -114,5 +114,5 @@ def test_a_large_journal_is_read_less_often(monkeypatch, tmp_path, reading, paus
     monkeypatch.setattr(module, "_show", lambda bar, folder: now.append(now.pop() + reading))
     statuses = iter(["RUNNING", "DONE"])
     manager = SimpleNamespace(status=lambda: (next(statuses), []))
-    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    assert module._follow(manager, "abcd", tmp_path, 10, print) == ("DONE", [])
     assert pauses == [pytest.approx(pause)]
