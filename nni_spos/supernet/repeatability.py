@@ -112,8 +112,8 @@ def _generators() -> Sequence[object]:
     """Return the states of the global random generators, to be compared."""
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     states = [bytes(state.numpy()) for state in (torch.get_rng_state(), *devices)]
-    name, keys, *rest = np.random.get_state()
-    return [*states, (name, bytes(keys), *rest), random.getstate()]
+    state = np.random.get_state(legacy=False)["state"]
+    return [*states, bytes(state["key"]), state["pos"], random.getstate()]
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -69,7 +69,7 @@ class Trouble:
             "supernet": {"epochs": 1, "batch_size": 50},
             "retrain": {"epochs": 1},
             "evaluation": {"recalibration_images": 100, "batch_size": 50, "cache": False},
-            "search": {"population_size": 4, "num_generations": 3, "top_k": 2},
+            "search": {"population_size": 3, "num_generations": 2, "top_k": 2},
         }
         self.file.write_text(yaml.safe_dump(content))
         self.recipe = load_recipe(self.file)
@@ -121,7 +121,7 @@ def stopped(study, begin) -> str:
     """Start the search, let trouble begin in its middle, and return why it stopped."""
 
     def break_it():
-        wait_until(lambda: study.num_outcomes() >= 3, 120)
+        wait_until(lambda: study.num_outcomes() >= 2, 120)
         begin()
 
     breaker = threading.Thread(target=break_it)
@@ -151,7 +151,7 @@ def goes_on(study, trouble, said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("file_in_the_way", "not for its path: FileExistsError: "),
+        ("file_in_the_way", "not for its path: NotADirectoryError: "),
         ("little_memory", "there is too little memory for the path '"),
         ("silence", "without a result or a reason; its last words: RecipeError: recipe.yml"),
     ],
