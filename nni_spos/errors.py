@@ -82,6 +82,10 @@ class EvaluatorError(ExperimentError):
     """No path can be scored here, whichever it is."""
 
 
+class FailedPathError(ExperimentError):
+    """A path cannot be scored, for what its network does; others may well be."""
+
+
 class FileWarning(UserWarning):
     """A file is damaged or cannot be written, and it goes on without; one line, as errors are."""
 

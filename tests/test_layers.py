@@ -17,7 +17,7 @@ ROWS = [
     ["_version", "openmp", "import_path"],
     ["values", "child", "termination", "freed_memory", "owned"],
     ["errors"],
-    ["files", "sealing", "user_modules", "digests", "pickled_values"],
+    ["files", "sealing", "user_modules", "digests", "pickled_values", "trouble"],
     ["code_digest"],
     ["path", "constraint"],
     ["cost_table"],

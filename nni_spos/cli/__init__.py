@@ -26,6 +26,7 @@ from nni_spos.files import check_name, check_writable
 from nni_spos.latency_table import LatencyWarning
 from nni_spos.printing import PIPE_EXIT_CODE, allow_any_text, tolerant_streams
 from nni_spos.termination import Terminated
+from nni_spos.trouble import is_out_of_memory, named
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -81,6 +82,12 @@ def _run(arguments: Sequence[str] | None) -> int:
             options.run(options)
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        text = one_line(f"there is too little memory ({named(problem)}). Free some and try again.")
+        print(f"{MemoryError.__name__}: {text}", file=sys.stderr)
         return 2
     except Terminated as end:
         with contextlib.suppress(OSError):  # the terminal may be what has ended

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nni_spos.errors import CheckpointError, ExperimentError, RecipeError
+from nni_spos.errors import CheckpointError, ExperimentError, RecipeError, ScoringWarning
+from nni_spos.experiment.notes import collecting
 from nni_spos.experiment.score_cache import ScoreCache, open_score_cache
 from nni_spos.experiment.scoring import PathScorer, Scorer, open_scorer
 from nni_spos.kept_supernets import check_kept, keep_supernet
@@ -23,6 +25,7 @@ from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe import Recipe
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet.evaluation import Progress
+from nni_spos.trouble import raise_for_path
 
 TICK_S = 0.2
 """Seconds between two looks at how far the processes are."""
@@ -113,6 +116,8 @@ class DevicePool(Scorer):
 
         Raises
         ------
+        FailedPathError
+            It is one of the paths that fails.
         ExperimentError
             A process was killed.
         """
@@ -126,7 +131,7 @@ class DevicePool(Scorer):
         ]
         try:
             self._wait(jobs, progress)
-            scores = [results for job in jobs for results in job.result()]
+            found = [job.result() for job in jobs]
         except BrokenProcessPool:
             raise ExperimentError(
                 "a process that scored paths was killed, perhaps for want of memory. Run the "
@@ -135,8 +140,11 @@ class DevicePool(Scorer):
         finally:
             for job in jobs:
                 job.cancel()
-        found = dict(zip((i for part in parts for i in part), scores, strict=True))
-        return [found[i] for i in range(len(paths))]
+        for note in dict.fromkeys(note for _, notes in found for note in notes):
+            warnings.warn(note, ScoringWarning, stacklevel=2)
+        scores = (results for part, _ in found for results in part)
+        in_order = dict(zip((i for part in parts for i in part), scores, strict=True))
+        return [in_order[i] for i in range(len(paths))]
 
     def close(self) -> None:
         """End the processes, which give up what they are doing."""
@@ -185,8 +193,10 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _score(number: int, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str, float]]:
-    """Score the paths of a job in the process of the device that is free."""
+def _score(
+    number: int, paths: Sequence[Mapping[str, Choice]]
+) -> tuple[list[dict[str, float]], list[str]]:
+    """Score the paths of a job in the process of the device that is free; also return warnings."""
     # Opened here, so that what is wrong is raised where the paths are asked for.
     if _own.scorer is None:
         scorer = open_scorer(_own.recipe, cached=False, device=_own.device)
@@ -199,4 +209,10 @@ def _score(number: int, paths: Sequence[Mapping[str, Choice]]) -> list[dict[str,
             raise KeyboardInterrupt
         _own.shares[number] = share
 
-    return _own.scorer.evaluate(paths, show)
+    notes: list[str] = []
+    try:
+        with collecting(notes):
+            return _own.scorer.evaluate(paths, show), notes
+    except Exception as problem:
+        raise_for_path(problem)  # where it was raised is not known in another process
+        raise

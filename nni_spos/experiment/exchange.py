@@ -24,11 +24,12 @@ from typing import Any
 
 import psutil
 
-from nni_spos.errors import ExperimentError, SposError
+from nni_spos.errors import ExperimentError, FailedPathError
 from nni_spos.experiment.manager import FINAL, INTERMEDIATE, Manager, TrialJob
 from nni_spos.experiment.processes import manager_process
 from nni_spos.files import read_json
 from nni_spos.path import Choice, Path, PathSpace
+from nni_spos.trouble import explain
 
 RECORD_TIMEOUT = 30.0
 """Seconds to wait for the record; the manager writes it a moment after it starts the trial."""
@@ -40,7 +41,13 @@ MEMORY = "memory"
 """Name under which a trial reports what its evaluation needed; it is no metric of the path."""
 
 PROBLEM = "problem"
-"""Name under which a trial reports, without a result, why no path can be evaluated."""
+"""Name under which a trial reports, without a result, why it has none, and not for its path."""
+
+FAILED = "failed"
+"""Name under which a trial reports, without a result, why its path cannot be scored."""
+
+AGAIN = "again"
+"""Name under which a trial reports that it is run again: what it reported before is void."""
 
 LOST_AFTER = 5.0
 """Seconds without an answer after which the manager counts as gone."""
@@ -64,10 +71,10 @@ class TrialContext:
     job_id: str
     parameter_id: int | None
 
-    def report_problem(self, problem: SposError) -> None:
-        """Report why no path can be evaluated here, before this trial fails: the search ends.
+    def report_error(self, problem: Exception) -> None:
+        """Report what keeps this trial from a result, before it fails.
 
-        A path that alone cannot be evaluated needs no report.
+        For a FailedPathError the path fails; for any other the search stops, until it is resumed.
 
         Raises
         ------
@@ -75,7 +82,12 @@ class TrialContext:
             The manager cannot be reached.
         """
         # Not as its result: a resumed experiment runs the trial again if it has none.
-        self._send({PROBLEM: f"{type(problem).__name__}: {problem}"}, INTERMEDIATE)
+        name = FAILED if isinstance(problem, FailedPathError) else PROBLEM
+        self._send({name: explain(problem, self.path)}, INTERMEDIATE)
+
+    def begin_again(self) -> None:
+        """Report that what an earlier run of this trial reported is void."""
+        self._send({AGAIN: True}, INTERMEDIATE)
 
     def report(self, metrics: Mapping[str, Any]) -> None:
         """Report the final result, once.
@@ -118,11 +130,17 @@ class TrialContext:
             raise ExperimentError(f"the result cannot be reported: {problem}") from None
 
 
-def reported_problem(manager: Manager, job_id: str) -> str | None:
-    """Return why a trial could not evaluate any path, if it said so; see `report_problem`."""
-    for value in manager.intermediate_results(job_id):
-        if isinstance(value, Mapping) and PROBLEM in value:
-            return str(value[PROBLEM])
+def reported_error(manager: Manager, job_id: str) -> tuple[str, str] | None:
+    """Return what a trial reported in place of a result, see `TrialContext.report_error`.
+
+    Returns
+    -------
+    `PROBLEM` or `FAILED`, and the reason; None if it said nothing since it was last run.
+    """
+    for value in reversed(manager.intermediate_results(job_id)):
+        for name in (AGAIN, PROBLEM, FAILED) if isinstance(value, Mapping) else ():
+            if name in value:
+                return None if name == AGAIN else (name, str(value[name]))
     return None
 
 
@@ -171,7 +189,10 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     path = job.parameters
     if space is not None:
         path = space.validate(restore_numbers(path, space))
-    return TrialContext(path, job_id, job.parameter_id)
+    trial = TrialContext(path, job_id, job.parameter_id)
+    if reported_error(manager, job_id) is not None:
+        trial.begin_again()
+    return trial
 
 
 def runs_elsewhere() -> bool:

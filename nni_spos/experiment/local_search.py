@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from nni_spos.digests import digest_weights
-from nni_spos.errors import NOT_FINITE, CheckpointError, ExperimentError
+from nni_spos.errors import NOT_FINITE, CheckpointError, EvaluatorError, ExperimentError
 from nni_spos.evolution import Candidate, Journal, Search, Signal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
@@ -21,6 +21,7 @@ from nni_spos.locks import exclusive
 from nni_spos.path import Path
 from nni_spos.progress import interval, open_bar
 from nni_spos.recipe import Recipe
+from nni_spos.trouble import explain, is_of_the_path, is_out_of_memory, named
 from nni_spos.values import as_number, not_finite
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ def run_search(
         Returns the results of a path, the objective among them; by default the recipe's trained
         supernet, opened when the first path is to be scored. One with a method ``score_many``,
         from paths and a function that takes the share done to their results, is given a
-        generation at a time. Out of memory, or another
-        RuntimeError that leaves CUDA usable, excludes the path; all other errors end the search.
+        generation at a time. What a path's network raises excludes the path, see
+        `nni_spos.trouble`; all other errors end the search.
     progress
         Whether to show a progress bar on standard error.
     cached
@@ -78,6 +79,8 @@ def run_search(
     SearchError
         The folder holds a search with other settings, every candidate of the first generation
         failed, or the results lack the objective.
+    EvaluatorError
+        There is too little memory for a path. The same call then goes on.
     """
     with contextlib.ExitStack() as stack:
 
@@ -160,8 +163,10 @@ def _evaluate_all(
     if hasattr(scorer, "score_many"):
         try:
             results = scorer.score_many(paths, progress)
-        except (RuntimeError, MemoryError) as problem:
+        except Exception as problem:
             raise_if_cuda_is_lost(problem)
+            if not (is_of_the_path(problem) or is_out_of_memory(problem)):
+                raise
         else:
             for path, metrics in zip(paths, results, strict=True):
                 yield tell_result(search, path, metrics)
@@ -180,10 +185,15 @@ def _open_scorer(recipe: Recipe, cached: bool) -> ClosableScorer:
 def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
     try:
         metrics = scorer(path)
-    except (RuntimeError, MemoryError) as problem:
-        raise_if_cuda_is_lost(problem)
-        reason = " ".join(str(problem).split())
-        return search.tell_failure(path, f"{type(problem).__name__}: {reason}")
+    except Exception as problem:
+        if is_of_the_path(problem):
+            return search.tell_failure(path, named(problem))
+        if is_out_of_memory(problem):
+            raise EvaluatorError(
+                f"{explain(problem, path)}. Free some, or go on where there is more: what is "
+                "scored is kept, and the same command goes on."
+            ) from problem
+        raise
     return tell_result(search, path, metrics)
 
 

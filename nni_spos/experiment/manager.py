@@ -155,6 +155,11 @@ class Manager:
         """Whether the manager has a final result of a trial job, however the job ended."""
         return bool(self._metrics(job_id, FINAL))
 
+    def final_result(self, job_id: str) -> Any:
+        """Return what a trial job reported last as its result, also if it failed then, or None."""
+        records = self._metrics(job_id, FINAL)
+        return _unpacked(records[-1]["data"]) if records else None
+
     def intermediate_results(self, job_id: str) -> list[Any]:
         """Return what a trial job reported before its result, in this order."""
         return [_unpacked(record["data"]) for record in self._metrics(job_id, INTERMEDIATE)]

@@ -42,6 +42,7 @@ from nni_spos.experiment.searches import build_search
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe import EvaluationSettings, SearchSettings
 from nni_spos.settings import check_settings
+from nni_spos.trouble import is_of_the_path, is_out_of_memory
 
 _logger = logging.getLogger(__name__)
 VERSION = 1
@@ -71,7 +72,14 @@ class SupernetEvaluator(Evaluator):
         How to score, see `nni_spos.supernet.evaluate_path`.
     channels_last
         Memory format of the images; fastest if the supernet's weights have the same.
+
+    Attributes
+    ----------
+    trouble : Exception or None
+        Why the last path has no result, if that is not what the path does.
     """
+
+    trouble: Exception | None = None
 
     def __init__(
         self,
@@ -99,15 +107,23 @@ class SupernetEvaluator(Evaluator):
         """
         try:
             results = self._scorer.score_many(paths)
-        except (RuntimeError, MemoryError) as problem:
+        except Exception as problem:
             raise_if_cuda_is_lost(problem)
+            if not (is_of_the_path(problem) or is_out_of_memory(problem)):
+                raise
             results = []
         self._prepared = [(dict(path), found) for path, found in zip(paths, results, strict=False)]
 
     def evaluate(self, model: Mapping[str, Choice]) -> dict[str, float]:
         """Return the results of a path, see `Scorer.score_many`. Raises PathError."""
         prepared = (found for path, found in self._prepared if path == dict(model))
-        return next(prepared, None) or self._scorer(model)
+        self.trouble = None
+        try:
+            return next(prepared, None) or self._scorer(model)
+        except Exception as problem:
+            if not is_of_the_path(problem):
+                self.trouble = problem
+            raise
 
     def _execute(self, model: ExecutableModelSpace) -> dict[str, float]:
         # NNI would first make a network: of the raw format one that shares the supernet's
@@ -274,6 +290,9 @@ class EvolutionStrategy(Strategy):
     def _tell(self, path: Path, model: ExecutableModelSpace) -> Candidate:
         """Tell the search what became of a path."""
         reported, self._reported = self._reported, None
+        evaluator = self.model_space.evaluator
+        if isinstance(evaluator, SupernetEvaluator) and evaluator.trouble is not None:
+            raise evaluator.trouble  # it fails no path, also if NNI is to go on after failures
         if model.status is not ModelStatus.Trained or reported is None:
             reason = f"the evaluation ended as '{model.status.value}' without a result"
             _logger.warning("%s: %s", reason, path)

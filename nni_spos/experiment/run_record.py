@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 
 from nni_spos.errors import ExperimentError
+from nni_spos.experiment.notes import NOTES, add_notes
 from nni_spos.files import read_json, write_json
 from nni_spos.recipe import Recipe
 from nni_spos.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
@@ -32,11 +33,14 @@ class RunRecord:
         Name of the recipe's output folder, which is that of the search for people.
     cost
         Of the evaluation of all candidates so far; None if it is not known.
+    notes
+        What trials warned of, see `nni_spos.experiment.notes`.
     """
 
     recipe: FilePath | None = None
     output: str | None = None
     cost: StageCost | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read_run_record(folder: FilePath) -> RunRecord:
@@ -48,10 +52,13 @@ def read_run_record(folder: FilePath) -> RunRecord:
     if not isinstance(content, dict):
         return RunRecord()
     recipe, output = content.get("recipe"), content.get("output")
+    notes: list[str] = []
+    add_notes(notes, content.get(NOTES))
     return RunRecord(
         FilePath(recipe) if isinstance(recipe, str) else None,
         output if isinstance(output, str) else None,
         read_stage_cost(content.get("cost")),
+        tuple(notes),
     )
 
 
@@ -74,13 +81,20 @@ class RunRecorder:
         self._file = folder / RECORD_NAME
         self._recipe = recipe
         none_yet = None if num_recorded else StageCost(0.0, None, "")
-        self._cost = read_run_record(folder).cost or none_yet
+        before = read_run_record(folder)
+        self._cost = before.cost or none_yet
+        self._notes = list(before.notes)
         self._write()
 
     def add(self, cost: StageCost) -> None:
         """Add the cost of some candidates."""
         if self._cost is not None:
             self._cost += cost
+            self._write()
+
+    def note(self, notes: object) -> None:
+        """Keep the notes that a trial reported, if it did."""
+        if add_notes(self._notes, notes):
             self._write()
 
     @contextlib.contextmanager
@@ -97,4 +111,4 @@ class RunRecorder:
         cost = None if self._cost is None else self._cost.to_json()
         recipe = self._recipe
         content = {"recipe": str(recipe.file), "output": recipe.output.name, "cost": cost}
-        write_json(self._file, content)
+        write_json(self._file, {**content, **({NOTES: self._notes} if self._notes else {})})

@@ -18,6 +18,7 @@ from typing import Any
 from nni_spos.errors import PathError
 from nni_spos.evolution import Candidate, Journal, Search, Signal, State
 from nni_spos.experiment.exchange import MEMORY, restore_numbers
+from nni_spos.experiment.notes import NOTES
 from nni_spos.path import Path, PathKey
 from nni_spos.values import SHOWN, is_finite, shown
 
@@ -199,40 +200,53 @@ class Scheduler:
             if trial.ended_at is not None and trial.ended_at <= ended_before
         }
 
-    def give_up(self, ended_before: float) -> None:
-        """Fail the trials that ended before a moment and have still not reported."""
-        for parameter_id, path in self.overdue(ended_before).items():
-            self._fail(path, "the trial ended without a result")
-            del self.trials[parameter_id]
+    def give_up(self, reasons: Mapping[int, str]) -> None:
+        """Fail the paths of trials that ended without a result, unless that came meanwhile.
 
-    def retry(self, path: Mapping[str, Any]) -> None:
-        """Hand a path out again whose trial was killed; after `ATTEMPTS` trials it fails."""
+        Parameters
+        ----------
+        reasons
+            Why, by parameter id.
+        """
+        for parameter_id, reason in reasons.items():
+            trial = self.trials.pop(parameter_id, None)
+            if trial is not None:
+                self._fail(trial.path, reason)
+
+    def retry(self, path: Mapping[str, Any]) -> bool:
+        """Hand a path out again whose trial was killed.
+
+        Returns
+        -------
+        Whether it is; else `ATTEMPTS` of its trials were killed.
+        """
         path = self._valid(path)
         key = self.search.space.key(path)
         self._forget(path)
         if not self._is_pending(path):
-            return  # its result came, or the search has not proposed it yet
+            return True  # its result came, or the search has not proposed it yet
         self._num_killed[key] += 1
-        if self._num_killed[key] < ATTEMPTS:
-            _logger.warning("a trial was killed; its path is handed out again: %s", path)
-            self._queue.appendleft(path)
-        else:
-            self._fail(path, f"the trial was killed {ATTEMPTS} times")
+        if self._num_killed[key] >= ATTEMPTS:
+            return False
+        _logger.warning("a trial was killed; its path is handed out again: %s", path)
+        self._queue.appendleft(path)
+        return True
 
-    def settle(self, path: Mapping[str, Any], metrics: Any) -> None:
+    def settle(self, path: Mapping[str, Any], outcome: Any) -> None:
         """Take what became of a trial whose end NNI did not announce.
 
         Parameters
         ----------
         path
             What was handed out, or adopted.
-        metrics
-            Its result, or None.
+        outcome
+            The metrics that it reported, or the reason of its failure as text.
         """
-        if metrics is not None:
-            self.take(metrics, path=path)
+        if not isinstance(outcome, str):
+            self.take(outcome, path=path)
+            outcome = "the trial reported another path"
         path = self._valid(path)
-        self._fail(path, "the trial ended without a result")
+        self._fail(path, outcome)
         self._forget(path)
 
     def _ask(self) -> None:
@@ -307,7 +321,8 @@ class Scheduler:
         if isinstance(metrics, Mapping):
             metrics = dict(metrics)
             issued = metrics.pop("path", issued)
-            metrics.pop(MEMORY, None)
+            for name in (MEMORY, NOTES):
+                metrics.pop(name, None)
             if "default" in metrics:  # NNI's name for what its page shows as the result
                 metrics = {"top1": metrics.pop("default"), **metrics}
         else:

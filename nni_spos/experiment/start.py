@@ -30,6 +30,7 @@ from nni_spos.experiment.processes import is_alive, wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
 from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
 from nni_spos.experiment.resuming import check_resumable
+from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.start_locks import experiment_lock, port_lock
 from nni_spos.progress import open_bar
 from nni_spos.termination import deferred_signals, raise_on_signals
@@ -186,7 +187,7 @@ def _run(
             experiment_id = experiment_id or _created(output) or _wait_for_id(manager)
         address = f"http://{socket.gethostname() if public else '127.0.0.1'}:{port}"
         report(f"experiment {experiment_id}, web page {address}")
-        result = _finish(manager, experiment_id, num_candidates)
+        result = _finish(manager, experiment_id, num_candidates, report)
         if not keep:
             stop(experiment_id)
     except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
@@ -199,10 +200,12 @@ def _run(
     return result
 
 
-def _finish(manager: Manager, experiment_id: str, num_candidates: int) -> StartResult:
+def _finish(
+    manager: Manager, experiment_id: str, num_candidates: int, report: Callable[[str], None]
+) -> StartResult:
     """Wait for the end of an experiment. Raises ExperimentError if it failed."""
     folder = experiment_folder(experiment_id)
-    status, errors = _follow(manager, experiment_id, folder, num_candidates)
+    status, errors = _follow(manager, experiment_id, folder, num_candidates, report)
     reason = ""
     if status == "ERROR":
         reason = explain_failure(folder, errors)
@@ -216,14 +219,19 @@ def _finish(manager: Manager, experiment_id: str, num_candidates: int) -> StartR
 
 
 def _follow(
-    manager: Manager, experiment_id: str, folder: FilePath, num_candidates: int
+    manager: Manager,
+    experiment_id: str,
+    folder: FilePath,
+    num_candidates: int,
+    report: Callable[[str], None],
 ) -> tuple[str, list[str]]:
-    """Show the progress of an experiment until it ends; return its status and errors."""
+    """Show progress and warnings of an experiment until it ends; return its status and errors."""
     last_answer = time.monotonic()
     process = _manager_process(experiment_id)
     while process is None and time.monotonic() - last_answer < LIST_TIMEOUT:
         time.sleep(0.2)
         process = _manager_process(experiment_id)
+    num_notes = 0
     with open_bar("search", num_candidates, "candidate") as bar:
         while True:
             try:
@@ -238,6 +246,10 @@ def _follow(
                 raise lost
             begin = time.monotonic()
             _show(bar, folder)
+            notes = read_run_record(folder / "checkpoint").notes
+            for note in notes[num_notes:]:
+                report(f"warning: {note}")
+            num_notes = len(notes)
             reading = time.monotonic() - begin
             if status in ("DONE", "ERROR", "STOPPED"):
                 return status, errors

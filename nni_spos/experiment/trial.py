@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 
-from nni_spos.errors import (
-    NOT_FINITE,
-    CheckpointError,
-    DataError,
-    EvaluatorError,
-    NotFiniteError,
-    RehearsalError,
-)
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.exchange import (
     MEMORY,
-    TrialContext,
     open_manager,
     open_trial,
+    restore_numbers,
     runs_elsewhere,
 )
+from nni_spos.experiment.notes import NOTES, collecting
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet
 from nni_spos.experiment.worker_client import Answer, ask_worker
 from nni_spos.kept_supernets import keep_for_trial
+from nni_spos.path import Path
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
-from nni_spos.values import not_finite
+from nni_spos.trouble import check_finite, raise_for_path
 
 
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     """Score the path that NNI gave this trial, and report the result.
 
     Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
-    ``params``, ``loss``, the path, and the memory that its evaluation needed. The supernet is
-    trained first if it is not there; trials that start together train it once. On other machines
-    than the tuner's it is never trained, but fetched, see `nni_spos.experiment.shared_supernet`. A
-    worker scores the path, see `uses_worker`.
+    ``params``, ``loss``, the path, the memory that its evaluation needed, and what was warned of.
+    The supernet is trained first if it is not there; trials that start together train it once. On
+    other machines than the tuner's it is never trained, but fetched, see
+    `nni_spos.experiment.shared_supernet`. A worker scores the path, see `uses_worker`.
 
     Parameters
     ----------
@@ -47,34 +42,36 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     ------
     ExperimentError
         This process is not a trial, or NNI does not answer.
-    SposError
-        The recipe, its data or its supernet cannot be used. What keeps every trial from its result,
-        and not this path alone, is reported too, and ends the search.
+    SposError, OSError
+        The recipe, its data or its supernet cannot be used, the path cannot be scored, or the
+        machine is in trouble. It is reported too: what the path does not do itself stops the
+        search.
     SystemExit
         This trial reported its result before the experiment was resumed.
     """
     recipe = load_recipe(recipe_file)
-    space, costs = load_costs(recipe)
-    trial = open_trial(space)
-
+    trial = open_trial()
     try:
-        answer = _evaluate(recipe, trial)
-    except (CheckpointError, DataError, EvaluatorError, RehearsalError) as problem:
-        trial.report_problem(problem)
+        space, costs = load_costs(recipe)
+        path = space.validate(restore_numbers(trial.path, space))
+        trial = dataclasses.replace(trial, path=path)
+        answer = _evaluate(recipe, path)
+        prices = {name: table.price(path) for name, table in costs.items()}
+    except Exception as problem:
+        trial.report_error(problem)
         raise
     results = answer.results
-    if found := not_finite(results):
-        raise NotFiniteError(f"{NOT_FINITE}: {found}.")
     accuracies = {"default": results["top1"], "top5": results["top5"]}
-    prices = {name: table.price(trial.path) for name, table in costs.items()}
     # NNI's graph of the hyper-parameters breaks off before the path, so the losses come last.
     losses = {name: results[name] for name in ("loss", "log_likelihood")}
-    trial.report({**accuracies, **prices, **losses, MEMORY: answer.memory})
+    notes = {NOTES: list(answer.notes)} if answer.notes else {}
+    trial.report({**accuracies, **prices, **losses, MEMORY: answer.memory, **notes})
 
 
-def _evaluate(recipe: Recipe, trial: TrialContext) -> Answer:
+def _evaluate(recipe: Recipe, path: Path) -> Answer:
+    """Return the results of a path. Raises FailedPathError if it is the path that fails."""
     recipe = _with_supernet(recipe)
-    return ask_worker(recipe, trial.path) if uses_worker(recipe) else _score(recipe, trial)
+    return ask_worker(recipe, path) if uses_worker(recipe) else _score(recipe, path)
 
 
 def _with_supernet(recipe: Recipe) -> Recipe:
@@ -99,12 +96,20 @@ def uses_worker(recipe: Recipe) -> bool:
     return recipe.evaluation.evaluator != "inline"
 
 
-def _score(recipe: Recipe, trial: TrialContext) -> Answer:
+def _score(recipe: Recipe, path: Path) -> Answer:
     # PyTorch is imported only by a trial that has something to do itself.
     from nni_spos.experiment.scoring import open_scorer
 
     share_cores()
-    return Answer(open_scorer(recipe)(trial.path), measure_memory())
+    scorer, notes = open_scorer(recipe), list[str]()
+    try:
+        with collecting(notes):
+            results = scorer(path)
+    except Exception as problem:
+        raise_for_path(problem)
+        raise
+    check_finite(results)
+    return Answer(results, measure_memory(), notes)
 
 
 def share_cores() -> None:

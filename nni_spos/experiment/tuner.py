@@ -33,6 +33,7 @@ What is worked around, all of it measured with NNI 3.0:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -50,19 +51,22 @@ from nni_spos.errors import CheckpointError, ExperimentError, PathError, SearchE
 from nni_spos.evolution import Journal
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.dispatcher import accept_any_result
-from nni_spos.experiment.exchange import MEMORY, reported_problem, restore_numbers
+from nni_spos.experiment.exchange import MEMORY, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
+from nni_spos.experiment.notes import reported_notes
 from nni_spos.experiment.processes import end_with_manager
 from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.run_record import RunRecorder
-from nni_spos.experiment.scheduler import Scheduler
+from nni_spos.experiment.scheduler import ATTEMPTS, Scheduler
 from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.experiment.shared_supernet import publish_supernet
+from nni_spos.experiment.trial_end import NO_RESULT, TrialEnds
 from nni_spos.experiment.tuner_configuration import (
     check_space,
     code_directory,
     load_tuner_recipe,
     training_platform,
+    trial_command,
 )
 from nni_spos.identity import WEIGHTS, Result, describe
 from nni_spos.kept_supernets import keep_for_experiment
@@ -161,6 +165,7 @@ class EvolutionTuner(Tuner):
         self._scheduler = Scheduler(build_search(self.recipe.search, space, costs), journal)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()
+        self._ends = TrialEnds(self._manager, folder.parent, trial_command())
         self._runs_elsewhere = training_platform() == "remote"
         if self._runs_elsewhere:
             publish_supernet(self.recipe, folder.with_name("log"))
@@ -235,17 +240,10 @@ class EvolutionTuner(Tuner):
             self._started.adopt(job.parameters)
         elif job.metrics is not None:
             self._started.recall(job.parameters, job.metrics)
-        elif not (job.was_killed or self._has_told(job)):
-            self._started.recall(job.parameters, "the trial ended without a result")
-
-    def _has_told(self, job: TrialJob) -> bool:
-        """Whether there is more to a failed trial of an earlier run than that it failed.
-
-        Either it had reported a result, which comes through `import_data` before any request; or
-        a problem that ended the search, and the path is to be handed out again.
-        """
-        manager = self._manager
-        return manager.has_reported(job.id) or reported_problem(manager, job.id) is not None
+        # A result of a failed trial comes through `import_data` before any request.
+        elif not (job.was_killed or self._manager.has_reported(job.id)):
+            with contextlib.suppress(SearchError):  # that ended the search; now it is mended
+                self._started.recall(job.parameters, self._ends.reason(job))
 
     def _keep_supernet(self) -> None:
         """Let the experiment have the supernet that it began with, whoever trains another."""
@@ -303,15 +301,20 @@ class EvolutionTuner(Tuner):
             )
 
     def _record_cost(self, value: Any) -> None:
-        """Add the time since the last result, and the memory that a trial reported."""
+        """Add the time since the last result, and the memory and notes that a trial reported."""
         now = time.monotonic()
         memory = value.get(MEMORY) if isinstance(value, Mapping) else None
+        self._recorder.note(reported_notes(value))
         self._recorder.add(add_memory(now - self._recorded_at, memory))
         self._recorded_at = now
 
     def _proceed(self) -> None:
         """Send paths to the requests that wait for one."""
-        for parameter_id, path in self._started.hand_out():
+        try:
+            handed = self._started.hand_out()
+        except SearchError as problem:
+            raise self._ends.advise(problem) from None
+        for parameter_id, path in handed:
             assert self._send is not None, "requests come with the callback"
             self._send(parameter_id, path)
 
@@ -337,14 +340,21 @@ class EvolutionTuner(Tuner):
         if jobs is None:
             return
         keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
+        reasons = dict.fromkeys(overdue, NO_RESULT)
         for job in jobs:
             if job.id in self._settled_jobs:
                 continue
             if job.was_killed and self._key(job) in keys:
                 self._settle(job)
-            elif job.has_ended and job.parameter_id in overdue:
-                self._check_problem(job)
-        scheduler.give_up(before)
+            elif job.parameter_id in overdue:
+                outcome = self._outcome(job) if job.has_ended else None
+                if isinstance(outcome, str):
+                    reasons[job.parameter_id] = outcome
+                elif outcome is None:  # it is not known yet
+                    del reasons[job.parameter_id]
+                else:
+                    scheduler.take(outcome, job.parameter_id)
+        scheduler.give_up(reasons)
         self._proceed()
 
     @_guarded
@@ -368,7 +378,7 @@ class EvolutionTuner(Tuner):
             if not job.has_ended:
                 if job.status == RESUMED and self._is_forgotten(job):
                     self._settled_jobs.add(job.id)
-                    scheduler.retry(job.parameters or {})
+                    self._retry(job)
             elif self._key(job) not in awaited:
                 self._settled_jobs.add(job.id)
             elif job.id in self._ended_jobs:
@@ -393,27 +403,38 @@ class EvolutionTuner(Tuner):
             _logger.warning("%s Trying again.", problem)
             return None
 
-    def _check_problem(self, job: TrialJob) -> None:
-        """Raise SearchError if a trial without a result said that no path can be evaluated."""
+    def _outcome(self, job: TrialJob) -> Any:
+        """Return a trial's metrics, why its path fails, or None if the manager is busy.
+
+        Raises
+        ------
+        SearchError
+            It is not the path that failed.
+        """
         if job.metrics is not None:
-            return
+            return job.metrics
         try:
-            problem = reported_problem(self._manager, job.id)
-        except ExperimentError as busy:
-            _logger.warning("%s The trial failed, and its reason is not known.", busy)
-            return
-        if problem is not None:
-            raise SearchError(f"no path can be evaluated: {problem}")
+            # A record has no result of a trial that failed after its report.
+            reported = self._manager.final_result(job.id)
+            return self._ends.reason(job) if reported is None else reported
+        except ExperimentError as problem:
+            _logger.warning("%s Trying again.", problem)
+            return None
 
     def _settle(self, job: TrialJob) -> None:
         """Take what became of a trial, once."""
-        self._check_problem(job)
-        self._settled_jobs.add(job.id)
-        path = job.parameters or {}
         if job.was_killed:
-            self._started.retry(path)
-        else:
-            self._started.settle(path, job.metrics)
+            self._settled_jobs.add(job.id)
+            self._retry(job)
+        elif (outcome := self._outcome(job)) is not None:
+            self._settled_jobs.add(job.id)
+            self._started.settle(job.parameters or {}, outcome)
+
+    def _retry(self, job: TrialJob) -> None:
+        """Hand the path of a killed trial out again, but not for ever."""
+        path = job.parameters or {}
+        if not self._started.retry(path):
+            self._started.settle(path, self._ends.reason_of_kills(job, ATTEMPTS))
 
     def _key(self, job: TrialJob) -> PathKey | None:
         """Return the path of a trial as positions; None if it is not one of this space."""

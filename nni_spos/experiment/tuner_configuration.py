@@ -29,6 +29,12 @@ def training_platform() -> str:
     return configuration().get("trainingService", {}).get("platform", "local")
 
 
+def trial_command() -> str:
+    """Return what NNI runs for each candidate, or ``""`` if this process was not started by NNI."""
+    config = configuration()
+    return config.get("trainingService", {}).get("trialCommand") or config.get("trialCommand") or ""
+
+
 def load_tuner_recipe(class_args: dict[str, Any], folder: FilePath) -> Recipe:
     """Read the recipe that the tuner's `classArgs` name, with their changes to the search.
 

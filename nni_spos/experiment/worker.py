@@ -31,8 +31,9 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import NOT_FINITE, ExperimentError, SposError
+from nni_spos.errors import ExperimentError, FailedPathError, SposError
 from nni_spos.experiment.local_search import raise_if_cuda_is_lost
+from nni_spos.experiment.notes import collecting
 from nni_spos.experiment.worker_client import checkpoint_stamp, identify, worker_folder
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.experiment.worker_reception import Endpoint, Reception, log
@@ -41,7 +42,7 @@ from nni_spos.path import Choice, Path
 from nni_spos.progress import note_progress
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.stage_cost import measure_memory
-from nni_spos.values import not_finite
+from nni_spos.trouble import check_finite, explain, is_of_the_path, named
 
 TICK_S = 0.2
 """Seconds between two looks at whether this worker should end."""
@@ -74,7 +75,8 @@ def evaluate(
 
     Returns
     -------
-    For each path its ``results``, or the ``error`` in words.
+    For each path its ``results``; why it has ``failed``, in words; or the ``error`` that kept it
+    from its results and is not what it does.
 
     Raises
     ------
@@ -86,19 +88,20 @@ def evaluate(
     except Exception as problem:
         raise_if_cuda_is_lost(problem)
         if not isinstance(problem, SposError):
-            traceback.print_exc()
+            log(traceback.format_exc())
         if len(paths) == 1:
-            text = " ".join(str(problem).split())
-            return [{"error": f"{type(problem).__name__}: {text}"}]
+            kind = "failed" if is_of_the_path(problem) else "error"
+            return [{kind: explain(problem, paths[0])}]
         log(f"{len(paths)} paths fail together, so each is evaluated alone: {problem}")
     return [evaluate(score_many, [path], progress)[0] for path in paths]
 
 
 def _answer(results: Mapping[str, float]) -> dict[str, Any]:
     """Return what a trial is told of a path."""
-    found = not_finite(results)
-    if found:
-        return {"error": f"NotFiniteError: {NOT_FINITE}: {found}"}
+    try:
+        check_finite(results)
+    except FailedPathError as problem:
+        return {"failed": str(problem)}
     return {"results": dict(results)}
 
 
@@ -119,6 +122,7 @@ class Worker:
     def __init__(self, reception: Reception, score_many: ScoreMany):
         self._reception = reception
         self._score_many = score_many
+        self._notes: list[str] = []
         self._most = 1
         self._longest_s = 0.0
 
@@ -132,14 +136,16 @@ class Worker:
             return
         begin = time.monotonic()
         self._reception.share = 0.0
-        found = evaluate(self._score_many, list(paths.values()), self._show)
+        with collecting(self._notes):
+            found = evaluate(self._score_many, list(paths.values()), self._show)
         answers = dict(zip(paths, found, strict=True))
         seconds = time.monotonic() - begin
         self._longest_s = max(self._longest_s, seconds)
         log(f"paths: {len(paths)}, trials: {len(requests)}, seconds: {seconds:.2f}")
         memory = measure_memory()
         for request in requests:
-            request.trial.send({**answers[_key(request.path)], "memory": memory})
+            answer = answers[_key(request.path)]
+            request.trial.send({**answer, "memory": memory, "notes": self._notes})
 
     def _show(self, share: float) -> None:
         self._reception.share = share
@@ -219,7 +225,7 @@ def main() -> None:
         _serve(post)
     except Exception as problem:
         if not isinstance(problem, SposError):
-            traceback.print_exc()
+            log(traceback.format_exc())
         log(f"ends: {type(problem).__name__}: {problem}")
     if post is not None:
         post.endpoint.remove()
@@ -238,14 +244,14 @@ def _take_post(folder: WorkerFolder) -> Post:
 
 def _serve(post: Post) -> None:
     """Answer requests for ever; or, if the supernet cannot be opened, answer that."""
-    from nni_spos.experiment.scoring import open_scorer
-
     try:
+        from nni_spos.experiment.scoring import open_scorer
+
         scorer = open_scorer(post.recipe)
-    except SposError as problem:
+    except Exception as problem:  # also for want of memory, or of a file
         post.endpoint.remove()
         for request in post.reception.gather():
-            request.trial.send({"unusable": f"{type(problem).__name__}: {problem}"})
+            request.trial.send({"unusable": named(problem)})
         raise
     if not post.is_current():
         raise ExperimentError("the checkpoint was replaced while it was read.")

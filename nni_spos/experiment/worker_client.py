@@ -18,7 +18,7 @@ import os
 import platform
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 from pathlib import Path as FilePath
@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 
 from nni_spos.digests import digest_content
-from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, one_line
+from nni_spos.errors import CheckpointError, EvaluatorError, FailedPathError, one_line
 from nni_spos.experiment.meeting_place import meeting_place
 from nni_spos.experiment.patience import SILENCE_S, Bounded, Unresponsive, receive_answer
 from nni_spos.experiment.processes import end_worker, manager_process
@@ -67,10 +67,13 @@ class Answer:
         See `nni_spos.experiment.scoring.Scorer.score_many`.
     memory
         What the worker needed so far, see `nni_spos.stage_cost.measure_memory`.
+    notes
+        What the worker warned of so far.
     """
 
     results: dict[str, float]
     memory: Any
+    notes: Sequence[str] = ()
 
 
 def identify(recipe: Recipe) -> dict[str, Any]:
@@ -145,9 +148,10 @@ def ask_worker(
     CheckpointError
         The supernet is not trained.
     EvaluatorError
-        The worker cannot open the supernet, cannot be started, or ended before it had an answer,
-        twice; then the text says what is known of its end, and ends with the last lines of its log.
-    ExperimentError
+        The worker is in trouble, cannot open the supernet, or cannot be started; or it ended before
+        it had an answer, twice: then the text says what is known of its end, and ends with the last
+        lines of its log.
+    FailedPathError
         The path cannot be scored.
     """
     manager = manager or manager_process()
@@ -175,9 +179,11 @@ def ask_worker(
         )
     if "unusable" in answer:
         raise EvaluatorError(answer["unusable"])
+    if "failed" in answer:
+        raise FailedPathError(answer["failed"])
     if "error" in answer:
-        raise ExperimentError(answer["error"])
-    return Answer(answer["results"], answer.get("memory"))
+        raise EvaluatorError(answer["error"])
+    return Answer(answer["results"], answer.get("memory"), answer.get("notes", ()))
 
 
 @dataclass(frozen=True)

@@ -283,9 +283,10 @@ class Reception:
 
 
 def log(text: str) -> None:
-    """Write a line to standard error, which is the worker's log."""
+    """Write a line to standard error, which is the worker's log; on a full disk there is none."""
     moment = time.strftime("%Y-%m-%d %H:%M:%S")
-    print(f"{moment} worker {os.getpid()}: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):
+        print(f"{moment} worker {os.getpid()}: {text}", file=sys.stderr, flush=True)
 
 
 def _find(pid: int) -> psutil.Process | None:

@@ -19,6 +19,7 @@ from nni_spos.recipe import EvaluationSettings
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
 from nni_spos.supernet.precision import scoring_precision
 from nni_spos.supernet.recalibration import place_batches, place_images, recalibrate_in
+from nni_spos.supernet.repeatability import find_noise
 from nni_spos.supernet.scoring_format import device_of, peek, scoring_format
 from nni_spos.supernet.subnet import extract_subnet, without_path
 from nni_spos.supernet.verification import refuse_sharing, verify_sharing
@@ -204,7 +205,8 @@ def evaluate_paths(
     Warns
     -----
     ScoringWarning
-        The network does not allow to share; its paths are scored one after another.
+        The network does not allow to share, or gives other outputs each time; its paths are scored
+        one after another.
     FormatWarning
         See `evaluate_path`.
 
@@ -223,12 +225,14 @@ def evaluate_paths(
             batches = place_batches(
                 data.validation_batches(settings.batch_size), supernet, channels_last
             )
+            if noise := find_noise(supernet, checked[0], batches, settings.recalibrate):
+                raise NotShareable(noise)
             verify_sharing(supernet, space, checked, batches, settings.recalibrate)
             with scoring_precision(supernet, settings.precision):
                 return _evaluate_together(
                     supernet, space, checked, data, settings, channels_last, progress
                 )
-    except SposError:
+    except (SposError, OSError):
         raise
     except NotShareable as problem:
         reason = str(problem)

@@ -19,8 +19,8 @@ from nni_spos.data import EvaluationBatches
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
 from nni_spos.supernet.population import NotShareable, PrefixTree, Statistics, sharing
-from nni_spos.supernet.recalibration import place_images, recalibrate_in
-from nni_spos.supernet.subnet import extract_subnet, without_path
+from nni_spos.supernet.repeatability import run_subnet
+from nni_spos.supernet.subnet import extract_subnet
 
 NUM_PATHS = 3
 """So many paths of a supernet are compared first; later ones if they share more."""
@@ -146,11 +146,7 @@ def _run_alone(
     supernet: ModelSpace, path: Path, images: Tensor, channels_last: bool, recalibrated: bool
 ) -> Tensor:
     subnet = extract_subnet(supernet, path)
-    if recalibrated:
-        with without_path(supernet):
-            recalibrate_in(subnet, [(images.clone(), torch.zeros(len(images)))], channels_last)
-    with torch.no_grad(), without_path(supernet):
-        return subnet.eval()(place_images(images.clone(), subnet, channels_last))
+    return run_subnet(supernet, subnet, images, channels_last, recalibrated)
 
 
 def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:

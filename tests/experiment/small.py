@@ -89,7 +89,7 @@ class FakeManager:
     def __init__(self):
         self.jobs: dict[str, dict] = {}
         self.metrics: dict[str, dict] = {}
-        self.intermediate: dict[str, dict] = {}
+        self.intermediate: dict[str, dict | list[dict]] = {}
         self.logs: dict[str, bytes] = {}
         self.num_downloads = 0
         self.status: object = {"status": "RUNNING", "errors": []}
@@ -145,9 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _metrics(self, name, query):
         if query == "type=PERIODICAL":
             found = self.manager.intermediate.get(name)
-            return [] if found is None else [{"data": json.dumps(json.dumps(found))}]
+            values = found if isinstance(found, list) else [] if found is None else [found]
+            return [{"data": json.dumps(json.dumps(value))} for value in values]
         found = self.manager.metrics.get(name)
-        return [found] if found else []
+        return [{"data": json.dumps(json.dumps(found))}] if found else []
 
     def _send_log(self, name):
         self.manager.num_downloads += name.endswith(".pt")

@@ -11,10 +11,17 @@ import pytest
 from small import SPACE, reference, score, write_recipe
 from trained import write_trained, write_untrained
 
-from nni_spos.errors import CheckpointError, ExperimentError, InfeasibleError, SearchError
+from nni_spos.cli import main
+from nni_spos.errors import (
+    CheckpointError,
+    EvaluatorError,
+    ExperimentError,
+    InfeasibleError,
+    SearchError,
+)
 from nni_spos.evolution import State
 from nni_spos.experiment.local_search import run_search
-from nni_spos.experiment.scoring import open_scorer
+from nni_spos.experiment.scoring import PathScorer, open_scorer
 from nni_spos.experiment.searches import fingerprint
 from nni_spos.recipe import load_recipe
 
@@ -80,10 +87,17 @@ def test_another_search_of_the_supernet_has_a_folder_of_its_own(recipe):
     assert [c.path for c in second.candidates] != [c.path for c in first.candidates]
 
 
-def test_a_path_that_runs_out_of_memory_is_excluded(recipe_file, recipe):
+class Together(Scorer):
+    """Scores paths together, if nothing is wrong."""
+
+    def score_many(self, paths, progress):
+        return [self(path) for path in paths]
+
+
+def test_a_path_that_cannot_be_scored_is_excluded(recipe_file, recipe):
     def scorer(path):
         if path["a"] == "k7":
-            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+            raise RuntimeError("shapes cannot be\nmultiplied")
         return {"top1": score(path)}
 
     results = run_search(recipe, scorer, progress=False)
@@ -91,8 +105,72 @@ def test_a_path_that_runs_out_of_memory_is_excluded(recipe_file, recipe):
     assert summary(results.candidates) == summary(expected.candidates)
     failed = [c for c in results.candidates if c.state is State.FAILED]
     assert failed
-    assert {c.reason for c in failed} == {"RuntimeError: CUDA out of memory. Tried to allocate"}
+    assert {c.reason for c in failed} == {"RuntimeError: shapes cannot be multiplied"}
     assert run_search(recipe, Scorer(breaks_at=0), progress=False).num_failed == len(failed)
+
+
+@pytest.mark.parametrize("kind", [Scorer, Together])
+@pytest.mark.parametrize(
+    "problem",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory.\nTried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes"),
+    ],
+    ids=repr,
+)
+def test_a_path_that_runs_out_of_memory_ends_the_search(recipe_file, recipe, problem, kind):
+    class Short(kind):
+        is_short = True
+
+        def __call__(self, path):
+            if path["a"] == "k7" and self.is_short:
+                raise problem
+            return super().__call__(path)
+
+    with pytest.raises(EvaluatorError, match=r"too little memory for the path 'k7 .*goes on\.$"):
+        run_search(recipe, Short(), progress=False)
+    Short.is_short = False
+    results = run_search(recipe, Short(), progress=False)
+    assert summary(results.candidates) == summary(reference(recipe_file).candidates)
+
+
+def test_what_runs_out_of_memory_together_only_is_scored_one_by_one(recipe_file, recipe):
+    class Large(Scorer):
+        def score_many(self, paths, progress):
+            raise MemoryError
+
+    results = run_search(recipe, Large(), progress=False)
+    assert summary(results.candidates) == summary(reference(recipe_file).candidates)
+
+
+@pytest.mark.parametrize(
+    "problem", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")]
+)
+def test_trouble_of_files_is_not_tried_path_by_path(recipe_file, recipe, problem):
+    scorer = Together(8, problem)
+    with pytest.raises(type(problem)):
+        run_search(recipe, scorer, progress=False)
+    assert len(scorer.paths) == 8
+    results = run_search(recipe, Together(), progress=False)
+    assert summary(results.candidates) == summary(reference(recipe_file).candidates)
+
+
+def test_the_command_says_in_a_line_that_memory_is_short(tmp_path, monkeypatch, capsys):
+    recipe = write_trained(tmp_path)
+
+    def evaluate(self, paths, progress=None):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PathScorer, "evaluate", evaluate)
+        assert main(["search", str(recipe.file)]) == 2
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if "Error" in x]
+        assert line.startswith("EvaluatorError: there is too little memory for the path '")
+        assert main(["correlate", str(recipe.file), "--retrain", "2"]) == 2
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if "Error" in x]
+        assert line.startswith("MemoryError: there is too little memory (RuntimeError: Default")
+    assert main(["search", str(recipe.file)]) == 0
 
 
 def test_a_score_that_is_not_a_number_excludes_the_path(recipe):

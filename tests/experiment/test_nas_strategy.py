@@ -30,7 +30,7 @@ from nni_spos.errors import (
 from nni_spos.evolution import Signal, State
 from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.nas_strategy import EvolutionStrategy, SupernetEvaluator
-from nni_spos.experiment.scoring import open_scorer
+from nni_spos.experiment.scoring import PathScorer, open_scorer
 from nni_spos.experiment.searches import build_search
 from nni_spos.path import PathSpace
 from nni_spos.recipe import SearchSettings
@@ -201,6 +201,40 @@ def test_failures_are_excluded_if_nni_is_told_to_continue(scorer):
     assert failed[0].reason == "the evaluation ended as 'failed' without a result"
     assert len(list(strategy.list_models())) == 8 - len(failed)
     assert len(list(strategy.list_models(sort=False))) == 8
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), PermissionError(13, "Permission denied")])
+def test_trouble_of_the_machine_fails_no_path(scorer, evaluator, monkeypatch, problem):
+    real = PathScorer.evaluate
+
+    def evaluate(self, paths, progress=None):
+        if any(path["layer_1"] == "k3" for path in paths):
+            raise problem
+        return real(self, paths, progress)
+
+    monkeypatch.setattr(PathScorer, "evaluate", evaluate)
+    strategy = EvolutionStrategy(**SMALL)
+    engine = SequentialExecutionEngine(continue_on_failure=True)
+    with pytest.raises(type(problem)):
+        explore(scorer.supernet, strategy, evaluator, engine)
+    assert not [c for c in strategy.search.candidates if c.state is State.FAILED]
+
+
+def test_what_a_network_does_fails_its_path(scorer, evaluator, monkeypatch):
+    real = PathScorer.evaluate
+
+    def evaluate(self, paths, progress=None):
+        if any(path["layer_1"] == "k3" for path in paths):
+            raise RuntimeError("shapes cannot be multiplied")
+        return real(self, paths, progress)
+
+    monkeypatch.setattr(PathScorer, "evaluate", evaluate)
+    strategy = EvolutionStrategy(**SMALL)
+    explore(
+        scorer.supernet, strategy, evaluator, SequentialExecutionEngine(continue_on_failure=True)
+    )
+    failed = [c for c in strategy.search.candidates if c.state is State.FAILED]
+    assert {c.path["layer_1"] for c in failed} == {"k3"}
 
 
 def test_a_failure_ends_the_search_otherwise(scorer):

@@ -53,7 +53,7 @@ def test_a_result_counts_for_the_path_that_was_evaluated(make, caplog):
     scheduler.take(metrics(handed[1]), 0)
     assert "instead of" in caplog.text
     scheduler.end(0, now=1.0)
-    scheduler.give_up(ended_before=9.0)
+    scheduler.give_up(dict.fromkeys(scheduler.overdue(9.0), "silent"))
     assert state(scheduler, handed[0]) is State.PENDING, "trial 1 is evaluating it"
     assert scheduler.search.find(handed[1]).metrics == {"top1": score(handed[1]), "loss": 1.0}
     scheduler.take(metrics(handed[0]), 1)
@@ -64,7 +64,7 @@ def test_a_result_counts_for_the_path_that_was_evaluated(make, caplog):
     new = next(p for p in SPACE.decode(SPACE.enumerate()) if scheduler.search.find(p) is None)
     scheduler.take(metrics(new), 2)
     scheduler.end(2, now=1.0)
-    scheduler.give_up(ended_before=1.0)
+    scheduler.give_up(dict.fromkeys(scheduler.overdue(1.0), "silent"))
     assert state(scheduler, handed[2]) is State.FAILED
 
 
@@ -75,7 +75,7 @@ def test_a_swapped_trial_that_fails_fails_its_own_path(make):
     scheduler.take(metrics(handed[1]), 0)
     scheduler.end(0, now=1.0)
     scheduler.end(1, now=1.0)
-    scheduler.give_up(ended_before=2.0)
+    scheduler.give_up(dict.fromkeys(scheduler.overdue(2.0), "silent"))
     assert state(scheduler, handed[1]) is State.DONE
     assert state(scheduler, handed[0]) is State.FAILED
 
@@ -86,10 +86,10 @@ def test_a_missing_result_is_given_up_after_a_grace_and_taken_when_late(make):
     (_, early), (_, late) = scheduler.hand_out()
     for parameter_id in (0, 1):
         scheduler.end(parameter_id, now=10.0)
-    scheduler.give_up(ended_before=9.9)
+    scheduler.give_up(dict.fromkeys(scheduler.overdue(9.9), "silent"))
     assert state(scheduler, early) is State.PENDING
     scheduler.take(metrics(early), 0)
-    scheduler.give_up(ended_before=10.0)
+    scheduler.give_up(dict.fromkeys(scheduler.overdue(10.0), "silent"))
     assert state(scheduler, early) is State.DONE
     assert state(scheduler, late) is State.FAILED
     assert scheduler.trials == {}
@@ -191,15 +191,17 @@ def test_the_path_of_a_killed_trial_is_handed_out_again_but_not_for_ever(make):
     for parameter_id in (1, 2):
         scheduler.end(parameter_id - 1, now=1.0)
         assert scheduler.overdue(2.0) == {parameter_id - 1: path}
-        scheduler.retry(path)
+        assert scheduler.retry(path)
         assert scheduler.overdue(2.0) == {}
         scheduler.request([parameter_id])
         assert scheduler.hand_out() == [(parameter_id, path)]
         assert state(scheduler, path) is State.PENDING
     scheduler.end(2, now=1.0)
-    scheduler.retry(path)
+    assert not scheduler.retry(path)
+    assert scheduler.overdue(2.0) == {}
+    assert state(scheduler, path) is State.PENDING
+    scheduler.settle(path, "the trial was killed 3 times")
     assert state(scheduler, path) is State.FAILED
-    assert scheduler.search.find(path).reason == "the trial was killed 3 times"
     scheduler.request([3])
     assert scheduler.hand_out()[0][1] != path
 
@@ -281,7 +283,7 @@ def test_trials_of_an_earlier_run_are_adopted_or_recalled(make, recipe_file):
     # Recalled outcomes are in the journal from now on.
     assert len(scheduler.journal.file.read_text().splitlines()) == 1 + 3
     scheduler.take(metrics(first[3]), path=first[0])
-    scheduler.settle(first[4], None)
+    scheduler.settle(first[4], "silent")
     assert state(scheduler, first[3]) is State.DONE
     assert state(scheduler, first[4]) is State.FAILED
     assert scheduler.adopted == {}
@@ -294,7 +296,7 @@ def test_settle_ends_a_trial_whose_end_was_lost(make):
     scheduler.request([0, 1])
     (_, reported), (_, silent) = scheduler.hand_out()
     scheduler.settle(reported, metrics(reported))
-    scheduler.settle(silent, None)
+    scheduler.settle(silent, "silent")
     assert state(scheduler, reported) is State.DONE
     assert state(scheduler, silent) is State.FAILED
     assert scheduler.trials == {}

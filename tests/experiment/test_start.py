@@ -107,7 +107,7 @@ def test_a_large_journal_is_read_less_often(monkeypatch, tmp_path, reading, paus
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: psutil.Process())
     statuses = iter(["RUNNING", "DONE"])
     manager = SimpleNamespace(status=lambda: (next(statuses), []))
-    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    assert module._follow(manager, "abcd", tmp_path, 10, print) == ("DONE", [])
     assert pauses == [pytest.approx(pause)]
 
 

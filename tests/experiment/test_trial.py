@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import math
 import shutil
 import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,18 +17,26 @@ from held import wait_for
 from trained import write_trained, write_untrained
 
 from nni_spos.data import open_data
-from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError, PathError
+from nni_spos.errors import (
+    CheckpointError,
+    EvaluatorError,
+    ExperimentError,
+    FailedPathError,
+    PathError,
+    ScoringWarning,
+)
 from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.scoring import open_scorer
+from nni_spos.experiment.scoring import PathScorer, open_scorer
 from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial import run_trial, share_cores, uses_worker
 from nni_spos.experiment.worker_client import identify, worker_folder
 from nni_spos.files import previous, write_json
 from nni_spos.kept_supernets import keep_for_trial
-from nni_spos.spaces import Form
+from nni_spos.spaces import Form, ShuffleNetV2Space
 from nni_spos.stage_cost import measure_memory
 from nni_spos.supernet import save_supernet, training
 from nni_spos.supernet.building import build_recipe_space
+from nni_spos.trouble import named
 
 PATH = {"layer_1": "k3", "layer_2": "xcep", "layer_3": "k7"}
 
@@ -128,7 +140,129 @@ def test_a_path_of_another_space_is_refused(recipe, manager, environment):
     manager.add_job("mine", {**PATH, "layer_1": "k9"})
     with pytest.raises(PathError, match="'k9' is not a choice"):
         run_trial(recipe.file)
-    assert manager.puts == []
+    ((_, reported),) = manager.reports
+    assert "PathError: " in reported["problem"], "the recipe of the trials is another one"
+
+
+TROUBLE = [
+    OSError(errno.ENOSPC, "No space left on device", "runs/workers"),
+    PermissionError(errno.EACCES, "Permission denied", "runs"),
+    OSError(errno.EMFILE, "Too many open files"),
+    MemoryError(),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    EvaluatorError("the worker that evaluates paths ended, or did not start, 2 times."),
+    ExperimentError("something of ours"),
+    KeyError("a mistake of ours"),
+]
+
+
+def raises(problem):
+    def function(*_, **__):
+        raise problem
+
+    return function
+
+
+@pytest.mark.parametrize("evaluator", ["inline", "auto"])
+@pytest.mark.parametrize("problem", TROUBLE, ids=lambda problem: named(problem)[:20])
+def test_trouble_is_reported_as_no_fault_of_the_path(
+    recipe, manager, environment, monkeypatch, problem, evaluator
+):
+    recipe = write_trained(recipe.file.parent, evaluation={"evaluator": evaluator})
+    monkeypatch.setattr("nni_spos.experiment.trial.ask_worker", raises(problem))
+    monkeypatch.setattr(PathScorer, "evaluate", raises(problem))
+    manager.add_job("mine", PATH, parameter_id=4)
+    with pytest.raises(type(problem)):
+        run_trial(recipe.file)
+    ((metric, reported),) = manager.reports
+    assert metric["type"] == "PERIODICAL"
+    assert list(reported) == ["problem"]
+    assert named(problem) in reported["problem"]
+    lacks_memory = isinstance(problem, MemoryError) or "allocate" in str(problem)
+    assert ("too little memory for the path 'k3 xcep k7'" in reported["problem"]) == lacks_memory
+
+
+def test_costs_that_cannot_be_read_are_trouble(recipe, manager, environment, monkeypatch):
+    problem = PermissionError(errno.EACCES, "Permission denied", "costs.json")
+    monkeypatch.setattr("nni_spos.experiment.trial.load_costs", raises(problem))
+    manager.add_job("mine", PATH)
+    with pytest.raises(PermissionError):
+        run_trial(recipe.file)
+    ((_, reported),) = manager.reports
+    assert reported == {"problem": "PermissionError: [Errno 13] Permission denied: 'costs.json'"}
+
+
+def test_a_training_that_fails_is_no_fault_of_the_path(tmp_path, manager, environment, monkeypatch):
+    recipe = write_untrained(tmp_path, evaluation={"evaluator": "inline"})
+    monkeypatch.setattr(training, "ensure_supernet", raises(RuntimeError("mat1 and mat2")))
+    manager.add_job("mine", PATH)
+    with pytest.raises(RuntimeError, match="mat1"):
+        run_trial(recipe.file)
+    ((_, reported),) = manager.reports
+    assert reported == {"problem": "RuntimeError: mat1 and mat2"}
+
+
+class OfItsOwn(ShuffleNetV2Space):
+    """A network that cannot take one of its choices."""
+
+    problem = None
+
+    def forward(self, images):
+        if self.problem is not None:
+            raise self.problem
+        return super().forward(images)
+
+
+@pytest.mark.parametrize(
+    "problem", [ValueError("no such axis"), RuntimeError("shapes differ"), ZeroDivisionError("x")]
+)
+def test_what_a_network_raises_fails_its_path(tmp_path, manager, environment, monkeypatch, problem):
+    recipe = write_trained(
+        tmp_path,
+        space={"name": f"{Path(__file__).stem}:OfItsOwn"},
+        evaluation={"evaluator": "inline"},
+    )
+    monkeypatch.setattr(sys.modules["test_trial"].OfItsOwn, "problem", problem)
+    manager.add_job("mine", PATH, parameter_id=4)
+    with pytest.raises(FailedPathError, match=str(problem)):
+        run_trial(recipe.file)
+    ((metric, reported),) = manager.reports
+    assert metric["type"] == "PERIODICAL"
+    assert reported == {"failed": f"{type(problem).__name__}: {problem}"}
+
+
+def test_outputs_that_are_not_finite_fail_their_path(recipe, manager, environment, monkeypatch):
+    nan = [{"top1": math.nan, "top5": math.nan, "loss": math.nan}]
+    monkeypatch.setattr(PathScorer, "evaluate", lambda *_: nan)
+    manager.add_job("mine", PATH)
+    with pytest.raises(FailedPathError, match="not finite"):
+        run_trial(recipe.file)
+    ((_, reported),) = manager.reports
+    assert reported["failed"].startswith("NotFiniteError: the outputs of the network are not")
+
+
+def test_a_trial_that_is_run_again_takes_back_what_it_reported(recipe, manager, environment):
+    manager.intermediate = {"mine": {"problem": "OSError: No space left on device"}}
+    manager.add_job("mine", PATH)
+    run_trial(recipe.file)
+    (first, again), (second, result) = manager.reports
+    assert (first["type"], again) == ("PERIODICAL", {"again": True})
+    assert second["type"] == "FINAL"
+    assert result["default"] >= 0
+
+
+def test_warnings_of_the_scoring_are_part_of_the_report(recipe, manager, environment, monkeypatch):
+    real = PathScorer.evaluate
+
+    def warns(self, paths, progress=None):
+        warnings.warn("it gives other outputs each time", ScoringWarning, stacklevel=1)
+        return real(self, paths, progress)
+
+    monkeypatch.setattr(PathScorer, "evaluate", warns)
+    manager.add_job("mine", PATH)
+    run_trial(recipe.file)
+    ((_, reported),) = manager.reports
+    assert reported["notes"] == ["it gives other outputs each time"]
 
 
 def test_outside_of_nni_it_fails_at_once(recipe):

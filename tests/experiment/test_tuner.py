@@ -13,9 +13,11 @@ import pytest
 import torch
 from small import SPACE, reference, score, write_recipe
 
+from nni_spos.errors import ExperimentError
 from nni_spos.experiment import tuner as tuner_module
 from nni_spos.experiment.results import load_results
 from nni_spos.experiment.run_record import read_run_record
+from nni_spos.experiment.trial_end import TrialEnds
 from nni_spos.experiment.tuner import EvolutionTuner
 from nni_spos.files import write_atomically
 from nni_spos.identity import WEIGHTS, Result, describe
@@ -66,6 +68,8 @@ class FakeDispatcher:
         fate = self.fate(path)
         value = {"default": score(path), "path": path, **self.reported}
         steps = [lambda: self.end(parameter_id)]
+        if fate in ("scores", "late", "twice"):  # the manager has it before the trial can end
+            self.manager.metrics[f"job{parameter_id}"] = value
         if fate in ("scores", "late"):
             steps.append(lambda: self.result(parameter_id, value))
         if fate == "twice":
@@ -323,6 +327,7 @@ def test_an_end_that_nni_did_not_announce_is_found(nni, manager, recipe_file, tm
         if parameter_id == 2:
             lost.append(parameter_id)
             manager.jobs["job2"]["status"] = "FAILED"
+            manager.metrics.pop("job2")
         else:
             end(parameter_id)
 
@@ -484,7 +489,7 @@ def test_a_problem_of_all_trials_ends_the_search_and_not_its_path(
     dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
     dispatcher.request(4)
     dispatcher.wait(lambda: False)
-    assert "no path can be evaluated: CheckpointError: supernet.pt" in dispatcher.errors[0]
+    assert "not for its path: CheckpointError: supernet.pt: is damaged." in dispatcher.errors[0]
     assert not tuner._scheduler.journal.outcomes
 
     # The supernet was mended.
@@ -500,6 +505,253 @@ def test_a_problem_of_all_trials_ends_the_search_and_not_its_path(
     assert dispatcher.errors == []
     assert [c.state.value for c in load_results(tmp_path).candidates] == ["done"] * 18
     assert first in dispatcher.issued
+
+
+@pytest.fixture
+def our_command(monkeypatch):
+    """NNI runs ``nni-spos trial``."""
+    configuration = {"tuner": {}, "trainingService": {"trialCommand": "nni-spos trial recipe.yml"}}
+    option = base64.b64encode(json.dumps(configuration).encode()).decode()
+    monkeypatch.setattr(sys, "argv", ["-m", "--exp_params", option])
+
+
+def resumed(nni, manager, monkeypatch, next_id, fate=lambda path: "scores"):
+    """Resume a search whose trials have all ended, with a machine that is mended."""
+    monkeypatch.setenv("NNI_MODE", "resume")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, fate)
+    dispatcher.next_id = next_id
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    return dispatcher
+
+
+@pytest.mark.parametrize("how", ["silence", "a full disk", "little memory"])
+def test_trouble_in_the_middle_costs_no_candidate(
+    nni, manager, recipe_file, tmp_path, monkeypatch, our_command, how
+):
+    """The search stops, is mended and resumed, and has the winner of an undisturbed one."""
+    said = {
+        "silence": None,
+        "a full disk": "OSError: [Errno 28] No space left on device",
+        "little memory": "there is too little memory for the path 'k3' (MemoryError)",
+    }
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    unlucky = []
+    dispatcher = FakeDispatcher(
+        tuner, manager, lambda path: "silent" if path in unlucky else "scores"
+    )
+
+    def begin(parameter_id, path, trial=dispatcher.trial):
+        if parameter_id >= 9:
+            if said[how]:
+                manager.intermediate[f"job{parameter_id}"] = {"problem": said[how]}
+            unlucky.append(path)
+        trial(parameter_id, path)
+
+    dispatcher.trial = begin
+    dispatcher.request(4)
+    dispatcher.wait(lambda: dispatcher.errors)
+    assert (said[how] or "without a result or a reason") in dispatcher.errors[0]
+    assert f"nni-spos resume {tmp_path.name}" in dispatcher.errors[0]
+    assert {c.state.value for c in load_results(tmp_path).candidates} == {"done"}
+    tuner._on_exit()
+    time.sleep(0.1)  # trials that were begun before end
+    manager.puts.clear()
+    again = resumed(nni, manager, monkeypatch, dispatcher.next_id)
+    found, expected = load_results(tmp_path), reference(recipe_file)
+    assert [(c.path, c.state) for c in found.candidates] == [
+        (c.path, c.state) for c in expected.candidates
+    ]
+    assert found.best.path == expected.top(1)[0].path
+    assert again.issued
+
+
+def test_a_path_that_fails_for_itself_has_its_reason_in_the_journal(
+    nni, manager, recipe_file, tmp_path, our_command
+):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(
+        tuner, manager, lambda path: "silent" if path["a"] == "k7" else "scores"
+    )
+
+    def begin(parameter_id, path, trial=dispatcher.trial):
+        if path["a"] == "k7":
+            manager.intermediate[f"job{parameter_id}"] = {"failed": "ValueError: no such axis"}
+        trial(parameter_id, path)
+
+    dispatcher.trial = begin
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    failed = [c for c in load_results(tmp_path).candidates if c.state.value == "failed"]
+    assert failed
+    assert {(c.path["a"], c.reason) for c in failed} == {("k7", "ValueError: no such axis")}
+    expected = reference(recipe_file, lambda path: path["a"] == "k7").candidates
+    assert [c.path for c in load_results(tmp_path).candidates] == [c.path for c in expected]
+
+
+def test_a_reason_from_before_a_resume_is_in_the_journal(
+    nni, manager, recipe_file, tmp_path, monkeypatch, our_command
+):
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    manager.add_job("old0", first[0], "FAILED")
+    manager.add_job("old1", first[1], "FAILED")
+    manager.add_job("old2", first[2], "FAILED")
+    manager.intermediate = {
+        "old0": {"failed": "ValueError: no such axis"},
+        "old1": {"problem": "OSError: No space left on device"},
+    }
+    dispatcher = resumed(nni, manager, monkeypatch, 3)
+    assert first[0] not in dispatcher.issued
+    assert first[1] in dispatcher.issued, "the disk has room again"
+    assert first[2] in dispatcher.issued, "nobody knows why it ended"
+    reasons = [c.reason for c in load_results(tmp_path).candidates[:3]]
+    assert reasons == ["ValueError: no such axis", "", ""]
+
+
+@pytest.mark.parametrize("ends_with", ["a result", "a failure", "a kill"])
+def test_a_trial_that_runs_again_is_not_judged_by_its_first_run(
+    nni, manager, recipe_file, tmp_path, monkeypatch, our_command, ends_with
+):
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    manager.add_job("old0", first[0], "RUNNING")
+    before = [{"problem": "OSError: No space left on device"}, {"again": True}]
+    manager.intermediate = {"old0": before}
+    monkeypatch.setenv("NNI_MODE", "resume")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.next_id = 1
+    dispatcher.request(3)
+    value = {"default": score(first[0]), "path": first[0]}
+    if ends_with == "a result":
+        tuner.import_data([{"parameter": first[0], "value": value}])
+    if ends_with == "a failure":
+        manager.intermediate = {"old0": [*before, {"failed": "ValueError: no such axis"}]}
+    status = {"a result": "SUCCEEDED", "a failure": "FAILED", "a kill": "USER_CANCELED"}
+    manager.jobs["old0"]["status"] = status[ends_with]
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    states = {SPACE.key(c.path): c.state.value for c in load_results(tmp_path).candidates}
+    expected = "failed" if ends_with == "a failure" else "done"
+    assert states[SPACE.key(first[0])] == expected
+    assert (first[0] in dispatcher.issued) == (ends_with == "a kill")
+
+
+@pytest.mark.parametrize("command", ["ours", "theirs"])
+def test_trials_of_a_path_that_are_always_killed(nni, manager, tmp_path, request, command):
+    recipe_file = write_recipe(tmp_path)
+    if command == "ours":
+        request.getfixturevalue("our_command")
+    first = next(c.path for c in reference(recipe_file).candidates)
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+
+    def begin(parameter_id, path, trial=dispatcher.trial):
+        if path != first:
+            return trial(parameter_id, path)
+        with dispatcher.lock:
+            manager.jobs[f"job{parameter_id}"]["status"] = "USER_CANCELED"
+            dispatcher.running -= 1
+        tuner.trial_end(parameter_id, False)
+        dispatcher.request(1)
+
+    dispatcher.trial = begin
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.issued.count(first) == 3
+    if command == "ours":
+        assert "was killed, as 2 before it" in dispatcher.errors[0]
+        assert first not in [c.path for c in load_results(tmp_path).candidates]
+    else:
+        assert dispatcher.errors == []
+        assert load_results(tmp_path).candidates[0].reason == "the trial was killed 3 times"
+
+
+def test_a_busy_manager_fails_no_path(
+    nni, manager, recipe_file, tmp_path, monkeypatch, our_command
+):
+    """What a trial said is asked for again until it is known."""
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(
+        tuner, manager, lambda path: "silent" if path["a"] == "k7" else "scores"
+    )
+    refused, real = [], TrialEnds.reason
+
+    def reason(self, job):
+        if refused.count(job.id) < 2:
+            refused.append(job.id)
+            raise ExperimentError("the NNI manager refused GET /metric-data: 500.")
+        return real(self, job)
+
+    monkeypatch.setattr(TrialEnds, "reason", reason)
+    manager.intermediate = {f"job{n}": {"failed": "ValueError: no such axis"} for n in range(18)}
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    reasons = {c.reason for c in load_results(tmp_path).candidates if c.path["a"] == "k7"}
+    assert reasons == {"ValueError: no such axis"}
+    assert len(refused) >= 2
+
+
+def test_a_result_that_did_not_arrive_is_taken_from_the_records(
+    nni, manager, recipe_file, tmp_path
+):
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+
+    def lost(parameter_id, value, result=dispatcher.result):
+        if parameter_id != 2:
+            return result(parameter_id, value)
+        packed = json.dumps(json.dumps(value))
+        manager.jobs["job2"]["finalMetricData"] = [{"data": packed}]
+
+    dispatcher.result = lost
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert {c.state.value for c in load_results(tmp_path).candidates} == {"done"}
+
+
+def test_all_trials_of_a_users_command_failing_says_what_to_do(nni, manager, recipe_file):
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: False)
+    assert "the trial ended without a result" in dispatcher.errors[0]
+    assert "see what they said in the files trial.stderr" in dispatcher.errors[0]
+
+
+def test_notes_of_trials_are_beside_the_journal(nni, manager, recipe_file, tmp_path):
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.reported = {"notes": ["it is noisy", "it\nis slow", 5, "it is noisy"]}
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert read_run_record(tmp_path / "checkpoint").notes == ("it is noisy", "it is slow")
+    assert all(set(c.metrics) == {"top1"} for c in load_results(tmp_path).candidates)
+
+
+@pytest.mark.parametrize("notes", ["text", 5, None, {"a": 1}, [[1]]])
+def test_notes_that_are_none(nni, manager, recipe_file, tmp_path, notes):
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.reported = {"notes": notes}
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert read_run_record(tmp_path / "checkpoint").notes == ()
 
 
 def test_resume_adopts_running_trials_and_recalls_the_rest(

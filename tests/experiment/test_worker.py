@@ -10,6 +10,7 @@ import stat
 import sys
 import tempfile
 import threading
+import warnings
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -20,7 +21,13 @@ from held import Call, score_with_worker, wait_for
 from trained import write_untrained
 
 from nni_spos.digests import DIGITS
-from nni_spos.errors import CheckpointError, PathError
+from nni_spos.errors import (
+    CheckpointError,
+    EvaluatorError,
+    FailedPathError,
+    PathError,
+    ScoringWarning,
+)
 from nni_spos.experiment import patience, worker_client, worker_reception
 from nni_spos.experiment import worker as worker_module
 from nni_spos.experiment.meeting_place import MAX_SOCKET_NAME, meeting_place
@@ -189,7 +196,7 @@ def test_only_the_bad_path_of_a_population_fails(trials, worker, supernet, monke
     worker.step()
     found = [answer(trial) for trial in connected]
     assert found[1]["error"] == "PathError: there is no such path."
-    assert "results" not in found[1]
+    assert not {"results", "failed"} & set(found[1])
     assert [found[0]["results"]["top1"], found[2]["results"]["top1"]] == [1.0, 2.0]
     assert sorted(map(sorted, supernet.calls)) == [[-1], [-1, 1, 2], [1], [2]]
 
@@ -205,6 +212,82 @@ def test_what_does_not_fit_into_memory_together_is_evaluated_one_by_one(capsys):
         {"results": {"top1": 2.0}},
     ]
     assert "2 paths fail together" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("problem", "kind", "text"),
+    [
+        (RuntimeError("mat1 and mat2"), "failed", "RuntimeError: mat1 and mat2"),
+        (FailedPathError("ValueError: axis"), "failed", "ValueError: axis"),
+        (OSError(28, "No space left on device"), "error", "OSError: [Errno 28] No space left on"),
+        (MemoryError(), "error", "there is too little memory for the path '-1' (MemoryError)"),
+        (RuntimeError("CUDA out of memory."), "error", "there is too little memory for the path"),
+        (KeyError("ours"), "error", "KeyError: 'ours'"),
+    ],
+    ids=repr,
+)
+def test_what_a_path_does_is_told_from_trouble(problem, kind, text):
+    def score_many(paths, progress):
+        if any(path["a"] < 0 for path in paths):
+            raise problem
+        return [{"top1": float(path["a"])} for path in paths]
+
+    bad, good = evaluate(score_many, [{"a": -1}, {"a": 2}], print)
+    assert list(bad) == [kind]
+    assert bad[kind].startswith(text)
+    assert good == {"results": {"top1": 2.0}}
+
+
+def test_results_that_are_not_finite_are_what_the_path_does():
+    (found,) = evaluate(lambda paths, progress: [{"top1": float("nan")}], [{"a": 1}], print)
+    assert found["failed"].startswith("NotFiniteError: ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ({"failed": "ValueError: axis"}, FailedPathError),
+        ({"error": "MemoryError"}, EvaluatorError),
+        ({"unusable": "DataError: no images"}, EvaluatorError),
+    ],
+)
+def test_what_a_trial_is_told_is_what_it_raises(monkeypatch, post, answer, error):
+    monkeypatch.setattr("nni_spos.experiment.worker_client._open", lambda *_: "connection")
+    monkeypatch.setattr("nni_spos.experiment.worker_client._ask", lambda *_: answer)
+    with pytest.raises(error) as raised:
+        score_with_worker(post.recipe, {"a": 1})
+    assert raised.type is error
+    assert str(raised.value) == next(iter(answer.values()))
+
+
+def test_a_log_on_a_full_disk_is_no_obstacle(trials, worker, monkeypatch):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    monkeypatch.setattr("sys.stderr", Full())
+    (trial,) = trials(1)
+    ask(trial, 1)
+    worker.step()
+    assert answer(trial)["results"]["top1"] == 1.0
+
+
+def test_a_worker_hands_its_warnings_to_every_trial(trials, worker, supernet, monkeypatch):
+    score_many = supernet.score_many
+
+    def warns(paths, progress):
+        if not supernet.calls:
+            warnings.warn("it is noisy", ScoringWarning, stacklevel=1)
+        return score_many(paths, progress)
+
+    monkeypatch.setattr(worker, "_score_many", warns)
+    for number in (1, 2):
+        (trial,) = trials(1)
+        ask(trial, number)
+        worker.step()
+        assert answer(trial)["notes"] == ["it is noisy"]
 
 
 def test_a_lost_gpu_ends_the_worker():

@@ -459,8 +459,8 @@ def test_what_a_run_shows_ends_sharing(data, space, reason):
     ("space", "reason"),
     [
         (Draws, "draws random numbers"),
-        (OutsideVariable, "changes its 'test_population.COUNTER'"),
-        (HiddenState, "other outputs than alone"),
+        (OutsideVariable, "other outputs each time"),
+        (HiddenState, "other outputs each time"),
     ],
 )
 def test_networks_that_are_no_function_of_their_images_do_not_share(data, space, reason):

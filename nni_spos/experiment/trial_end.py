@@ -1,0 +1,103 @@
+"""What the end of a trial without a result says: that its path fails, or that something else is.
+
+``nni-spos trial`` reports why it ends, so its silence is no word about the path. Of other commands
+nobody knows more than that there is no result, which is how trials of NNI say that they failed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+from nni_spos.errors import SearchError
+from nni_spos.experiment.exchange import FAILED, reported_error
+from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.trial_command import trial_recipe
+from nni_spos.trouble import shown_path
+
+NO_RESULT = "the trial ended without a result"
+
+LAST_BYTES = 4096
+"""How much of the end of a file is looked at for its last line."""
+
+
+@dataclass(frozen=True)
+class TrialEnds:
+    """Judge how trials of an experiment ended.
+
+    Parameters
+    ----------
+    manager
+        Has what they reported.
+    folder
+        The experiment's.
+    command
+        What NNI runs for each of them.
+    """
+
+    manager: Manager
+    folder: FilePath
+    command: str
+
+    def reason(self, job: TrialJob) -> str:
+        """Return why the path of a trial without a result fails.
+
+        Raises
+        ------
+        SearchError
+            It is not the path that failed: the search is to stop until that is mended.
+        ExperimentError
+            The manager does not answer.
+        """
+        said = reported_error(self.manager, job.id)
+        if said is None:
+            if not self.report_errors:
+                return NO_RESULT
+            raise self._stop(job, f"ended without a result or a reason{self._last_words(job)}")
+        kind, reason = said
+        if kind == FAILED:
+            return reason
+        raise self._stop(job, f"failed, and not for its path: {reason.rstrip('.')}")
+
+    def reason_of_kills(self, job: TrialJob, number: int) -> str:
+        """Return why a path fails whose trials were all killed. Raises SearchError as `reason`."""
+        if not self.report_errors:
+            return f"the trial was killed {number} times"
+        raise self._stop(job, f"was killed, as {number - 1} before it, perhaps for want of memory")
+
+    def advise(self, problem: SearchError) -> SearchError:
+        """Add what to do to an error that all trials had."""
+        if self.report_errors:
+            return problem
+        where = self.folder / "environments"
+        return SearchError(
+            f"{str(problem).rstrip('.')}. No trial of the command '{self.command}' gave a result: "
+            f"see what they said in the files trial.stderr below {where}, mend the command and "
+            "start a new experiment."
+        )
+
+    @property
+    def report_errors(self) -> bool:
+        """Whether the trials say why they end, if they have no result."""
+        return trial_recipe(self.command) is not None
+
+    def _stop(self, job: TrialJob, what: str) -> SearchError:
+        where = f"trial {job.id}, of the path '{shown_path(job.parameters or {})}',"
+        todo = f"Mend that, then go on with: nni-spos resume {self.folder.name}"
+        return SearchError(f"{where} {what}. {todo}")
+
+    def _last_words(self, job: TrialJob) -> str:
+        """Return what a trial wrote last, if it ran here, and where the rest is."""
+        for file in self.folder.glob(f"environments/*/trials/{job.id}/trial.stderr"):
+            with contextlib.suppress(OSError):
+                lines = _end(file).split("\n")
+                words = next((x.strip() for x in reversed(lines) if x.strip()), "")
+                return f"; its last words: {words or 'none'} (see {file})"
+        return f" (see trial.stderr of the trial, below {self.folder / 'environments'})"
+
+
+def _end(file: FilePath) -> str:
+    with open(file, "rb") as stream:
+        stream.seek(max(0, file.stat().st_size - LAST_BYTES))
+        return stream.read().decode(errors="replace")
