@@ -1,122 +1,81 @@
-"""How long a trial waits, with a pipe for the connection and a clock of the test."""
-
-from __future__ import annotations
+"""NNI's manager waits for a tuner that lives, and not for one that has ended."""
 
 import json
-import threading
-from multiprocessing import Pipe
+import subprocess
+from pathlib import Path
 
+import nni_node
 import pytest
 
-from nni_spos.experiment import patience
-from nni_spos.experiment.patience import (
-    HEARTBEAT,
-    SILENCE_S,
-    STALL_S,
-    Bounded,
-    Patience,
-    Unresponsive,
-    receive_answer,
-)
+from nni_spos.experiment.start import PATIENCE
+
+NODE = Path(nni_node.__file__).with_name("node")
+
+HUNDREDFOLD = """
+const later = global.setTimeout, now = Date.now, begin = now();
+global.setTimeout = (f, ms, ...rest) => later(f, ms / 100, ...rest);
+Date.now = () => begin + 100 * (now() - begin);
+"""
+"""A clock that goes a hundred times as fast, for everything but the other process."""
+
+MANAGER = """
+const { spawn } = require('node:child_process');
+setInterval(() => {}, 1e9); // as NNI's server, it goes on
+const begin = Date.now(), found = {};
+const child = spawn('sh', ['-c', COMMAND, 'sh', OPTION], {stdio: 'ignore'});
+const end = (name) => {
+    found[name] = (Date.now() - begin) / 1000;
+    if (Object.keys(found).length === 2) {
+        child.kill();
+        console.log(JSON.stringify(found));
+        process.exit();
+    }
+};
+setTimeout(() => end('Tuner did not connect'), 10000);
+setTimeout(() => end('another'), 10000);
+"""
 
 
-class Clock:
-    """Stands for `time` and for a connection: every look at it takes a second.
-
-    Parameters
-    ----------
-    beats
-        What the worker sends in each second; None: nothing.
-    """
-
-    def __init__(self, beats):
-        self.now = 0.0
-        self._beats = iter(beats)
-        self._message = None
-
-    def monotonic(self):
-        return self.now
-
-    def poll(self, timeout):
-        self.now += 1.0
-        self._message = next(self._beats)
-        return self._message is not None
-
-    def recv_bytes(self, size):
-        return json.dumps(self._message).encode()
+def wait(folder, command, option="--exp_params"):
+    """Return after how many seconds of the clock two timers of ten seconds of a manager ended."""
+    (folder / "fast.js").write_text(HUNDREDFOLD)
+    script = MANAGER.replace("COMMAND", json.dumps(command)).replace("OPTION", json.dumps(option))
+    (folder / "manager.js").write_text(script)
+    required = ["--require", folder / "fast.js", "--require", PATIENCE]
+    done = subprocess.run(
+        [NODE, *required, "manager.js"], cwd=folder, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found["another"] >= 10, "no other timer is touched"
+    return found["Tuner did not connect"]
 
 
-@pytest.fixture
-def receive(monkeypatch):
-    def run(beats):
-        clock = Clock(beats)
-        monkeypatch.setattr(patience, "time", clock)
-        try:
-            return receive_answer(clock), clock.now
-        except Unresponsive as problem:
-            return str(problem), clock.now
-
-    return run
+def test_a_tuner_that_lives_has_two_minutes(tmp_path):
+    assert wait(tmp_path, "exec sleep 60") >= 120
 
 
-def beat(signs, share=0.0):
-    return {HEARTBEAT: {"signs": signs, "share": share}}
+def test_one_that_has_ended_is_not_waited_for(tmp_path):
+    assert 20 < wait(tmp_path, "sleep 0.3; exit 1") < 120
 
 
-DONE = {"results": {}}
+def test_what_is_no_tuner_changes_nothing(tmp_path):
+    assert 10 <= wait(tmp_path, "exec sleep 60", option="--other") < 120
 
 
-def test_an_answer_is_found_behind_heartbeats(receive):
-    assert receive([beat(0), None, beat(1), DONE]) == (DONE, 4.0)
+def test_promises_still_know_the_timer(tmp_path):
+    script = "require('util').promisify(setTimeout)(1, 'kept').then(console.log)"
+    done = subprocess.run(
+        [NODE, "--require", PATIENCE, "-e", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "kept\n"
 
 
-def test_a_silent_worker_is_given_up(receive):
-    minutes = [None] * int(SILENCE_S)
-    found, after = receive([beat(0), *minutes, DONE])
-    assert found == "it has said nothing for 300 s"
-    assert after == 1 + SILENCE_S
-    assert receive([beat(0), *minutes[1:], beat(0), *minutes[1:], DONE])[0] == DONE
-
-
-def test_a_worker_that_does_nothing_is_given_up(receive):
-    found, after = receive([*[beat(7, 0.25)] * (int(STALL_S) + 1), DONE])
-    assert found == "it has done nothing for 3600 s, with 25% of the paths scored"
-    assert after == 1 + STALL_S
-
-
-@pytest.mark.parametrize("change", [{"signs": 8}, {"share": 0.5}])
-def test_a_worker_that_does_something_now_and_then_is_waited_for(receive, change):
-    hour = [beat(7)] * int(STALL_S)
-    other = {HEARTBEAT: {**beat(7)[HEARTBEAT], **change}}
-    assert receive([*hour, other, *[other] * int(STALL_S - 1), DONE])[0] == DONE
-
-
-def test_the_time_in_which_all_was_stopped_does_not_count():
-    waited = Patience(10.0)
-    assert not waited.add(9.0)
-    assert not waited.add(86400.0)
-    assert waited.waited_s == 2 * 2 * patience.TICK_S
-    assert not any(waited.add(1.0) for _ in range(5))
-    assert waited.add(1.0)
-    waited.reset()
-    assert not waited.add(1.0)
-
-
-def test_a_worker_that_is_gone_is_no_unresponsive_one():
-    here, there = Pipe()
-    there.send_bytes(json.dumps(beat(0)).encode())
-    there.close()
-    with here, pytest.raises(EOFError):
-        receive_answer(here)
-
-
-def test_what_waits_for_ever_is_left_behind(monkeypatch):
-    monkeypatch.setattr(patience, "SILENCE_S", 0.1)
-    monkeypatch.setattr(patience, "TICK_S", 0.05)
-    never = threading.Event()
-    with pytest.raises(Unresponsive, match="it has said nothing"):
-        Bounded(never.wait).call()
-    never.set()
-    assert Bounded(never.wait).call()
-    with pytest.raises(ZeroDivisionError):
-        Bounded(lambda: 1 / 0).call()
+@pytest.mark.parametrize("file", ["core/tuner_command_channel.js", "common/utils.js"])
+def test_nni_is_as_it_was_when_this_was_written(file):
+    """If this fails, NNI's ten seconds are back, or something else of the manager is delayed."""
+    text = (NODE.parent / file).read_text()
+    expected = {
+        "core/tuner_command_channel.js": ["'Tuner did not connect", "}, 10000);"],
+        "common/utils.js": ["'--exp_params'", "child_process_2.spawn)(command[0]"],
+    }
+    assert all(part in text for part in expected[file])
