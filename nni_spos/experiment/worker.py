@@ -6,7 +6,7 @@ one path each; those that are there together are scored as one population, which
 
 Messages are JSON over a socket of this user; both sides prove first that they know the secret in
 the folder. No message is ever unpickled. A trial that waits hears once a second that the worker
-lives, and how far it is, see `nni_spos.experiment.patience`.
+lives, and how far it is, see `nni_spos.experiment.worker_patience`.
 
 A worker belongs to no trial. It ends by itself: when the NNI managers of all trials that it heard
 of are gone, when no trial was there for a while, when its checkpoint was replaced, or when

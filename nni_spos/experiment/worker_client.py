@@ -29,9 +29,9 @@ import psutil
 from nni_spos.digests import digest_content
 from nni_spos.errors import CheckpointError, EvaluatorError, FailedPathError, one_line
 from nni_spos.experiment.meeting_place import meeting_place
-from nni_spos.experiment.patience import SILENCE_S, Bounded, Unresponsive, receive_answer
 from nni_spos.experiment.processes import end_worker, manager_process
 from nni_spos.experiment.worker_end import describe_end, num_killed_for_memory
+from nni_spos.experiment.worker_patience import SILENCE_S, Bounded, Unresponsive, receive_answer
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.experiment.worker_start import note_end, start_worker
 from nni_spos.files import write_json

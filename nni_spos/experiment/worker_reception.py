@@ -25,8 +25,8 @@ from typing import Any
 
 import psutil
 
-from nni_spos.experiment.patience import HEARTBEAT, HEARTBEAT_S, MAX_MESSAGE
 from nni_spos.experiment.processes import is_alive
+from nni_spos.experiment.worker_patience import HEARTBEAT, HEARTBEAT_S, MAX_MESSAGE
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.owned import check_private_folder, open_own
 from nni_spos.path import Path

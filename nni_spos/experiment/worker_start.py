@@ -8,8 +8,8 @@ import time
 from typing import BinaryIO
 
 from nni_spos.child import python_command
-from nni_spos.experiment.patience import Bounded, Unresponsive
 from nni_spos.experiment.processes import WORKER_MODULE, end_worker
+from nni_spos.experiment.worker_patience import Bounded, Unresponsive
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.owned import open_own
 

@@ -18,9 +18,9 @@ from trained import write_untrained
 from nni_spos.errors import EvaluatorError
 from nni_spos.experiment import worker_client
 from nni_spos.experiment.meeting_place import make_private, meeting_place
-from nni_spos.experiment.patience import HEARTBEAT
 from nni_spos.experiment.worker import Worker
 from nni_spos.experiment.worker_client import ask_worker, connect, identify, worker_folder
+from nni_spos.experiment.worker_patience import HEARTBEAT
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.experiment.worker_reception import Endpoint, Reception
 from nni_spos.owned import NotOwnError

@@ -28,12 +28,12 @@ from nni_spos.errors import (
     PathError,
     ScoringWarning,
 )
-from nni_spos.experiment import patience, worker_client, worker_reception
 from nni_spos.experiment import worker as worker_module
+from nni_spos.experiment import worker_client, worker_patience, worker_reception
 from nni_spos.experiment.meeting_place import MAX_SOCKET_NAME, meeting_place
-from nni_spos.experiment.patience import HEARTBEAT
 from nni_spos.experiment.worker import Post, Worker, evaluate
 from nni_spos.experiment.worker_client import checkpoint_stamp, connect, identify, worker_folder
+from nni_spos.experiment.worker_patience import HEARTBEAT
 from nni_spos.experiment.worker_place import WorkerFolder
 from nni_spos.experiment.worker_reception import SUFFIX, Endpoint, Reception
 from nni_spos.recipe import load_recipe
@@ -414,7 +414,7 @@ def test_a_trial_ends_a_worker_that_lives_and_does_nothing(
         return True
 
     monkeypatch.setattr(worker, "_score_many", score_many)
-    monkeypatch.setattr(patience, "STALL_S", 2.5)
+    monkeypatch.setattr(worker_patience, "STALL_S", 2.5)
     monkeypatch.setattr(worker_client, "end_worker", end_worker)
     step = Call(worker.step)
     question = json.dumps({"path": {"a": 1}, "manager": None}).encode()

@@ -16,7 +16,7 @@ import torch
 from held import Call, Workers, score_with_worker, wait_for
 
 from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
-from nni_spos.experiment import patience, worker_client
+from nni_spos.experiment import worker_client, worker_patience
 from nni_spos.experiment.processes import end_worker, wait_for_workers
 from nni_spos.experiment.scoring import open_scorer
 from nni_spos.experiment.worker_client import connect
@@ -97,7 +97,7 @@ def test_a_path_whose_worker_is_killed_twice_is_an_error_with_the_log(workers):
 @pytest.fixture
 def impatient(monkeypatch):
     """Let trials wait for no longer than a worker takes to start on a busy machine."""
-    monkeypatch.setattr(patience, "SILENCE_S", 20.0)
+    monkeypatch.setattr(worker_patience, "SILENCE_S", 20.0)
 
 
 def test_a_worker_stopped_in_mid_evaluation_is_replaced(workers, impatient):

@@ -8,8 +8,8 @@ from multiprocessing import Pipe
 
 import pytest
 
-from nni_spos.experiment import patience
-from nni_spos.experiment.patience import (
+from nni_spos.experiment import worker_patience
+from nni_spos.experiment.worker_patience import (
     HEARTBEAT,
     SILENCE_S,
     STALL_S,
@@ -50,7 +50,7 @@ class Clock:
 def receive(monkeypatch):
     def run(beats):
         clock = Clock(beats)
-        monkeypatch.setattr(patience, "time", clock)
+        monkeypatch.setattr(worker_patience, "time", clock)
         try:
             return receive_answer(clock), clock.now
         except Unresponsive as problem:
@@ -95,7 +95,7 @@ def test_the_time_in_which_all_was_stopped_does_not_count():
     waited = Patience(10.0)
     assert not waited.add(9.0)
     assert not waited.add(86400.0)
-    assert waited.waited_s == 2 * 2 * patience.TICK_S
+    assert waited.waited_s == 2 * 2 * worker_patience.TICK_S
     assert not any(waited.add(1.0) for _ in range(5))
     assert waited.add(1.0)
     waited.reset()
@@ -111,8 +111,8 @@ def test_a_worker_that_is_gone_is_no_unresponsive_one():
 
 
 def test_what_waits_for_ever_is_left_behind(monkeypatch):
-    monkeypatch.setattr(patience, "SILENCE_S", 0.1)
-    monkeypatch.setattr(patience, "TICK_S", 0.05)
+    monkeypatch.setattr(worker_patience, "SILENCE_S", 0.1)
+    monkeypatch.setattr(worker_patience, "TICK_S", 0.05)
     never = threading.Event()
     with pytest.raises(Unresponsive, match="it has said nothing"):
         Bounded(never.wait).call()
