@@ -147,9 +147,9 @@ def restore_supernet(supernet: ModelSpace, checkpoint: SupernetCheckpoint) -> No
     for name, tensor in supernet.state_dict().items():
         if not is_loadable(checkpoint.weights[name], tensor):
             raise CheckpointError(f"the checkpoint's weight '{name}' is of another kind.")
-    if damaged := name_not_finite(supernet, checkpoint.weights):
+    if name := name_not_finite(supernet, checkpoint.weights):
         raise CheckpointError(
-            f"the checkpoint's weight '{damaged}' is not finite. Train anew, with a lower "
+            f"the checkpoint's weight '{name}' is not finite. Train anew, with a lower "
             "learning_rate, with warmup_steps, or with gradient_clip."
         )
     supernet.load_state_dict(checkpoint.weights)

@@ -177,7 +177,7 @@ def test_a_supernet_that_is_replaced_while_it_is_opened(recipe, monkeypatch, cap
     assert [x.metrics for x in results.candidates] == expected
     header = json.loads(results.file.read_text().splitlines()[0])
     assert header["settings"][WEIGHTS] == opened
-    monkeypatch.undo()
+    monkeypatch.setattr(local_search, "_open_scorer", original)
     assert main(["search", "recipe.yml"]) == 2, "it is not one of today's"
     assert OLD in capsys.readouterr().err
     assert main(["search", "recipe.yml", "--folder", "new"]) == 0
