@@ -121,7 +121,7 @@ def stopped(study, begin) -> str:
     """Start the search, let trouble begin in its middle, and return why it stopped."""
 
     def break_it():
-        wait_until(lambda: study.num_outcomes() >= 2, 120)
+        wait_until(lambda: study.num_outcomes() >= 2, 400)
         begin()
 
     breaker = threading.Thread(target=break_it)
