@@ -69,7 +69,7 @@ class Trouble:
             "supernet": {"epochs": 1, "batch_size": 50},
             "retrain": {"epochs": 1},
             "evaluation": {"recalibration_images": 100, "batch_size": 50, "cache": False},
-            "search": {"population_size": 3, "num_generations": 2, "top_k": 2},
+            "search": {"population_size": 4, "num_generations": 4, "top_k": 2},
         }
         self.file.write_text(yaml.safe_dump(content))
         self.recipe = load_recipe(self.file)
@@ -121,7 +121,7 @@ def stopped(study, begin) -> str:
     """Start the search, let trouble begin in its middle, and return why it stopped."""
 
     def break_it():
-        wait_until(lambda: study.num_outcomes() >= 2, 120)
+        wait_until(lambda: study.num_outcomes() >= 2, 400)
         begin()
 
     breaker = threading.Thread(target=break_it)
