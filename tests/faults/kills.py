@@ -1,8 +1,9 @@
-"""Kill the processes of a training and of searches at random moments; what came of it is printed.
+"""Disturb a training and searches at random moments; what came of it is printed.
 
 ``python tests/faults/kills.py --kills 50`` kills the trainer, a search in one process, and under
-the real nnictl trials, workers, tuners and managers. What was cut off goes on by the command that
-a user would give, and in the end is compared with the same run that nobody disturbed.
+the real nnictl trials, workers, tuners and managers. In between befall the searches under nnictl
+what `troubles` has, where root may do that. What was cut off goes on by the command that a user
+would give, and in the end is compared with the same run that nobody disturbed.
 
 Trainers and searches are forks of this process, which has imported PyTorch: kills before that
 would prove nothing. Under nnictl every process is started as a user's is.
@@ -11,7 +12,9 @@ would prove nothing. Under nnictl every process is started as a user's is.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import shutil
 import socket
@@ -25,12 +28,17 @@ from pathlib import Path
 
 import torch
 import yaml
+from troubles import NEED_A_WORKER, TROUBLES, small_disk
 from work import FIRST_GUESS_S, MAX_AGAIN, PATIENCE_S, RECIPE, TARGETS, Work
 
 from nni_spos.errors import SposError
 from nni_spos.experiment.results import Results, load_results
 from nni_spos.recipe import Recipe, load_recipe
 from nni_spos.supernet import load_supernet
+
+MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0
+ALL = (*TARGETS, *TROUBLES)
+DEFAULT = ALL if MAY_MOUNT else TARGETS
 
 
 def kill_command(
@@ -133,14 +141,19 @@ def key(path: dict) -> tuple:
 
 
 class Experiment:
-    """A search under nnictl that is begun, and gone on with whenever it was cut off."""
+    """A search under nnictl that is begun, and gone on with whenever it was cut off.
 
-    def __init__(self, work: Work, name: str):
+    Its OUTPUT is a file system of its own if root may mount one.
+    """
+
+    def __init__(self, work: Work, name: str, stack: contextlib.ExitStack):
         self.work = work
         recipe = work.write(name)
         self.output = load_recipe(recipe).output
         shutil.rmtree(work.folder / name, ignore_errors=True)
         self.output.mkdir(parents=True)
+        if MAY_MOUNT:
+            stack.enter_context(small_disk(self.output))
         shutil.copy(work.folder / "cut/runs/supernet.pt", self.output)
         shutil.copy(work.folder / "cut/runs/costs.json", self.output)
         work.run("space", recipe, "--output", work.folder / "space.json")
@@ -202,15 +215,33 @@ class Experiment:
         victims = self.work.processes(target)
         if not victims:
             return False
-        found = self.results()
-        for candidate in found.candidates if found else ():
-            self.work.finished[key(candidate.path)] = candidate.metrics.get("top1")
+        self._remember()
         self.work.random.choice(victims).kill()
         self.work.killed(target)
         if target in ("tuner", "manager"):
             self.go_on()
         self.wait(self.num_recorded)
         return True
+
+    def suffer(self, target: str) -> bool:
+        """Let a trouble befall the search, if it can now; then wait until it goes on."""
+        if target in NEED_A_WORKER and not self.work.processes("worker"):
+            return False
+        self._remember()
+        self.work.killed(target)
+        with TROUBLES[target](self):
+            pass
+        if self.command.poll() is not None:
+            self.go_on()
+        self.wait(self.num_recorded)
+        return True
+
+    def _remember(self) -> None:
+        """Note what is known now and may not be lost."""
+        found = self.results()
+        for candidate in found.candidates if found else ():
+            if candidate.metrics:
+                self.work.finished[key(candidate.path)] = candidate.metrics["top1"]
 
     def go_on(self) -> None:
         """Wait for the end of the command, and of what it left, then resume if there is need."""
@@ -245,21 +276,28 @@ class Experiment:
 
 
 def kill_experiments(work: Work, targets: list[str], reference: Results) -> None:
-    """Kill processes of one experiment after the other until all targets had their turn."""
+    """Disturb one experiment after the other until all targets had their turn."""
     number = 0
     while targets:
         number += 1
-        experiment = Experiment(work, f"exp{number}")
-        experiment.wait(0)
-        while targets and not experiment.is_over:
-            time.sleep(work.random.uniform(0, 2.0))
-            if experiment.command.poll() is None and experiment.kill(targets[-1]):
-                targets.pop()
-            if experiment.command.poll() is not None and not experiment.is_over:
-                experiment.go_on()
-        while not experiment.is_over:
-            experiment.wait(experiment.num_recorded)
-        compare(work, experiment.folder, experiment.output, reference)
+        with contextlib.ExitStack() as stack:
+            experiment = Experiment(work, f"exp{number}", stack)
+            disturb(experiment, targets)
+            compare(work, experiment.folder, experiment.output, reference)
+
+
+def disturb(experiment: Experiment, targets: list[str]) -> None:
+    """Run an experiment to its end, with as many disturbances as there is time for."""
+    experiment.wait(0)
+    while targets and not experiment.is_over:
+        time.sleep(experiment.work.random.uniform(0, 2.0))
+        befall = experiment.suffer if targets[-1] in TROUBLES else experiment.kill
+        if experiment.command.poll() is None and befall(targets[-1]):
+            targets.pop()
+        if experiment.command.poll() is not None and not experiment.is_over:
+            experiment.go_on()
+    while not experiment.is_over:
+        experiment.wait(experiment.num_recorded)
 
 
 def shares(
@@ -278,6 +316,8 @@ def measure(folder: Path, count: int, targets: list[str], seed: int) -> dict:
     by_target, under_nni = shares(count, targets, work.random)
     try:
         kill_trainer(work, by_target["trainer"])
+        if by_target["replaced supernet"]:
+            work.run("train", work.write("other", seed=1), "--continue")
         reference = kill_search(work, by_target["search"])
         kill_experiments(work, under_nni, reference)
     finally:
@@ -298,7 +338,7 @@ def measure(folder: Path, count: int, targets: list[str], seed: int) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
+    parser.add_argument("--targets", nargs="+", choices=ALL, default=DEFAULT)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="empty, or of an earlier call; default: a temporary one")
     options = parser.parse_args()

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from nni_spos.cli import main as command_line
 
@@ -31,7 +33,13 @@ RECIPE = {
         "stage_channels": [8, 16],
         "last_channels": 16,
     },
-    "data": {"name": "digits", "image_size": 8, "num_train": 200, "num_validation": 100},
+    "data": {
+        "name": "image_folder",
+        "root": "images",
+        "image_size": 8,
+        "augmentation": "none",
+        "num_validation": 100,
+    },
     "supernet": {"epochs": 8, "batch_size": 20, "learning_rate": 0.1, "keep_checkpoints": 3},
     "retrain": {"epochs": 1},
     "evaluation": {"recalibration_images": 100, "batch_size": 50},
@@ -58,11 +66,15 @@ class Work:
         self.finished: dict[tuple, float] = {}
         self.num_lost = self.num_twice = self.num_searches = self.num_trainings = 0
         self.environment = {**os.environ, "HOME": str(self.folder), "PYTHONWARNINGS": "ignore"}
+        if not (self.folder / "images").exists():
+            write_images(self.folder / "images")
 
-    def write(self, name: str) -> Path:
+    def write(self, name: str, **supernet: object) -> Path:
         """Write a recipe with an output folder of its own, and return it."""
         file = self.folder / f"{name}.yml"
-        file.write_text(yaml.safe_dump({"output": f"{name}/runs", **RECIPE}))
+        content = {"output": f"{name}/runs", **RECIPE}
+        content["supernet"] = {**content["supernet"], **supernet}
+        file.write_text(yaml.safe_dump(content))
         return file
 
     def begin(self, *arguments: object) -> subprocess.Popen[str]:
@@ -126,6 +138,17 @@ class Work:
             if is_ours and is_running and words in command and not is_shell:
                 found.append(process)
         return found
+
+
+def write_images(root: Path) -> None:
+    """Write handwritten digits as a folder of images: 300 to train with and 20 to test."""
+    digits = load_digits()
+    for number, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        folder = root / ("train" if number < 300 else "val") / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15).astype("uint8")).save(folder / f"{number}.png")
+        if number == 319:
+            break
 
 
 def run_forked(words: list[str], log: Path) -> None:
