@@ -79,7 +79,7 @@ def test_a_supernet_that_no_trial_can_read_ends_the_search_until_it_is_mended(st
     recipe.checkpoint.write_bytes(content[: len(content) // 2])
     previous(recipe.checkpoint).unlink(missing_ok=True)
     config = study.folder / "examples" / "spos.yml"
-    with pytest.raises(ExperimentError, match=r"no path can be evaluated: .*supernet\.pt") as ended:
+    with pytest.raises(ExperimentError, match=r"not for its path: .*supernet\.pt") as ended:
         start(config, port=study.port, report=lambda line: None)
     assert study.processes() == []
 
