@@ -213,6 +213,7 @@ def main() -> None:
     print(os.getpid(), flush=True)
     _survive_full_disk()
     faulthandler.enable(2)  # of what a signal says of a crash, nobody else is told
+    threading.excepthook = _end_with_thread
     post = None
     try:
         post = _take_post(WorkerFolder(*map(FilePath, sys.argv[1:3])))
@@ -229,6 +230,12 @@ def main() -> None:
         log(f"ends: {type(problem).__name__}: {problem}")
     if post is not None:
         post.endpoint.remove()
+    os._exit(1)
+
+
+def _end_with_thread(end: threading.ExceptHookArgs) -> None:
+    """End this process with a thread that fails: trials would wait for what it no longer does."""
+    log(f"ends with its thread: {end.exc_type.__name__}: {end.exc_value}")
     os._exit(1)
 
 

@@ -233,13 +233,17 @@ class Reception:
         while True:
             try:
                 connection = self._endpoint.listener.accept()
-            except OSError as problem:  # e.g. too many open files
+            except (OSError, MemoryError) as problem:  # e.g. too many open files
                 if self._endpoint.is_removed:
                     return
-                log(f"a trial cannot connect: {problem}")
+                log(f"a trial cannot connect: {problem!r}")
                 time.sleep(0.1)
                 continue
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            try:
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            except (RuntimeError, MemoryError) as problem:  # no memory for one more thread
+                log(f"a trial is turned away: {problem!r}")
+                connection.close()
 
     def _serve(self, connection: Connection) -> None:
         try:

@@ -14,6 +14,7 @@ import warnings
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -651,3 +652,28 @@ def test_without_a_supernet_nothing_is_started(post):
     with pytest.raises(CheckpointError, match="nni-spos train RECIPE"):
         score_with_worker(post.recipe, {"a": 1})
     assert not (post.recipe.output / "workers").exists()
+
+
+def test_a_trial_for_which_there_is_no_thread_is_turned_away_and_the_next_one_served(
+    place, reception, trials, worker, monkeypatch
+):
+    class Refused(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker_reception, "threading", SimpleNamespace(Thread=Refused))
+        assert connect(place) is None
+    (trial,) = trials(1)
+    ask(trial, 1)
+    worker.step()
+    assert answer(trial)["results"]["top1"] == 1.0
+
+
+def test_a_worker_ends_with_any_of_its_threads(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    problem = MemoryError("no room")
+    worker_module._end_with_thread(threading.ExceptHookArgs((MemoryError, problem, None, None)))
+    assert ended == [1]
+    assert "ends with its thread: MemoryError: no room" in capsys.readouterr().err

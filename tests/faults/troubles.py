@@ -16,6 +16,8 @@ from typing import Protocol
 import psutil
 from work import PATIENCE_S, Work
 
+from nni_spos.experiment.worker_patience import SILENCE_S
+
 LASTS_S = 10.0
 """Seconds after which a trouble is mended, if the search has not ended before."""
 
@@ -88,7 +90,7 @@ def stopped_worker(search: Running) -> Iterator[None]:
     for worker in workers:
         worker.suspend()
     yield
-    before, end = search.num_recorded, time.monotonic() + PATIENCE_S
+    before, end = search.num_recorded, time.monotonic() + SILENCE_S + PATIENCE_S
     while search.num_recorded <= before and search.command.poll() is None:
         if time.monotonic() > end:
             search.work.note("a search with a stopped worker stands still")

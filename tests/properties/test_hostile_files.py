@@ -307,7 +307,7 @@ def test_a_recipe_calls_no_function_of_a_library(folder, name, arguments):
 
 def test_a_child_imports_nothing_from_the_working_directory(folder, monkeypatch):
     Path("yaml.py").write_text("open('canary', 'w').close()\n")
-    plain = [sys.executable, "-m", "nni_spos.recipe"]
+    plain = [sys.executable, "-c", "import yaml"]
     subprocess.run(plain, capture_output=True, check=False)
     assert Path("canary").exists(), "as Python does"
     Path("canary").unlink()
