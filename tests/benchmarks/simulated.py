@@ -93,6 +93,10 @@ class SimulatedManager:
         key = self._space.key(self._running.pop(parameter_id))
         self._ended.append((parameter_id, bytes(key)))
 
+    def experiment(self) -> dict[str, Any]:
+        """Return what the manager says of the experiment: its id."""
+        return {"id": "simulated"}
+
     def trial_jobs(self) -> list[TrialJob]:
         """Return every trial so far."""
         ended = ((i, "SUCCEEDED", self._space.decode([list(key)])[0]) for i, key in self._ended)
