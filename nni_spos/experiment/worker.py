@@ -181,6 +181,8 @@ class Post:
         """Return why the worker should end now, or None."""
         if not self.endpoint.is_published():
             return "another worker has its place"
+        if self.reception.is_stuck():
+            return "a thread of it does not begin, perhaps for want of memory"
         if self.reception.is_deserted():
             return "the experiments are over"
         if not self.is_current():

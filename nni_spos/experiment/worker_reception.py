@@ -41,6 +41,10 @@ MAX_PID = 1 << 31
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+START_S = 10.0
+"""Seconds in which a new thread must begin."""
+
+
 class Endpoint:
     """Where a worker listens, and the file that tells the trials so.
 
@@ -171,6 +175,7 @@ class Reception:
         self._managers: dict[int, psutil.Process | None] = {}
         self.share = 0.0
         self._last_use = time.monotonic()
+        self._starting_since: float | None = None
 
     def open(self) -> None:
         """Begin, in threads that end with this process."""
@@ -224,6 +229,14 @@ class Reception:
             managers = list(self._managers.values())
         return bool(managers) and not any(x is not None and is_alive(x) for x in managers)
 
+    def is_stuck(self) -> bool:
+        """Whether a trial cannot be served, nor any after it.
+
+        Python waits for ever for a new thread that had no memory for its first words.
+        """
+        since = self._starting_since
+        return since is not None and time.monotonic() - since > START_S
+
     def idle_s(self) -> float:
         """Return for how many seconds no trial has been connected."""
         with self._lock:
@@ -239,11 +252,13 @@ class Reception:
                 log(f"a trial cannot connect: {problem!r}")
                 time.sleep(0.1)
                 continue
+            self._starting_since = time.monotonic()
             try:
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
             except (RuntimeError, MemoryError) as problem:  # no memory for one more thread
                 log(f"a trial is turned away: {problem!r}")
                 connection.close()
+            self._starting_since = None
 
     def _serve(self, connection: Connection) -> None:
         try:

@@ -677,3 +677,24 @@ def test_a_worker_ends_with_any_of_its_threads(monkeypatch, capsys):
     worker_module._end_with_thread(threading.ExceptHookArgs((MemoryError, problem, None, None)))
     assert ended == [1]
     assert "ends with its thread: MemoryError: no room" in capsys.readouterr().err
+
+
+def test_a_worker_ends_if_a_thread_does_not_begin(place, post, reception, monkeypatch):
+    began = threading.Event()
+
+    class Late(threading.Thread):
+        def start(self):
+            began.wait()
+            super().start()
+
+    monkeypatch.setattr(worker_reception, "START_S", 0.2)
+    monkeypatch.setattr(
+        worker_reception, "threading", SimpleNamespace(Thread=Late, Lock=threading.Lock)
+    )
+    asking = threading.Thread(target=connect, args=(place,))
+    asking.start()
+    assert post.reason_to_end() is None
+    wait_for(lambda: "a thread of it does not begin" in (post.reason_to_end() or ""))
+    began.set()
+    asking.join()
+    wait_for(lambda: post.reason_to_end() is None)
