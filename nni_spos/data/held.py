@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from nni_spos.digests import BLOCK
 from nni_spos.errors import DataError
 from nni_spos.files import write_atomically
 from nni_spos.locks import exclusive
+from nni_spos.owned import NotOwnError, open_own
 from nni_spos.progress import note_progress, open_bar
 
 Pixels = npt.NDArray[np.uint8]
@@ -214,9 +216,9 @@ def _header(made_from: Mapping[str, Any]) -> bytes:
 
 
 def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | None:
-    """Map a file to memory; None if there is none that is whole, of this header and shape."""
+    """Map a file of this user to memory; None if none is whole, of this header and shape."""
     try:
-        with file.open("rb") as stream:
+        with open(open_own(file, os.O_RDONLY), "rb") as stream:
             size = len(header) + math.prod(shape)
             if stream.read(len(header)) != header or stream.seek(0, 2) != size + DIGEST_BYTES:
                 return None
@@ -224,7 +226,7 @@ def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | Non
                 return None
             # Copy on write: PyTorch warns of tensors that cannot be written to.
             return np.memmap(stream, np.uint8, "c", offset=len(header), shape=shape)
-    except (FileNotFoundError, PermissionError):
+    except (FileNotFoundError, PermissionError, NotOwnError):
         return None
 
 

@@ -5,15 +5,14 @@ import json
 import multiprocessing
 import os
 import shutil
-import tempfile
 import threading
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from second_user import NOBODY, as_another_user, needs_root, shared_folder
 
 from nni_spos.data import held, open_data
 from nni_spos.data.stores import ImageFiles, ImageTensor
@@ -329,41 +328,28 @@ def test_files_that_are_exchanged_for_others_of_the_same_size_and_age(
     assert any(not torch.equal(x, y) for (x, _), (y, _) in zip(first, found, strict=True))
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
+@needs_root
 @pytest.mark.parametrize("mode", [0o600, 0o644])
-def test_a_file_of_another_user(settings, image_folder, mode):
-    """It is used if it can be read, else made again."""
-    with tempfile.TemporaryDirectory() as place:  # pytest's folders are closed to others
-        os.chmod(place, 0o755)
-        shutil.copytree(image_folder, f"{place}/images")
-        check_as_another_user(
-            dataclasses.replace(settings, root=f"{place}/images"), Path(place) / "held", mode
-        )
-
-
-def check_as_another_user(settings, folder, mode):
-    first = validation(settings, 0, folder)
-    file = folder / "validation.u8"
-    file.chmod(mode)
-    folder.chmod(0o777)
-    file.with_suffix(".lock").chmod(0o666)
-
-    def as_other(queue):
-        os.setuid(65534)
-        try:
-            queue.put([x.numpy() for x, _ in validation(settings, 0, folder)])
-        except DataError as problem:
-            queue.put(str(problem))
-
-    context = multiprocessing.get_context("fork")
-    queue = context.SimpleQueue()
-    process = context.Process(target=as_other, args=(queue,))
-    process.start()
-    found = queue.get()
-    process.join()
-    assert not isinstance(found, str), found
-    assert all(np.array_equal(one, x.numpy()) for one, (x, _) in zip(found, first, strict=True))
-    assert (file.stat().st_uid == 65534) is (mode == 0o600)
+def test_a_file_of_another_user_is_neither_used_nor_written(settings, image_folder, mode):
+    with shared_folder() as place:  # pytest's folders are closed to others
+        shutil.copytree(image_folder, place / "images")
+        settings = dataclasses.replace(settings, root=str(place / "images"))
+        ours, theirs = place / "ours", place / "theirs"
+        theirs.mkdir()
+        theirs.chmod(0o777)
+        first = validation(settings, 0, ours)
+        file = ours / "validation.u8"
+        before = file.read_bytes()
+        file.chmod(mode)
+        ours.chmod(0o777)
+        with pytest.raises(DataError, match=r"belongs to another user .*another output folder"):
+            as_another_user(validation, settings, 0, ours)
+        assert file.read_bytes() == before
+        assert as_another_user(lambda: len(validation(settings, 0, theirs))) == len(first)
+        (theirs / "validation.lock").unlink()
+        os.chown(theirs / "validation.u8", NOBODY, NOBODY)
+        assert_same(validation(settings, 0, theirs), first)
+        assert (theirs / "validation.u8").stat().st_uid == 0
 
 
 def test_an_unreadable_image_leaves_no_file(settings, folder, image_folder, monkeypatch):

@@ -103,9 +103,9 @@ def test_a_failure_is_no_score(broken, data, tmp_path):
 
 
 def test_a_worker_answers_with_the_reason(broken, data):
-    answers = evaluate(PathScorer(broken, data, SETTINGS).score_many, PATHS)
+    answers = evaluate(PathScorer(broken, data, SETTINGS).score_many, PATHS, print)
     assert answers[0] == {
-        "error": "NotFiniteError: the outputs of the network are not finite: top1 = nan"
+        "failed": "NotFiniteError: the outputs of the network are not finite: top1 = nan"
     }
     assert [list(answer) for answer in answers[1:]] == [["results"], ["results"]]
     json.dumps(answers, allow_nan=False)
