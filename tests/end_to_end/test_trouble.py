@@ -96,13 +96,6 @@ class Trouble:
         for process in self.study.processes("nni_spos.experiment.worker"):
             process.kill()
 
-    def begin_file_in_the_way(self) -> None:
-        (self.output / "workers").rename(self.output / "moved")
-        (self.output / "workers").write_text("")
-
-    def mend_file_in_the_way(self) -> None:
-        (self.output / "workers").unlink()
-
     def begin_little_memory(self) -> None:
         self._short.touch()
 
@@ -151,9 +144,8 @@ def goes_on(study, trouble, said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("file_in_the_way", "not for its path: NotADirectoryError: "),
         ("little_memory", "there is too little memory for the path '"),
-        ("silence", "without a result or a reason; its last words: RecipeError: recipe.yml"),
+        ("silence", "without a result or a reason; its last words: RecipeError: "),
     ],
 )
 def test_trouble_stops_a_search_until_it_is_mended(study, one_thread, name, reason):
