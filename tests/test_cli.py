@@ -135,6 +135,8 @@ def test_a_search_that_somebody_stopped_is_no_success(monkeypatch, tmp_path, cap
 class Found:
     """Stands for the results of a search."""
 
+    file = Path("of a search that left no record") / "search.jsonl"
+
     def format_table(self, top):
         return "the table"
 
