@@ -190,9 +190,8 @@ def fit_path(rank, recipe):
     from nni_spos.retrain import _fit
 
     folder = recipe.retrained.with_suffix("")
-    weights, _ = _fit(
-        recipe, PATH, open_data(recipe.data), folder, torch.channels_last, None, "retrain"
-    )
+    data = open_data(recipe.data)
+    weights, _ = _fit(recipe, PATH, data, folder, torch.channels_last, 1e6, None, "retrain")
     return {name: x.tolist() for name, x in weights.items()}
 
 
