@@ -114,15 +114,15 @@ def test_a_large_journal_is_read_less_often(monkeypatch, tmp_path, reading, paus
 def test_who_answers_in_the_place_of_a_manager_that_is_gone_is_not_believed(monkeypatch, tmp_path):
     manager = SimpleNamespace(status=lambda: ("DONE", []))
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: psutil.Process())
-    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", [])
+    assert module._follow(manager, "abcd", tmp_path, 10, print) == ("DONE", [])
     found = [None, psutil.Process()]
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: found.pop(0))
-    assert module._follow(manager, "abcd", tmp_path, 10) == ("DONE", []), (
+    assert module._follow(manager, "abcd", tmp_path, 10, print) == ("DONE", []), (
         "the list was being written"
     )
     monkeypatch.setattr(module, "LIST_TIMEOUT", 0.0)
     monkeypatch.setattr(module, "_manager_process", lambda experiment_id: None)
-    assert module._follow(manager, "abcd", tmp_path, 10) == ("STOPPED", [])
+    assert module._follow(manager, "abcd", tmp_path, 10, print) == ("STOPPED", [])
 
 
 @pytest.mark.parametrize(
