@@ -69,9 +69,19 @@ def costs_built_here(monkeypatch):
 
 @pytest.fixture
 def alone(tmp_path_factory):
-    """No other test that asks for this runs at the same time, in whichever process."""
-    with FileLock(tmp_path_factory.getbasetemp().parent / "alone.lock"):
+    """No other test that asks for this runs at the same time, in whichever process.
+
+    Whoever waits is the next one: a process that runs one such test after the other would else have
+    the lock again before any other process looks.
+    """
+    folder = tmp_path_factory.getbasetemp().parent
+    running = FileLock(folder / "alone.lock")
+    with FileLock(folder / "next.lock"):
+        running.acquire()
+    try:
         yield
+    finally:
+        running.release()
 
 
 class SmallDisk:
