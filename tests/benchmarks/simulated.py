@@ -107,6 +107,10 @@ class SimulatedManager:
         """Return what a trial reported before its end: nothing."""
         return []
 
+    def final_result(self, job_id: str) -> None:
+        """Return the result of a trial that the tuner was not told of: there is none."""
+        return
+
     def set_max_trial_number(self, number: int) -> None:
         """Take the word of the tuner that the search is over."""
         self.max_trial_number = number
