@@ -7,13 +7,12 @@ Archives without the comment are read without.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import zipfile
 from typing import BinaryIO
 
-from nni_spos.digests import BLOCK
+from nni_spos.digests import hash_start
 
 SEAL = b"nni_spos 1 sha256 "
 """How the comment begins: its version, and the kind of the hash that follows."""
@@ -50,12 +49,7 @@ def reason_of(problem: Exception) -> str:
 
 def _check_seal(stream: BinaryIO, size: int, comment: bytes) -> None:
     """Compare the hash in an archive's comment with its content. Raises ValueError."""
-    digest = hashlib.sha256()
-    stream.seek(0)
-    left = size - len(comment) - LENGTH.size
-    while left > 0 and (block := stream.read(min(left, BLOCK))):
-        digest.update(block)
-        left -= len(block)
+    digest = hash_start(stream, size - len(comment) - LENGTH.size)
     length = stream.read(LENGTH.size)
     if length == LENGTH.pack(0):
         return  # written without a hash

@@ -44,6 +44,24 @@ def digest_content(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
+def hash_start(stream: BinaryIO, num_bytes: int) -> hashlib._Hash:
+    """Return the SHA-256 of the first bytes of a file, all of it if it has fewer.
+
+    Parameters
+    ----------
+    stream
+        Of the file; it is then behind these bytes.
+    num_bytes
+        How many count.
+    """
+    digest = hashlib.sha256()
+    stream.seek(0)
+    while num_bytes > 0 and (block := stream.read(min(num_bytes, BLOCK))):
+        digest.update(block)
+        num_bytes -= len(block)
+    return digest
+
+
 def digest_weights(file: FilePath) -> str | None:
     """Return `DIGITS` digits that stand for the values of all tensors in a file; None without it.
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from nni_spos.data.datasets import DatasetSpec
 from nni_spos.data.reading import Batch, ImageSplit, read_batches
 from nni_spos.data.stores import one_line
-from nni_spos.digests import BLOCK
+from nni_spos.digests import hash_start
 from nni_spos.errors import DataError
 from nni_spos.files import write_atomically
 from nni_spos.locks import exclusive
@@ -232,12 +232,8 @@ def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | Non
 
 def _is_whole(stream: BinaryIO, size: int) -> bool:
     """Whether the first `size` bytes are followed by their digest."""
-    digest = hashlib.sha256()
-    stream.seek(0)
-    while size and (block := stream.read(min(size, BLOCK))):
-        digest.update(block)
-        size -= len(block)
-    return stream.read(DIGEST_BYTES) == digest.digest()
+    digest = hash_start(stream, size).digest()
+    return stream.read(DIGEST_BYTES) == digest
 
 
 def _mb(num_bytes: int) -> int:
