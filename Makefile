@@ -6,23 +6,38 @@ PORT ?= 8080
 BIN := $(VENV)/bin
 SPOS := $(BIN)/nni-spos
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-all check docs bench clean
 
-# From images to a network: supernet, search under NNI, retraining of the best path.
+# From images to a file: supernet, search under NNI, retraining of the best path, and its export.
 demo: $(VENV)/.installed
 	$(SPOS) train examples/recipes/digits.yml --overwrite
 	$(SPOS) start examples/spos.yml --port $(PORT) --output runs/digits/best.json
 	$(SPOS) retrain examples/recipes/digits.yml --path runs/digits/best.json --overwrite
+	rm -rf runs/digits/exported
+	$(SPOS) export examples/recipes/digits.yml
 
-# A process for each core, with one thread each. Neighbours in the order run in one process, which
-# builds what they share once; a process that has finished takes over half of what another has left.
+# Minutes: without tests that start nnictl or many processes, or that compute for long. A process
+# for each core, with one thread each. Neighbours in the order run in one process, which builds what
+# they share once; a process that has finished takes over half of what another has left.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest --numprocesses logical --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest -m "not (nni or spawn or slow or gpu)" \
+		--cpu-limit=2 --numprocesses logical --dist worksteal
+
+# These and all others. Experiments under nnictl run one after the other in one process, which mostly
+# waits for them: so there is one more than there are cores.
+test-all: test
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest -m "(nni or spawn or slow) and not gpu" \
+		--numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 docs/tutorials
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/_build/html/index.html; a warning is an error.
+docs: $(VENV)/.docs
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs docs/_build/html
 
 bench: $(VENV)/.installed
 	$(BIN)/python -W ignore tests/benchmarks/step.py
@@ -38,10 +53,15 @@ bench: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/latency.py
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/growth.py --candidates 20000
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/search.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/benchmarks/starts.py
 
-$(VENV)/.installed: setup.cfg pyproject.toml
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	touch $@
 
 clean:

@@ -13,7 +13,8 @@ import nox
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 EXTRAS = ("test", "nsga2")
-FAST = ("-W", "ignore", "-m", "pytest", "-m", "not slow", "-n", "logical", "--dist", "worksteal")
+FAST = ("-W", "ignore", "-m", "pytest", "-n", "logical", "--dist", "worksteal")
+FAST += ("-m", "not (nni or spawn or slow or gpu)")
 THREADS = {"OMP_NUM_THREADS": "1"}
 
 nox.options.error_on_missing_interpreters = False

@@ -11,20 +11,18 @@ from nni_spos.errors import ConstraintError
 
 GRAMMAR = (
     "METRIC <= NUMBER, METRIC >= NUMBER or NUMBER <= METRIC <= NUMBER, where a number may end "
-    "in k, M or G (thousand, million, billion) or in Ki, Mi or Gi (2^10, 2^20, 2^30), "
-    "e.g. 'flops <= 330M'"
+    "in k, M or G (thousand, million, billion), in Ki, Mi or Gi (2^10, 2^20, 2^30), or in %, a "
+    "share of what the dearest path costs, e.g. 'flops <= 330M' or 'flops <= 50%'"
 )
 
-_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z]*)"
+_NUMBER = r"([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?)\s*([A-Za-z]*|%)"
 _METRIC = r"([a-z][a-z0-9_]*(?:\([A-Za-z0-9_.:-]+\))?)"
 _ONE_SIDED = re.compile(rf"\s*{_METRIC}\s*(<=|>=)\s*{_NUMBER}\s*")
 _TWO_SIDED = re.compile(rf"\s*{_NUMBER}\s*<=\s*{_METRIC}\s*<=\s*{_NUMBER}\s*")
 _SI_UNITS = {"G": 10**9, "M": 10**6, "k": 10**3}
 _BINARY_UNITS = {"Gi": 2**30, "Mi": 2**20, "Ki": 2**10}
-_UNITS = {"": 1, **_SI_UNITS, **_BINARY_UNITS}
-
-_BINARY_METRICS = ("bitops",)
-"""Metrics that the field counts in powers of two: its G of BitOps is 2^30."""
+SHARE = "%"
+_UNITS = {"": 1, SHARE: 1, **_SI_UNITS, **_BINARY_UNITS}
 
 _EXACT = decimal.Context(prec=decimal.MAX_PREC)
 
@@ -39,6 +37,9 @@ class Constraint:
         Name of the cost, e.g. ``flops`` or ``params``.
     low, high
         Bounds in the unit of the metric, both allowed values.
+    is_share
+        Whether the bounds are percentages of what the dearest path costs, see `of`. For a converted
+        network that is the network as it was given.
 
     Raises
     ------
@@ -59,6 +60,7 @@ class Constraint:
     metric: str
     low: float = -math.inf
     high: float = math.inf
+    is_share: bool = False
 
     def __post_init__(self) -> None:
         if math.isnan(self.low) or math.isnan(self.high):
@@ -76,19 +78,42 @@ class Constraint:
             raise ConstraintError(f"{text!r} is not a constraint. Write {GRAMMAR}.")
         if match := _ONE_SIDED.fullmatch(text):
             metric, sign, number, unit = match.groups()
-            bound = _number(number, unit, text)
-            return cls(metric, high=bound) if sign == "<=" else cls(metric, low=bound)
+            bound, is_share = _number(number, unit, text), unit == SHARE
+            if sign == "<=":
+                return cls(metric, high=bound, is_share=is_share)
+            return cls(metric, low=bound, is_share=is_share)
         if match := _TWO_SIDED.fullmatch(text):
             low, low_unit, metric, high, high_unit = match.groups()
-            return cls(metric, _number(low, low_unit, text), _number(high, high_unit, text))
+            if (low_unit == SHARE) != (high_unit == SHARE):
+                raise ConstraintError(f"{text!r}: give both bounds in %, or none.")
+            bounds = _number(low, low_unit, text), _number(high, high_unit, text)
+            return cls(metric, *bounds, is_share=low_unit == SHARE)
         raise ConstraintError(f"{text!r} is not a constraint. Write {GRAMMAR}.")
+
+    def of(self, dearest: float) -> Constraint:
+        """Return the constraint in the unit of the metric.
+
+        Parameters
+        ----------
+        dearest
+            What the dearest path costs, of which the bounds may be shares.
+
+        Examples
+        --------
+        >>> print(Constraint.parse("flops <= 50%").of(300_774_272))
+        flops <= 150387136
+        """
+        if not self.is_share:
+            return self
+        return Constraint(self.metric, self.low / 100 * dearest, self.high / 100 * dearest)
 
     def allows(self, cost: float) -> bool:
         """Whether a cost lies within the bounds."""
         return self.low <= cost <= self.high
 
     def __str__(self) -> str:
-        low, high = _written(self.low), _written(self.high)
+        write = _percent if self.is_share else _written
+        low, high = write(self.low), write(self.high)
         if math.isinf(self.low):
             return f"{self.metric} <= {high}"
         if math.isinf(self.high):
@@ -119,18 +144,6 @@ def format_cost(cost: float, *, binary: bool = False) -> str:
     return f"{cost:.6g}"
 
 
-def format_metric(metric: str, cost: float) -> str:
-    """Write a cost as its metric is counted: BitOps in powers of two, sizes in bytes.
-
-    >>> format_metric("bitops", 6.32 * 2**30), format_metric("size_bytes", 1_500_000)
-    ('6.32Gi', '1.5MB')
-    >>> format_metric("flops", 330e6)
-    '330M'
-    """
-    text = format_cost(cost, binary=metric in _BINARY_METRICS)
-    return f"{text}B" if metric == "size_bytes" else text
-
-
 def _number(number: str, unit: str, text: str) -> float:
     if unit not in _UNITS:
         raise ConstraintError(f"{text!r}: unknown unit '{unit}'. Write {GRAMMAR}.")
@@ -157,6 +170,10 @@ def _written(bound: float) -> str:
         if scale <= bound < math.inf
     ]
     return min([text, *texts], key=len)
+
+
+def _percent(bound: float) -> str:
+    return f"{_plain(bound)}{SHARE}"
 
 
 def _plain(number: float) -> str:

@@ -74,6 +74,9 @@ class CostTable:
     (127, {'layer_1': 'k3', 'layer_2': 'k3'})
     """
 
+    is_sum = True
+    """Whether a path costs the sum of the entries, so that paths can be counted by their cost."""
+
     def __init__(
         self, metric: str, space: PathSpace, constant: Number, factors: Iterable[Factor] = ()
     ):
@@ -99,6 +102,11 @@ class CostTable:
             (f.labels, {key: f.table[position].item() for key, position in _entries(f, space)})
             for f in self.factors
         ]
+
+    def __repr__(self) -> str:
+        num_paths = self.space.size
+        paths = f"{num_paths:,}" if num_paths < 10**6 else f"{float(num_paths):.3g}"
+        return f"<CostTable {self.metric}: {len(self.space)} labels, {paths} paths>"
 
     def price(self, path: Mapping[str, Choice]) -> Number:
         """Return the cost of one path. Raises PathError for a path of another space."""
@@ -190,9 +198,108 @@ class CostTable:
                 Factor(tuple(entry["labels"]), np.array(entry["table"]))
                 for entry in content["factors"]
             ]
-            return cls(content["metric"], space, content["constant"], factors)
+            kind = PeakTable if content.get("combine") == PEAK else cls
+            return kind(content["metric"], space, content["constant"], factors)
         except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as problem:
             raise CostError(f"not a cost table ({type(problem).__name__}: {problem}).") from None
+
+
+PEAK = "largest"
+"""How the entries of a `PeakTable` are combined, in JSON."""
+
+
+class PeakTable(CostTable):
+    """A cost that is the largest of a constant and of the factors' entries, and not their sum.
+
+    Memory is such a cost: what one operator needs is free for the next. The parameters are those of
+    `CostTable`.
+
+    Examples
+    --------
+    >>> space = PathSpace({"layer_1": ["k3", "k5"], "layer_2": ["k3", "k5"]})
+    >>> table = PeakTable("peak_activation_bytes", space, 10, [
+    ...     Factor(("layer_1",), np.array([9, 25])), Factor(("layer_2",), np.array([18, 50]))])
+    >>> table.price({"layer_1": "k5", "layer_2": "k3"}), table.cheapest()[0]
+    (25, 18)
+    """
+
+    is_sum = False
+
+    def price(self, path: Mapping[str, Choice]) -> Number:
+        """Return the cost of one path. Raises PathError for a path of another space."""
+        return self.price_many(self.space.encode([path]))[0].item()
+
+    def price_many(self, indices: Indices) -> npt.NDArray[Any]:
+        """Return the costs of paths given as positions, shape (num_paths, num_labels)."""
+        indices = np.asarray(indices)
+        total = np.full(len(indices), self.constant)
+        for columns, factor in zip(self._columns, self.factors, strict=True):
+            entries = factor.table[tuple(indices[:, column] for column in columns)]
+            total = np.maximum(total, entries)
+        return total
+
+    def merged(self) -> tuple[Factor, ...]:
+        """Raise CostError: there is no sum."""
+        raise CostError(f"cost table {self.metric}: is a maximum over operators, and not a sum.")
+
+    def cheapest(self) -> tuple[Number, Path]:
+        """Return the lowest cost in the space, exact, and a path that has it.
+
+        Raises
+        ------
+        CostError
+            Factors hang together so that a joint table would exceed `MAX_JOINT_SIZE` entries.
+        """
+        path = {label: choices[0] for label, choices in self.space.items()}
+        factors, decided = list(self.factors), []
+        while open_labels := {label for factor in factors for label in factor.labels}:
+            label = min(open_labels, key=lambda x: (self._joint_size(factors, x), x))
+            touching = [factor for factor in factors if label in factor.labels]
+            joint = self._join_by(np.maximum, touching, label)
+            factors = [factor for factor in factors if label not in factor.labels]
+            decided.append((label, joint))
+            best = joint.table.min(axis=-1)
+            if len(joint.labels) > 1:
+                factors.append(Factor(joint.labels[:-1], best))
+        for label, joint in reversed(decided):
+            place = tuple(list(self.space[x]).index(path[x]) for x in joint.labels[:-1])
+            path[label] = self.space[label][int(np.argmin(joint.table[place]))]
+        return self.price(path), path
+
+    def dearest(self) -> tuple[Number, Path]:
+        """Return the highest cost in the space, exact, and a path that has it."""
+        path = {label: choices[0] for label, choices in self.space.items()}
+        if self.factors:
+            factor = max(self.factors, key=lambda x: x.table.max())
+            place = np.unravel_index(factor.table.argmax(), factor.table.shape)
+            path |= {x: self.space[x][i] for x, i in zip(factor.labels, place, strict=True)}
+        return self.price(path), path
+
+    def _joint_size(self, factors: list[Factor], label: str) -> int:
+        labels = {x for factor in factors if label in factor.labels for x in factor.labels}
+        return math.prod(len(self.space[x]) for x in labels)
+
+    def _join_by(self, combine: Any, factors: list[Factor], last: str) -> Factor:
+        """Return one factor for several, whose last axis is that of a label."""
+        if self._joint_size(factors, last) > MAX_JOINT_SIZE:
+            raise CostError(
+                f"cost table {self.metric}: the costs around {last} depend on each other in more "
+                f"than {MAX_JOINT_SIZE} combinations."
+            )
+        around = {x for factor in factors for x in factor.labels} - {last}
+        labels = [*(label for label in self.space if label in around), last]
+        joint: Any = None
+        for factor in factors:
+            order = sorted(range(len(factor.labels)), key=lambda i: labels.index(factor.labels[i]))
+            present = [len(self.space[x]) if x in factor.labels else 1 for x in labels]
+            table = factor.table.transpose(order).reshape(present)
+            joint = table if joint is None else combine(joint, table)
+        shape = [len(self.space[x]) for x in labels]
+        return Factor(tuple(labels), np.broadcast_to(joint, shape))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `CostTable.from_json` reads."""
+        return {**super().to_json(), "combine": PEAK}
 
 
 Costs = Mapping[str, CostTable]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nni_spos.errors import PathError, nearest
-from nni_spos.files import read_json, write_json
+from nni_spos.files.atomic import read_json, write_json
 from nni_spos.values import is_finite, shown
 
 Choice = str | int | float | bool
@@ -248,8 +248,9 @@ class PathSpace(Mapping[str, tuple[Choice, ...]]):
         for label, mutable in mutables.items():
             if not hasattr(mutable, "values") or hasattr(mutable, "n_chosen"):
                 raise PathError(
-                    f"label '{label}' is a {type(mutable).__name__}; only single choices among "
-                    "values (LayerChoice, nni.choice) can be searched."
+                    f"label '{label}' is a {type(mutable).__name__}"
+                    f"{_owner(model_space, label)}; only single choices among values (LayerChoice, "
+                    "Repeat, nni.choice) can be searched."
                 )
             # NNI's labels are of a subclass of str, which files and pickles must not see.
             choices[str.__str__(label)] = list(mutable.values)
@@ -300,6 +301,19 @@ def _conflict(model_space: Any) -> str:
                 f"the label '{mutable.label}' has the choices {there} in one place and {here} in "
                 "another. Use one choice object in both places, or two labels."
             )
+    return ""
+
+
+def _owner(model_space: Any, label: str) -> str:
+    """Return which module of an NNI ``ModelSpace`` has a label, in words, or ``""``."""
+    for name, module in getattr(model_space, "named_modules", list)():
+        own = getattr(module, "mutables", ())
+        if name and any(getattr(mutable, "label", None) == label for mutable in own):
+            advice = ""
+            if type(module).__name__.endswith("InputChoice"):
+                advice = ", which chooses a set of its inputs: use a LayerChoice of modules that "
+                advice += "each take all inputs and return what is wanted of them"
+            return f" of '{name}' ({type(module).__name__}{advice})"
     return ""
 
 

@@ -15,8 +15,8 @@ FOLDER = Path(__file__).parent
 
 def search_spaces() -> Iterator[tuple[Path, str]]:
     """Yield the file and its text for every space."""
-    for name, factory in SPACES.items():
-        space = PathSpace.from_model_space(factory())
+    for name in SPACES.ours:
+        space = PathSpace.from_model_space(SPACES.find(name)())
         yield FOLDER / f"{name}.json", json.dumps(space.to_search_space(), indent=1) + "\n"
 
 

@@ -1,18 +1,23 @@
-import contextlib
-import io
+import gc
 import os
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
+import processor_time
 import pytest
+import skips
 import torch
-from filelock import FileLock
+from built_costs import costs_built_here, costs_built_once  # noqa: F401 - of all tests
 from hypothesis import settings
-
-from nni_spos.child import python_command
-from nni_spos.cli import main
-from nni_spos.experiment import costs
+from recipe_fixtures import (  # noqa: F401 - fixtures of all tests
+    folder,
+    manager,
+    own_temporary_files,
+    recipe_file,
+    refused,
+    temporary_files,
+    trained_folder,
+)
 
 # A busy machine is no reason to fail.
 settings.register_profile("nni_spos", deadline=None)
@@ -21,7 +26,9 @@ settings.load_profile("nni_spos")
 GPU = "gpu"
 """The marker of tests on a CUDA device: ``pytest -m gpu`` runs these, and no other run sees one."""
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+def pytest_addoption(parser):
+    processor_time.add_options(parser)
 
 
 def pytest_configure(config):
@@ -31,6 +38,26 @@ def pytest_configure(config):
     """
     if config.getoption("markexpr", "") != GPU:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    processor_time.register(config)
+    config.pluginmanager.register(skips)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Say what ``--dist loadgroup`` must keep in one process.
+
+    That is each file, whose tests share what they build, and all that run nnictl: NNI gives a tuner
+    seconds to connect, so that no two experiments should start at the same time.
+    """
+    for item in items:
+        group = "nni" if item.get_closest_marker("nni") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish():
+    """Let collections of garbage leave out half a million objects of modules that stay."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item):
@@ -41,60 +68,32 @@ def pytest_runtest_setup(item):
 @pytest.fixture(scope="session")
 def nas_bench_macro_file():
     """The published table, which lies beside the repository where it is."""
-    file = SHARED_DATA / "nas-bench-macro_cifar10.json"
+    file = skips.SHARED_DATA / "nas-bench-macro_cifar10.json"
     if not file.is_file():
         pytest.skip(f"there is no {file}")
     return file
 
 
-@pytest.fixture
-def costs_built_here(monkeypatch):
-    """Build costs in this process: another one would first import PyTorch and NNI for seconds.
-
-    `test_own_costs`, the properties and the experiments under nnictl have real ones.
-    """
-
-    def run(command, **_):
-        prefix = python_command("nni_spos.cli", ["costs"])
-        assert command[: len(prefix)] == prefix
-        with (
-            contextlib.redirect_stdout(io.StringIO()) as output,
-            contextlib.redirect_stderr(io.StringIO()) as errors,
-        ):
-            code = main(command[len(prefix) - 1 :])
-        return subprocess.CompletedProcess(command, code, output.getvalue(), errors.getvalue())
-
-    monkeypatch.setattr(costs, "subprocess", SimpleNamespace(run=run))
-
-
-@pytest.fixture
-def alone(tmp_path_factory):
-    """No other test that asks for this runs at the same time, in whichever process.
-
-    Whoever waits is the next one: a process that runs one such test after the other would else have
-    the lock again before any other process looks.
-    """
-    folder = tmp_path_factory.getbasetemp().parent
-    running = FileLock(folder / "alone.lock")
-    with FileLock(folder / "next.lock"):
-        running.acquire()
-    try:
-        yield
-    finally:
-        running.release()
+@pytest.fixture(scope="session")
+def channel_bench_macro_file():
+    """The published tables of widths, which lie beside the repository where they are."""
+    file = skips.SHARED_DATA / "channel-bench-macro_cifar10.json"
+    if not file.is_file():
+        pytest.skip(f"there is no {file}")
+    return file
 
 
 class SmallDisk:
     """A file system in memory, with a file that takes what is left of it."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._filler = folder / "filler"
+    def __init__(self, root: Path):
+        self.root = root
+        self._filler = root / "filler"
 
     def fill(self, free: int = 0) -> None:
         """Leave so many bytes free."""
         self._filler.unlink(missing_ok=True)
-        room = os.statvfs(self.folder)
+        room = os.statvfs(self.root)
         with open(self._filler, "wb") as stream:
             stream.write(b"0" * max(0, room.f_bavail * room.f_frsize - free))
 
@@ -105,14 +104,14 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as problem:
         pytest.skip(f"no file system can be mounted here: {problem}")
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield SmallDisk(folder)
-    subprocess.run(["umount", str(folder)], check=True)
+    yield SmallDisk(disk)
+    subprocess.run(["umount", str(disk)], check=True)

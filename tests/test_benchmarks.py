@@ -11,7 +11,7 @@ import pytest
 from programs import run_program
 
 FOLDER = Path(__file__).with_name("benchmarks")
-MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10.json"
+CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.zip"
 
 
 @pytest.mark.slow
@@ -35,16 +35,48 @@ MACRO = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro_cifar10
         ("complete.py", "--prefix 7 --alone 1 --images 20"),
         ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
+        ("starts.py", "--repeats 1 --only help"),
     ],
 )
-def test_it_runs(costs_built_here, script, arguments):
+def test_it_runs(script, arguments):
     done = run_program(FOLDER / script, *arguments.split(), "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
 
 @pytest.mark.slow
-def test_the_experiment_benchmark(alone):
+def test_the_techniques_benchmark_goes_on(tmp_path):
+    if not CIFAR10.exists():
+        pytest.skip(f"{CIFAR10} is not there")
+    arguments = [
+        "--images-per-class",
+        "8",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--code",
+        "00000000",
+        "--batch-size",
+        "20",
+        "--num-validation",
+        "20",
+        "--json",
+        "--output",
+    ]
+    first = run_program(FOLDER / "techniques.py", *arguments, tmp_path, "--variants", "plain")
+    assert first.returncode == 0, first.stderr
+    network = (tmp_path / "plain_0.pt").read_bytes()
+    done = run_program(FOLDER / "techniques.py", *arguments, tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert list(found) == ["plain", "techniques", "kd"]
+    assert found["plain"] == json.loads(first.stdout)["plain"]
+    assert (tmp_path / "plain_0.pt").read_bytes() == network
+
+
+@pytest.mark.nni
+def test_the_experiment_benchmark():
     """A process of its own, for it measures those of an experiment under nnictl."""
     arguments = "--data digits --population 2 --generations 1 --images 250 --concurrency 2 --json"
     done = subprocess.run(
@@ -57,7 +89,7 @@ def test_the_experiment_benchmark(alone):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not MACRO.is_file(), reason=f"needs {MACRO.name}")
+@pytest.mark.usefixtures("nas_bench_macro_file")
 def test_the_search_benchmark(tmp_path):
     plot = tmp_path / "plots" / "search.png"
     arguments = ["--seeds", "2", "--evaluations", "60", "--json", "--plot", plot]
@@ -77,6 +109,39 @@ def test_the_search_benchmark(tmp_path):
                 assert low - 1e-9 <= mean <= high + 1e-9
         # Until the second generation they are the same.
         assert curves["evolution"]["mean"][:50] == curves["random"]["mean"][:50]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nas_bench_macro_file")
+def test_the_search_benchmark_goes_on(tmp_path):
+    contenders = ["random", "bayesian, population 5"]
+    arguments = ["--evaluations", "15", "--json", "--output", tmp_path, "--contenders"]
+    first = run_program(FOLDER / "search.py", "--seeds", "1", *arguments, *contenders[:1])
+    assert first.returncode == 0, first.stderr
+    before = (tmp_path / "regrets.jsonl").read_text()
+    # A line that was cut short is measured again.
+    (tmp_path / "regrets.jsonl").write_text(before[:-20])
+    done = run_program(FOLDER / "search.py", "--seeds", "2", *arguments, *contenders)
+    assert done.returncode == 0, done.stderr
+    after = (tmp_path / "regrets.jsonl").read_text().splitlines()
+    assert after[:2] == before.splitlines()[:2]
+    assert len({str(json.loads(line)["what"]) for line in after}) == len(after) == 3 * 2 * 2
+    for problem in json.loads(done.stdout).values():
+        assert list(problem["contenders"]) == contenders
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("nas_bench_macro_file")
+def test_the_landmarks_benchmark():
+    arguments = ["--draws", "2", "--numbers", "8", "16", "--tables", "NAS-Bench-Macro", "--json"]
+    done = run_program(FOLDER / "landmarks.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout).values()
+    # Published figures: they rank as multiply-adds alone do, and less than units do.
+    assert found["trivial"]["flops"] == pytest.approx(0.556, abs=1e-3)
+    assert found["trivial"]["units"] == pytest.approx(0.693, abs=1e-3)
+    for design in ("D-optimal", "random"):
+        assert min(found[design]["16"]) > found["trivial"]["flops"]
 
 
 def test_the_search_benchmark_needs_a_table(tmp_path):

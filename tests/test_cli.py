@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from nni_spos.cli import main
-from nni_spos.experiment.costs import load_costs
+from nni_spos.costs.stored import load_costs
 from nni_spos.path import load_path
-from nni_spos.recipe import load_recipe
+from nni_spos.process.user_modules import import_user_module
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import load_recipe
 
 PUBLISHED = (2, 1, 0, 1, 2, 0, 2, 0, 2, 0, 2, 3, 0, 0, 0, 0, 3, 2, 3, 3)
 CHOICES = ("k3", "k5", "k7", "xcep")
@@ -32,6 +34,7 @@ def published(tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_profile_prints_the_published_figures(published, capsys):
     assert main(["profile", "shufflenet", "--path", str(published), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
@@ -67,6 +70,7 @@ def test_an_unknown_space_names_the_nearest(capsys):
     assert "did you mean 'shufflenet'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_profile_of_a_recipe_has_its_space_its_images_and_its_latencies(tmp_path, capsys):
     file, path = tmp_path / "recipe.yml", tmp_path / "path.json"
     file.write_text(RECIPE)
@@ -86,8 +90,8 @@ def test_profile_of_a_recipe_has_its_space_its_images_and_its_latencies(tmp_path
     file.write_text(RECIPE + "latency: [cpu.json]\n")
     capsys.readouterr()
     assert main(["profile", str(file), "--path", str(path)]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows if "latency_ms(cpu)" in row] == ["path", "cheapest", "dearest"]
+    rows = [x for x in capsys.readouterr().out.splitlines() if " latency on cpu (ms) " in x]
+    assert [row.split()[0] for row in rows] == ["path", "cheapest", "dearest"]
 
     assert main(["profile", str(file), "--path", "fbnet-a"]) == 2
     assert "a path of the space fbnet, not of shufflenet_small" in capsys.readouterr().err
@@ -129,18 +133,24 @@ def test_a_search_that_somebody_stopped_is_no_success(monkeypatch, tmp_path, cap
     assert main(["resume", "aBcDe"]) == code
     output, errors = capsys.readouterr()
     assert output.splitlines() == [f"experiment aBcDe: {status}", "the table"]
-    assert ("nni-spos resume aBcDe goes on" in errors) == (status == "STOPPED")
+    assert ("To go on: nni-spos resume aBcDe" in errors) == (status == "STOPPED")
 
 
 class Found:
     """Stands for the results of a search."""
 
-    file = Path("of a search that left no record") / "search.jsonl"
+    folder = SearchFolder(Path("of a search that left no record"))
+    file = folder.journal
+    candidates = ()
+    objective = "top1"
 
     def format_table(self, top):
         return "the table"
 
     def format_front(self):
+        return ""
+
+    def format_failures(self):
         return ""
 
 
@@ -159,3 +169,23 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(
     assert second.startswith("NotADirectoryError: ")
     assert "file/study" in second
     assert [x.name for x in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("is_users", [True, False])
+def test_an_error_of_a_users_code_is_one_line_and_one_of_ours_is_not(
+    is_users, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "own_code.py").write_text("def fail():\n    raise KeyError('x')\n")
+    module = import_user_module("own_code", tmp_path)
+
+    def ours(options):
+        raise KeyError("x")
+
+    fail = (lambda options: module.fail()) if is_users else ours
+    monkeypatch.setattr("nni_spos.cli.spaces.space", fail)
+    if not is_users:
+        with pytest.raises(KeyError):
+            main(["space", "recipe.yml"])
+        return
+    assert main(["space", "recipe.yml"]) == 2
+    assert capsys.readouterr().err == "UserCodeError: KeyError: 'x' (own_code.py, line 2).\n"

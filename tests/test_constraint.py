@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nni_spos.constraint import Constraint, format_cost, format_metric
+from nni_spos.constraint import Constraint, format_cost
 from nni_spos.errors import ConstraintError
+from nni_spos.metrics import format_metric
 
 METRICS = st.from_regex(r"[a-z][a-z0-9_]{0,8}(\([A-Za-z0-9_.:-]{1,8}\))?", fullmatch=True)
 BOUNDS = (
@@ -53,7 +54,7 @@ def test_parse(text, metric, low, high):
         ("flops <= 330 MB", "unknown unit 'MB'"),
         (
             "bitops <= 1Gib",
-            r"unknown unit 'Gib'.* or in Ki, Mi or Gi \(2\^10, 2\^20, 2\^30\), e.g.",
+            r"unknown unit 'Gib'.* in Ki, Mi or Gi \(2\^10, 2\^20, 2\^30\), or in %, a share",
         ),
         ("bitops <= 1ki", "unknown unit 'ki'"),
         ("bitops <= 1Ti", "unknown unit 'Ti'"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,13 @@ import yaml
 from PIL import Image
 
 from nni_spos.cli import main
+from nni_spos.data import open_data
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.local_search import run_search
-from nni_spos.network import load_network
 from nni_spos.priors import SPOS_BINS
-from nni_spos.recipe import load_recipe
-from nni_spos.retrain import retrain
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.retraining.network import load_network
+from nni_spos.retraining.retrain import retrain
+from nni_spos.search.running import run_search
 from nni_spos.spaces import read_path
 from nni_spos.supernet.building import build_recipe_costs
 from nni_spos.supernet.training import train_supernet
@@ -42,17 +46,38 @@ def examples(tmp_path):
         ("fbnet", 1000),
         ("nasbench_macro", 400),
         ("own_model/spos", 24),
+        ("image_folder", 120),
+        ("segmentation/spos", 24),
+        ("keypoints/spos", 24),
+        ("channels", 120),
+        ("joint", 120),
+        ("bits", 120),
     ],
 )
-def test_the_configurations_are_valid(examples, costs_built_here, name, num_candidates):
+@pytest.mark.slow
+def test_the_configurations_are_valid(examples, name, num_candidates):
     checked = check_config(examples / f"{name}.yml")
     assert checked.num_candidates == num_candidates
-    assert checked.warnings == ()
+    if checked.recipe.data.name != "image_folder":
+        assert checked.warnings == ()
+        return
+    (warning,) = checked.warnings
+    assert "there are no images in" in warning
+    assert str(examples.parent / "data") in warning
 
 
-def test_the_configuration_for_other_machines_is_valid(
-    examples, costs_built_here, tmp_path, monkeypatch, capsys
-):
+@pytest.mark.slow
+def test_the_configuration_of_a_network_of_ones_own_is_valid(examples):
+    folder = examples / "compress"
+    (folder / "pretrain.py").write_text(
+        "import torch\nfrom network import make\ntorch.save(make().state_dict(), 'network.pt')\n"
+    )
+    subprocess.run([sys.executable, "pretrain.py"], cwd=folder, check=True)
+    checked = check_config(folder / "spos.yml")
+    assert (checked.num_candidates, checked.warnings) == (40, ())
+
+
+def test_the_configuration_for_other_machines_is_valid(examples, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
     (tmp_path / ".ssh" / "id_rsa").touch()
@@ -60,7 +85,7 @@ def test_the_configuration_for_other_machines_is_valid(
     assert checked.num_candidates == 32
     assert checked.recipe.file == examples / "recipes" / "digits.yml"
     (warning,) = checked.warnings
-    assert "fetch the supernet and never train it. Train it first" in warning
+    assert "fetch the supernet and do not train it. Train it first" in warning
     assert main(["start", str(examples / "remote.yml")]) == 2
     assert "nni-spos train" in capsys.readouterr().err
     checked.recipe.checkpoint.touch()
@@ -78,11 +103,12 @@ def test_imagenet_has_the_papers_settings():
         assert settings.momentum == 0.9
         assert settings.weight_decay == 4e-5
         assert settings.label_smoothing == 0.1
-    bins = [(limit.metric, limit.low, limit.high) for limit in recipe.supernet.prior_bins]
+    bins = [(limit.metric, limit.low, limit.high) for limit in recipe.supernet.own().prior_bins]
     assert bins == [("flops", *interval) for interval in SPOS_BINS]
     search = recipe.search
-    assert (search.population_size, search.num_generations, search.top_k) == (50, 20, 10)
-    assert (search.num_mutations, search.num_crossovers, search.mutation_prob) == (25, 25, 0.1)
+    assert (search.population_size, search.num_generations, search.own().top_k) == (50, 20, 10)
+    own = search.own()
+    assert (own.num_mutations, own.num_crossovers, own.mutation_prob) == (25, 25, 0.1)
     assert [str(limit) for limit in search.constraints] == ["flops <= 330M"]
     assert recipe.evaluation.recalibration_images == 20_000
     assert recipe.data.num_validation == 50_000
@@ -92,7 +118,7 @@ def test_imagenet_has_the_papers_settings():
 def test_other_spaces_on_imagenet_are_trained_and_searched_alike(name):
     papers = load_recipe(EXAMPLES / "recipes" / "imagenet.yml")
     recipe = load_recipe(EXAMPLES / "recipes" / f"{name}.yml")
-    bins = {"prior_bins": papers.supernet.prior_bins}
+    bins = {"arguments": papers.supernet.arguments}
     assert dataclasses.replace(recipe.supernet, **bins) == papers.supernet
     limits = {"constraints": papers.search.constraints}
     assert dataclasses.replace(recipe.search, **limits) == papers.search
@@ -103,6 +129,7 @@ def test_other_spaces_on_imagenet_are_trained_and_searched_alike(name):
 @pytest.mark.parametrize(
     ("recipe", "name"), [("imagenet", "shufflenet-spos"), ("proxylessnas", "proxylessnas-gpu")]
 )
+@pytest.mark.slow
 def test_the_published_network_meets_the_limit(recipe, name):
     recipe = load_recipe(EXAMPLES / "recipes" / f"{recipe}.yml")
     path = read_path(name, recipe.space)
@@ -111,8 +138,18 @@ def test_the_published_network_meets_the_limit(recipe, name):
     assert limit.high * 0.97 < costs["flops"].price(path) <= limit.high
 
 
-def test_the_own_models_search_space_is_what_nni_spos_prints(examples, capsys):
-    folder = examples / "own_model"
+def test_own_images_with_labels_are_listed_in_a_file(examples):
+    folder = examples / "own_data"
+    runpy.run_path(str(folder / "make_images.py"), run_name="__main__")
+    checked = check_config(folder / "spos.yml")
+    assert (checked.num_candidates, checked.warnings) == (24, ())
+    data = open_data(checked.recipe.data, task=checked.recipe.task)
+    assert (data.num_train, data.num_validation, data.task.objective) == (240, 80, "map")
+
+
+@pytest.mark.parametrize("name", ["own_model", "segmentation"])
+def test_the_search_space_of_an_own_model_is_what_nni_spos_prints(name, examples, capsys):
+    folder = examples / name
     assert main(["space", str(folder / "recipe.yml")]) == 0
     assert capsys.readouterr().out == (folder / "search_space.json").read_text()
 
@@ -169,4 +206,5 @@ def test_imagenet_from_images_to_a_network(examples, tmp_path):
     assert trained.test["num_images"] == 4
     loaded = load_network(recipe.output / "retrained.pt")
     assert loaded.costs["flops"] == results.best.costs["flops"]
-    assert dataclasses.astuple(loaded.space)[2:] == (2, 3, 224)
+    space = loaded.space
+    assert (space.num_classes, space.in_channels, space.input_size) == (2, 3, 224)

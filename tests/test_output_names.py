@@ -39,15 +39,18 @@ def folder(tmp_path, monkeypatch):
     [
         (["results", "run", "--output", "caf\udce9.json"], "is not UTF-8"),
         (["results", "caf\udce9"], "is not UTF-8"),
-        (["space", "recipe.yml", "--output", "recipe.yml"], "is also the recipe"),
-        (["space", "recipe.yml", "--output", "./link.yml"], "is also the recipe"),
-        (["latency", "shufflenet", "--output", "a.json", "--plot", "a.json"], "is also the plot"),
+        (["space", "recipe.yml", "--output", "recipe.yml"], "is the same file as the recipe"),
+        (["space", "recipe.yml", "--output", "./link.yml"], "is the same file as the recipe"),
+        (
+            ["latency", "shufflenet", "--output", "a.json", "--plot", "a.json"],
+            "is the same file as the plot",
+        ),
         ([*RETRAIN, "net"], "needs a suffix"),
         (
             [*RETRAIN, "net.pt", "--repeats", "2"],
             "net_seed1.pt",
         ),
-        ([*RETRAIN, "path.json"], "also the path"),
+        ([*RETRAIN, "path.json"], "the same file as the path"),
     ],
 )  # fmt: skip
 def test_refusals(folder, capsys, arguments, words):

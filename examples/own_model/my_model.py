@@ -1,4 +1,4 @@
-"""A search space of one's own: kinds of blocks, numbers of channels and bit widths at once."""
+"""Your own search space: blocks, numbers of channels and bit widths in one search."""
 
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class MySpace(ModelSpace):
     Parameters
     ----------
     num_classes, in_channels
-        Of the images; a recipe takes them from its data.
+        Numbers of classes and of image channels; a recipe takes them from its data.
     affine
         Whether BatchNorm has weights and biases; a recipe leaves them out in a supernet.
     """

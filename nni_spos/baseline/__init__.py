@@ -2,7 +2,6 @@
 
 from nni_spos.baseline.paths import Baseline, fixed_baseline, random_baselines, searched_baseline
 from nni_spos.baseline.retraining import (
-    FOLDER,
     BaselineResult,
     read_baselines,
     read_compared,
@@ -11,7 +10,6 @@ from nni_spos.baseline.retraining import (
 from nni_spos.baseline.table import baseline_table
 
 __all__ = [
-    "FOLDER",
     "Baseline",
     "BaselineResult",
     "baseline_table",

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nni_spos.baseline.widths import Widths, scale_widths
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import InfeasibleError, PathError
 from nni_spos.evolution import FeasibleSampler
-from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.local_search import run_search
 from nni_spos.path import Choice, Path, PathSpace
-from nni_spos.recipe import Recipe
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.search.running import run_search
 from nni_spos.spaces import Form
 from nni_spos.supernet.building import build_recipe_space
 
@@ -132,8 +132,8 @@ def searched_baseline(recipe: Recipe) -> Baseline:
     """Return what a random search finds on the supernet, with as many candidates as the recipe's.
 
     It is in ``OUTPUT/random_search``. Raises the errors of
-    `nni_spos.experiment.local_search.run_search`.
+    `nni_spos.search.running.run_search`.
     """
-    search = dataclasses.replace(recipe.search, algorithm="random")
+    search = recipe.search.changed({"algorithm": "random"}, recipe.file.name)
     found = run_search(dataclasses.replace(recipe, search=search), folder=RANDOM_SEARCH)
     return Baseline("random-search", recipe, found.best.path)

@@ -12,20 +12,19 @@ from typing import Any
 
 from nni_spos.baseline.paths import Baseline
 from nni_spos.errors import CheckpointError, ExperimentError, StaleWarning
-from nni_spos.experiment.local_search import FOLDER as SEARCH
-from nni_spos.experiment.results import JOURNAL_NAME, load_results
-from nni_spos.experiment.staleness import warn_if_stale
-from nni_spos.files import read_json, write_json
-from nni_spos.identity import Result, describe
-from nni_spos.recipe import Recipe
-from nni_spos.repeats import repetitions, written_repetitions
-from nni_spos.retrain import keep_inherited, retrain
-from nni_spos.stage_cost import StageCost, read_stage_cost
-from nni_spos.tensors import load_tensors
+from nni_spos.files.atomic import read_json, write_json
+from nni_spos.files.tensors import load_tensors
+from nni_spos.process.stage_cost import StageCost, read_stage_cost
+from nni_spos.recipe.identity import Result, describe
+from nni_spos.recipe.output import results_beside
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.retraining.repeats import repetitions, written_repetitions
+from nni_spos.retraining.retrain import keep_inherited, retrain
+from nni_spos.search.results import load_results
+from nni_spos.search.staleness import warn_if_stale
 from nni_spos.training import Start
 from nni_spos.values import changes, is_finite, is_plain
 
-FOLDER = "baselines"
 """Folder of the results, in the recipe's output folder."""
 
 WINNER = "winner of the search"
@@ -48,6 +47,8 @@ class BaselineResult:
         Of the first retraining; None if it is not known.
     widths
         How the widths were scaled: multiplier and channels, or None.
+    task
+        What the task was, as `nni_spos.recipe.identity` describes it; None if it is not known.
     """
 
     name: str
@@ -55,6 +56,7 @@ class BaselineResult:
     tests: Sequence[Mapping[str, float]]
     cost: StageCost | None
     widths: Mapping[str, Any] | None = None
+    task: Mapping[str, Any] | None = None
 
 
 def retrain_baselines(
@@ -69,7 +71,7 @@ def retrain_baselines(
     baselines
         What to retrain.
     repeats
-        With how many seeds, see `nni_spos.repeats`.
+        With how many seeds, see `nni_spos.retraining.repeats`.
 
     Returns
     -------
@@ -87,15 +89,14 @@ def retrain_baselines(
     RecipeError
         `repeats` is not a number of seeds.
     """
-    folder = recipe.output / FOLDER
     missing = []
     kept = [dataclasses.replace(x, recipe=keep_inherited(x.recipe)) for x in baselines]
     for baseline in kept:  # what is wrong is said before any of them is trained
         for setting, network in repetitions(
-            baseline.recipe, folder / f"{baseline.name}.pt", repeats
+            baseline.recipe, recipe.files.baseline(baseline.name), repeats
         ):
             one = dataclasses.replace(baseline, recipe=setting)
-            file = network.with_suffix(".json")
+            file = results_beside(network)
             if not file.exists():
                 missing.append((one, network))
                 continue
@@ -120,8 +121,8 @@ def retrain_baselines(
             else {"multiplier": widths.multiplier, "channels": list(widths.channels)},
             "made_for": _made_for(baseline),
         }
-        write_json(network.with_suffix(".json"), content)
-    return read_baselines(folder, recipe)
+        write_json(results_beside(network), content)
+    return read_baselines(recipe.files.baselines, recipe)
 
 
 def read_baselines(folder: FilePath, recipe: Recipe | None = None) -> list[BaselineResult]:
@@ -155,9 +156,9 @@ def read_compared(recipe: Recipe) -> list[BaselineResult]:
     one: a search under NNI writes its path to a file, and `retrain` takes any. What is not of
     today's model, images and settings is left out, with a warning.
     """
-    network = read_network(recipe.retrained, RETRAINED, recipe)
-    folder = recipe.output / SEARCH
-    found = load_results(folder) if (folder / JOURNAL_NAME).is_file() else None
+    network = read_network(recipe.files.retrained, RETRAINED, recipe)
+    search = recipe.files.search
+    found = load_results(search.path) if search.journal.is_file() else None
     if found is None or warn_if_stale(found, recipe):
         return [network[1]] if network else []
     best = found.best
@@ -214,14 +215,16 @@ def _result(name: str, content: Mapping[str, Any], widths: Any = None) -> Baseli
     for figures in (costs, {} if test is None else test):
         if not isinstance(figures, dict) or not all(map(is_finite, figures.values())):
             raise TypeError("a cost or a test figure is not a number")
-    if test is not None:
-        test["top1"]
+    if test is not None and not test:
+        raise TypeError("its test has no figures")
     if widths is not None and not (
         is_finite(widths["multiplier"]) and isinstance(widths["channels"], list)
     ):
         raise TypeError("its widths are none")
     tests = [] if test is None else [test]
-    return BaselineResult(name, costs, tests, read_stage_cost(content["cost"]), widths)
+    task = _recorded(content).get("task")
+    cost = read_stage_cost(content["cost"])
+    return BaselineResult(name, costs, tests, cost, widths, task)
 
 
 def _made_for(baseline: Baseline) -> dict[str, Any]:

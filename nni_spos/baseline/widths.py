@@ -7,10 +7,10 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nni_spos.constraint import format_metric
 from nni_spos.errors import RecipeError
+from nni_spos.metrics import format_metric
 from nni_spos.path import Path, PathSpace
-from nni_spos.recipe import Recipe, SpaceSettings
+from nni_spos.recipe.recipe import Recipe, SpaceSettings
 from nni_spos.spaces import find_default
 from nni_spos.supernet.building import build_analytic_costs
 

@@ -1,4 +1,4 @@
-"""The command line: ``nni-spos COMMAND``. What a user can mend is one line and exit code 2."""
+"""The command line: ``nni-spos COMMAND``. Wrong input gives one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -11,22 +11,37 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nni_spos._version import __version__
-from nni_spos.cli import baselines, experiments, networks, searches, spaces, studies
+from nni_spos.cli import (
+    baselines,
+    compression,
+    experiments,
+    exports,
+    imports,
+    networks,
+    projects,
+    searches,
+    spaces,
+    studies,
+)
+from nni_spos.components import explain
+from nni_spos.display.streams import PIPE_EXIT_CODE, allow_any_text, tolerant_streams
 from nni_spos.errors import (
     BusyWarning,
     FileWarning,
     FormatWarning,
+    ImagesWarning,
     RecipeError,
     ScoringWarning,
     SposError,
     StaleWarning,
+    UserCodeError,
     one_line,
 )
-from nni_spos.files import check_name, check_writable
-from nni_spos.latency_table import LatencyWarning
-from nni_spos.printing import PIPE_EXIT_CODE, allow_any_text, tolerant_streams
-from nni_spos.termination import Terminated
-from nni_spos.trouble import is_out_of_memory, named
+from nni_spos.files.atomic import check_name, check_writable
+from nni_spos.latency.table import LatencyWarning
+from nni_spos.process.termination import Terminated
+from nni_spos.process.user_modules import folder_of_user
+from nni_spos.scoring.failures import is_out_of_memory, named
 
 OUTPUT_FILES = ("output", "json", "plot")
 """Options that name a file to write; it is checked before a command begins, perhaps for hours."""
@@ -36,11 +51,12 @@ _SHOWN_IN_A_LINE = (
     BusyWarning,
     FileWarning,
     FormatWarning,
+    ImagesWarning,
     LatencyWarning,
     ScoringWarning,
     StaleWarning,
 )
-_SHOWN_ONCE = (BusyWarning, FormatWarning, ScoringWarning)
+_SHOWN_ONCE = (BusyWarning, FormatWarning, ImagesWarning, ScoringWarning)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,12 +99,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (SposError, OSError) as problem:  # OSError: no permission, no space, a folder in the way
         print(f"{type(problem).__name__}: {one_line(str(problem))}", file=sys.stderr)
         return 2
-    except (MemoryError, RuntimeError) as problem:
-        if not is_out_of_memory(problem):
-            raise
-        text = one_line(f"there is too little memory ({named(problem)}). Free some and try again.")
-        print(f"{MemoryError.__name__}: {text}", file=sys.stderr)
-        return 2
     except Terminated as end:
         with contextlib.suppress(OSError):  # the terminal may be what has ended
             print("terminated", file=sys.stderr)
@@ -96,7 +106,24 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except Exception as problem:
+        line = _told(problem)
+        if line is None:  # a bug of ours
+            raise
+        print(line, file=sys.stderr)
+        return 2
     return 0
+
+
+def _told(problem: Exception) -> str | None:
+    """Return the line about an error that is none of ours: of memory, or of a user's code."""
+    if isinstance(problem, MemoryError | RuntimeError) and is_out_of_memory(problem):
+        text = one_line(f"there is too little memory ({named(problem)}). Free some and try again.")
+        return f"{MemoryError.__name__}: {text}"
+    folder = folder_of_user(problem)
+    if folder is None:
+        return None
+    return f"{UserCodeError.__name__}: {one_line(explain(problem, folder))}."
 
 
 def _check_names(options: argparse.Namespace) -> None:
@@ -121,7 +148,9 @@ def _check_names(options: argparse.Namespace) -> None:
             if other != name and (
                 _are_one(value, file) or (other in OUTPUT_FILES and value == file)
             ):
-                raise RecipeError(f"--{name} {file}: is also the {other}. Name another file.")
+                raise RecipeError(
+                    f"--{name} {file}: is the same file as the {other}. Give another name."
+                )
 
 
 def _are_one(first: str, second: str) -> bool:
@@ -135,6 +164,7 @@ def _warnings_in_a_line() -> Iterator[None]:
         warnings.filterwarnings("always", category=LatencyWarning)
         warnings.filterwarnings("default", category=FileWarning)
         warnings.filterwarnings("always", category=FormatWarning)
+        warnings.filterwarnings("always", category=ImagesWarning)
         warnings.filterwarnings("always", category=ScoringWarning)
         warnings.filterwarnings("default", category=StaleWarning)
         warnings.filterwarnings("always", category=BusyWarning)
@@ -159,11 +189,31 @@ def _warnings_in_a_line() -> Iterator[None]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nni-spos",
-        description="Single Path One-Shot architecture search on Microsoft NNI 3. "
-        "'nni-spos COMMAND --help' says more. Wrong input is one line and exit code 2.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Single Path One-Shot architecture search on Microsoft NNI 3.\n"
+        "Begin with 'nni-spos new FOLDER'. For help on a command: 'nni-spos COMMAND --help'.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (spaces, networks, searches, studies, baselines, experiments):
+    for group in (
+        projects,
+        spaces,
+        networks,
+        exports,
+        imports,
+        compression,
+        searches,
+        studies,
+        baselines,
+        experiments,
+    ):
         group.add_commands(commands)
+    _describe(commands)
     return parser
+
+
+def _describe(commands: Any) -> None:
+    """Let the help of each command begin with what the list of commands says of it."""
+    for listed in commands._get_subactions():
+        command = commands.choices[listed.dest]
+        command.description = command.description or f"{listed.help[0].upper()}{listed.help[1:]}."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from nni_spos.cli.options import REPEATS_HELP
+from nni_spos.cli.options import RECIPE_HELP, REPEATS_HELP
 from nni_spos.constraint import Constraint
+from nni_spos.display.loading import loading
 from nni_spos.errors import ConstraintError, RecipeError
-from nni_spos.files import write_text
-from nni_spos.recipe import Recipe, load_recipe
-from nni_spos.repeats import repetitions
+from nni_spos.files.atomic import write_text
+from nni_spos.recipe.recipe import Recipe, load_recipe
+from nni_spos.recipe.task import find_task
+from nni_spos.retraining.repeats import repetitions
 
 if TYPE_CHECKING:
     from nni_spos.baseline import Baseline
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Add them to the parsers of an ``argparse`` command line."""
-    command = commands.add_parser("baseline", help="retrain what the winner is compared with")
-    command.add_argument("recipe")
+    command = commands.add_parser("baseline", help="train networks to compare the best path with")
+    command.add_argument("recipe", help=RECIPE_HELP)
     kinds = command.add_subparsers(required=True, metavar="KIND")
 
     kind = kinds.add_parser("fixed", help="the same choice in every unit")
@@ -27,14 +29,16 @@ def add_commands(commands: Any) -> None:
         "--choice",
         action="append",
         required=True,
-        help="e.g. k3; again for labels with other choices",
+        help="the choice, e.g. k3; repeat it for labels with other choices",
     )
-    kind.add_argument("--target", help="scale the widths to so many multiply-adds, e.g. 2630k")
+    kind.add_argument(
+        "--target", help="scale the widths to this number of multiply-adds, e.g. 2630k"
+    )
     kind.set_defaults(run=fixed)
 
-    kind = kinds.add_parser("random", help="random paths that meet the recipe's constraints")
-    kind.add_argument("-n", type=int, default=5, help="how many (default 5)")
-    kind.add_argument("--seed", type=int, help="instead of the search's")
+    kind = kinds.add_parser("random", help="random paths within the recipe's limits")
+    kind.add_argument("-n", type=int, default=5, help="number of paths (default 5)")
+    kind.add_argument("--seed", type=int, help="seed, instead of the search's")
     kind.set_defaults(run=random)
 
     kind = kinds.add_parser("random-search", help="the best of a random search on the supernet")
@@ -46,10 +50,11 @@ def add_commands(commands: Any) -> None:
 
 def fixed(options: argparse.Namespace) -> None:
     """Retrain the path of one choice everywhere."""
-    from nni_spos.baseline import fixed_baseline
-
     recipe = _load(options)
     target = None if options.target is None else _read_flops(options.target)
+    with loading():
+        from nni_spos.baseline import fixed_baseline
+
     baseline = fixed_baseline(recipe, options.choice, target)
     if baseline.widths is not None:
         print(
@@ -61,40 +66,43 @@ def fixed(options: argparse.Namespace) -> None:
 
 def random(options: argparse.Namespace) -> None:
     """Retrain random paths."""
-    from nni_spos.baseline import random_baselines
-
     recipe = _load(options)
     if options.n < 1:
         raise RecipeError(f"-n: must be at least 1, got {options.n}.")
     seed = recipe.search.seed if options.seed is None else options.seed
     if seed < 0:
         raise RecipeError(f"--seed: must be at least 0, got {seed}.")
+    with loading():
+        from nni_spos.baseline import random_baselines
+
     _retrain(recipe, random_baselines(recipe, options.n, seed), options.repeats)
 
 
 def random_search(options: argparse.Namespace) -> None:
     """Search at random, and retrain the best path."""
-    from nni_spos.baseline import searched_baseline
-
     recipe = _load(options)
+    with loading():
+        from nni_spos.baseline import searched_baseline
+
     _retrain(recipe, [searched_baseline(recipe)], options.repeats)
 
 
 def _load(options: argparse.Namespace) -> Recipe:
     """Read the recipe, and check the number of seeds before anything is searched or trained."""
     recipe = load_recipe(options.recipe)
-    repetitions(recipe, recipe.retrained, options.repeats)
+    repetitions(recipe, recipe.files.retrained, options.repeats)
     return recipe
 
 
 def _retrain(recipe: Recipe, baselines: list[Baseline], repeats: int) -> None:
-    from nni_spos.baseline import FOLDER, baseline_table, read_compared, retrain_baselines
-    from nni_spos.report.markdown import as_markdown
+    from nni_spos.baseline import baseline_table, read_compared, retrain_baselines
+    from nni_spos.display.markdown import as_markdown
 
     results = retrain_baselines(recipe, baselines, repeats)
-    table = as_markdown(baseline_table([*read_compared(recipe), *results]))
+    compared = [*read_compared(recipe), *results]
+    table = as_markdown(baseline_table(compared, find_task(recipe.task)))
     print(table)
-    print(f"table: {write_text(recipe.output / FOLDER / 'table.md', table)}")
+    print(f"table: {write_text(recipe.files.baseline_table, table)}")
 
 
 def _read_flops(text: str) -> float:

@@ -13,11 +13,15 @@ def add_commands(commands: Any) -> None:
     """Add them to the parsers of an ``argparse`` command line."""
     command = commands.add_parser("experiment", help="run an experiment of the paper, step by step")
     command.add_argument("name", nargs="?", help="e.g. table3, or a .yml file")
-    command.add_argument("--list", action="store_true", help="name the experiments")
-    command.add_argument("--scale", default="small", help="small (default) or full")
-    command.add_argument("--only", action="append", default=[], metavar="STEP", help="do this step")
+    command.add_argument("--list", action="store_true", help="show the experiments")
     command.add_argument(
-        "--dry-run", action="store_true", help="print the steps and how long they take"
+        "--scale", default="small", help="small (default), or full as in the paper"
+    )
+    command.add_argument(
+        "--only", action="append", default=[], metavar="STEP", help="run this step"
+    )
+    command.add_argument(
+        "--dry-run", action="store_true", help="show the steps and how long they take"
     )
     command.add_argument(
         "--set",
@@ -25,7 +29,7 @@ def add_commands(commands: Any) -> None:
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change all recipes, e.g. retrain.epochs=2",
+        help="change a setting in all recipes, e.g. retrain.epochs=2",
     )
     command.add_argument(
         "--output",
@@ -38,6 +42,7 @@ def add_commands(commands: Any) -> None:
 
 def experiment(options: argparse.Namespace) -> None:
     """Run an experiment, or say what it would do."""
+    from nni_spos.display.tables import LEFT, RIGHT, as_text
     from nni_spos.study import find_study, make_plan, run_plan
     from nni_spos.study.recipes import read_override
     from nni_spos.study.results import steps_table
@@ -46,7 +51,9 @@ def experiment(options: argparse.Namespace) -> None:
         _list()
         return
     if options.name is None:
-        raise RecipeError("which experiment? 'nni-spos experiment --list' names them.")
+        raise RecipeError(
+            "give the name of an experiment. 'nni-spos experiment --list' shows them."
+        )
     plan = make_plan(
         find_study(options.name),
         options.scale,
@@ -55,14 +62,13 @@ def experiment(options: argparse.Namespace) -> None:
     )
     if options.dry_run:
         table = steps_table(plan.select(options.only))
-        for name, expected, taken, line in [table.header, *table.rows]:
-            print(f"{name:<20} {expected:>12} {taken:>22}  {line}".rstrip())
+        print(as_text(table, [LEFT, RIGHT, RIGHT, LEFT]))
         return
     print(f"results: {run_plan(plan, options.only)}")
 
 
 def _list() -> None:
-    from nni_spos.report.tables import format_duration
+    from nni_spos.display.numbers import format_duration
     from nni_spos.study import list_studies
 
     for study in list_studies():

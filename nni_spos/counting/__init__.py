@@ -29,10 +29,16 @@ within the limits here. Counts that are reported are exact Python integers from 
 integer pass.
 """
 
-from nni_spos.counting.counter import MAX_ENTRIES, PathCounter, cost_extent, describe_extent
+from nni_spos.counting.counter import (
+    MAX_ENTRIES,
+    CountedRegion,
+    PathCounter,
+    cost_extent,
+    describe_extent,
+)
 from nni_spos.counting.joint import make_region
 from nni_spos.counting.plan import Options, all_options
-from nni_spos.counting.region import CountedRegion, Marginals, Region, UniformRegion
+from nni_spos.counting.region import Marginals, Region, UniformRegion
 
 __all__ = [
     "MAX_ENTRIES",

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint, format_metric
+from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable, Number
 from nni_spos.counting import grid, lattice
 from nni_spos.counting.grid import Axis
 from nni_spos.counting.lattice import Lattice
 from nni_spos.counting.plan import Options, Stage, all_options, plan
-from nni_spos.counting.region import CountedRegion
-from nni_spos.errors import CostError
+from nni_spos.counting.region import Marginals, Region
+from nni_spos.errors import CostError, InfeasibleError
+from nni_spos.metrics.units import format_metric
+from nni_spos.path import Indices
 
 MAX_ENTRIES = 4_000_000
 """Entries of the drawing table, 8 bytes each; costs are counted in coarser cells to keep it."""
@@ -76,10 +78,7 @@ class PathCounter:
         self.options = [list(p) for p in (all_options(self.space) if options is None else options)]
         self.stages, self._bases = plan(self.tables, self.options)
         if self.size > 2**1000:
-            raise CostError(
-                "the space has more than 2^1000 paths, too many to count. "
-                'Choose method="rejection".'
-            )
+            raise CostError("the space has more than 2^1000 paths, too many to count.")
         self._axes = self._lay_axes(max_entries)
         self._lattice = Lattice(self.stages, grid.flatten(self._axes))
 
@@ -222,7 +221,7 @@ class PathCounter:
             if share < MIN_CELLS_PER_STAGE * len(self.stages) and share != limit:
                 raise CostError(
                     f"counting paths by {' and '.join(t.metric for t in self.tables)} needs more "
-                    f'than {max_entries} entries. Choose method="rejection".'
+                    f"than {max_entries} entries."
                 )
         return self._make_axes(cells)
 
@@ -242,6 +241,120 @@ class PathCounter:
         for stage, drawn in zip(self.stages, options, strict=True):
             paths[stage.column] = stage.positions[drawn]
         return paths.T
+
+
+class CountedRegion(Region):
+    """A region that is drawn from by counting; see `nni_spos.counting` for how and why.
+
+    Parameters
+    ----------
+    counter
+        Counts the paths of some tables.
+    limits
+        One constraint for each of its tables.
+    other_tables, other_limits
+        More limits, whose tables do not guide the draws: paths that break them are rejected.
+    """
+
+    LIST_BELOW = 20_000
+    """Where draws may be rejected and so few paths can be proposed, all are tried once."""
+
+    def __init__(
+        self,
+        counter: PathCounter,
+        limits: Sequence[Constraint],
+        other_tables: Sequence[CostTable] = (),
+        other_limits: Sequence[Constraint] = (),
+    ):
+        self._counter = counter
+        self._cells = counter.cells_within(limits)
+        self._cumulative = np.cumsum(counter.totals[self._cells])
+        num_proposals = self._cumulative[-1].item() if len(self._cells) else 0.0
+        super().__init__(
+            counter.space,
+            (*counter.tables, *other_tables),
+            (*limits, *other_limits),
+            num_proposals,
+        )
+        # Whether cells hold exactly the paths that keep the limits.
+        self._exact = counter.exact and not other_tables
+        self._paths: Indices | None = None
+        if not self._exact and num_proposals <= self.LIST_BELOW:
+            self._paths = self.enumerate()
+
+    @property
+    def never_rejects(self) -> bool:
+        """Whether every proposed path keeps the limits."""
+        return self._exact or self._paths is not None
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether `count` is exact and not an estimate."""
+        return self._paths is not None or self._exact_count() is not None
+
+    def count(self) -> int:
+        """Return the number of paths: exact if `counts_exactly`, else estimated by `acceptance`."""
+        if self._paths is not None:
+            return len(self._paths)
+        count = self._exact_count()
+        return super().count() if count is None else count
+
+    def is_empty(self) -> bool:
+        """Whether there is no path, or none was found in as many tries as a draw makes."""
+        if self.never_rejects:
+            return self._has_no_proposals
+        if len(self.accepted(64, np.random.default_rng(0))):
+            return False
+        return self._exact_count() == 0 or super().is_empty()
+
+    def enumerate(self) -> Indices:
+        """Return all paths of the region: for few `num_proposals`."""
+        if self._paths is not None:
+            return self._paths
+        paths = self._counter.enumerate(self._cells)
+        return paths if self._exact else paths[self.contains(paths)]
+
+    def draw(self, num_paths: int, generator: np.random.Generator) -> Indices:
+        if num_paths and self._has_no_proposals:
+            raise self._no_path()
+        return super().draw(num_paths, generator)
+
+    def marginals(self) -> Marginals:
+        """Return the probability of every choice of every label among the paths of the region.
+
+        Measured on `SAMPLES` draws where it cannot be counted.
+        """
+        if self._has_no_proposals:
+            raise self._no_path()
+        if self._paths is not None:
+            return self._shares_in(self._paths)
+        if self._exact:
+            return self._named(self._counter.marginals(self._cells))
+        return super().marginals()
+
+    def _no_path(self) -> InfeasibleError:
+        return InfeasibleError(f"no path keeps {self._limits()}. Widen the limits.")
+
+    @property
+    def _has_no_proposals(self) -> bool:
+        return not len(self._cells if self._paths is None else self._paths)
+
+    def _exact_count(self) -> int | None:
+        if not len(self._cells):
+            return 0
+        if len(self.tables) > len(self._counter.tables):
+            return None
+        return self._counter.exact_count(self.limits)
+
+    def _propose(self, num_paths: int, generator: np.random.Generator) -> Indices:
+        if self._has_no_proposals:
+            return np.zeros((0, len(self.space)), dtype=np.int64)
+        if self._paths is not None:
+            return self._paths[generator.integers(len(self._paths), size=num_paths)]
+        # Below the last entry, because random() is below 1.
+        thresholds = generator.random(num_paths) * self._cumulative[-1]
+        places = np.searchsorted(self._cumulative, thresholds, side="right")
+        return self._counter.walk(self._cells[places], generator)
 
 
 def cost_extent(table: CostTable) -> tuple[Number, Number]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable
-from nni_spos.counting.counter import MAX_ENTRIES, PathCounter
+from nni_spos.counting.counter import MAX_ENTRIES, CountedRegion, PathCounter
 from nni_spos.counting.plan import Options
-from nni_spos.counting.region import CountedRegion, Region, UniformRegion
+from nni_spos.counting.region import Region, UniformRegion
 from nni_spos.errors import CostError
 from nni_spos.path import PathSpace
 

@@ -70,8 +70,14 @@ def plan(tables: Sequence[CostTable], options: Options) -> tuple[list[Stage], li
     Raises
     ------
     CostError
-        The factors hang together so much that more than `MAX_STATES` states would be needed.
+        The factors hang together so much that more than `MAX_STATES` states would be needed, or a
+        cost is no sum.
     """
+    if wrong := [table.metric for table in tables if not table.is_sum]:
+        raise CostError(
+            f"{wrong[0]} is a maximum over the operators of a path, and not a sum, so that paths "
+            "cannot be counted by it. Use prior_method: rejection."
+        )
     sizes = [len(positions) for positions in options]
     parts, bases = _parts(tables, options)
     order = _order(sizes, {frozenset(part.columns) for part in parts}, tables)
@@ -152,8 +158,7 @@ def _order(
         if num_states(column) > MAX_STATES:
             raise CostError(
                 f"the costs of {' and '.join(table.metric for table in tables)} depend on more "
-                f"than {MAX_STATES} combinations of choices at once, too many to count paths. "
-                'Choose method="rejection".'
+                f"than {MAX_STATES} combinations of choices at once, too many to count paths."
             )
         known = still_known(column)
         for group in touching[column]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nni_spos.data.datasets import DatasetSpec
 from nni_spos.data.held import HeldImages
 from nni_spos.data.reading import Batch, ImageSplit, read_batches
 from nni_spos.data.transforms import Normalisation
-from nni_spos.progress import note_progress
+from nni_spos.display.progress import note_progress
+from nni_spos.recipe.dataset import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class EvaluationBatches:
     """Images prepared for evaluation, always the same ones in the same order.
 
     Held images are decoded by the first iteration; every further one only makes floats of the
-    bytes of a batch. Images are the receiver's own; do not change labels in place.
+    bytes of a batch. Images are the receiver's own; do not change targets in place.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class EvaluationBatches:
     hold
         Returns the images of `split` if they can be held; None: they are read by every iteration.
     device
-        Where images and labels are handed out.
+        Where images and targets are handed out.
     channels_last
         Memory format of the images.
     """
@@ -68,12 +68,14 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         normalise = Normalisation(self.spec, self.device, self.channels_last)
-        for pixels, labels in self._stored():
+        for pixels, targets in self._stored():
             note_progress()
-            yield normalise(self._sent(pixels)), self._sent(labels)
+            targets = self._sent(targets)
+            whole = targets if targets.is_floating_point() else targets.long()  # held masks
+            yield normalise(self._sent(pixels)), whole
 
     def _stored(self) -> Iterator[Batch]:
-        """Return batches of pixels, uint8, and labels."""
+        """Return batches of pixels, not normalised, and targets."""
         held = self.hold() if self.hold else None
         if held is not None:
             return held.batches(self.batch_size)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from nni_spos.display.progress import note_progress
 from nni_spos.errors import DataError
-from nni_spos.progress import note_progress
 
 Place = tuple[int, int]
 """Device and inode. Files with different ones are different files; the same ones are looked at

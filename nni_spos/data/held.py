@@ -26,17 +26,18 @@ import torch
 import torchvision
 from torch import Tensor
 
-from nni_spos.data.datasets import DatasetSpec
+from nni_spos.data.pixels import array_type
 from nni_spos.data.reading import Batch, ImageSplit, read_batches
-from nni_spos.data.stores import one_line
-from nni_spos.digests import hash_start
-from nni_spos.errors import DataError
-from nni_spos.files import write_atomically
-from nni_spos.locks import exclusive
-from nni_spos.owned import NotOwnError, open_own
-from nni_spos.progress import note_progress, open_bar
+from nni_spos.display.progress import note_progress, open_bar
+from nni_spos.errors import DataError, text_of
+from nni_spos.files.atomic import write_atomically
+from nni_spos.files.digests import hash_start
+from nni_spos.files.locks import exclusive
+from nni_spos.files.owned import NotOwnError, open_own
+from nni_spos.recipe.dataset import DatasetSpec
+from nni_spos.recipe.image_size import height_width
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 """Shape (N, H, W, C): batches for the memory format channels_last then need no transposition."""
 
 FORMAT = 3
@@ -62,17 +63,17 @@ class HeldImages:
     Parameters
     ----------
     pixels
-        uint8, shape (N, C, H, W), in the memory format channels_last.
-    labels
-        int64, shape (N,).
+        uint8 or uint16, shape (N, C, H, W), in the memory format channels_last.
+    targets
+        Shape (N, ...), int64 or float32; masks in the type of the pixels.
     """
 
     pixels: Tensor
-    labels: Tensor
+    targets: Tensor
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
-        """Return views of at most `batch_size` images and labels each."""
-        parts = (values.split(batch_size) for values in (self.pixels, self.labels))
+        """Return views of at most `batch_size` images and targets each."""
+        parts = (values.split(batch_size) for values in (self.pixels, self.targets))
         return zip(*parts, strict=True)
 
 
@@ -89,7 +90,7 @@ class ImageHolder:
     Parameters
     ----------
     spec
-        Gives the size of the images.
+        Gives the size of the images, their channels and bits.
     limit
         Bytes that all splits together may take in memory; what is more goes to files.
     folder
@@ -99,7 +100,11 @@ class ImageHolder:
     """
 
     def __init__(self, spec: DatasetSpec, limit: int, folder: FilePath | None, workers: int):
-        self._shape = (spec.image_size, spec.image_size, spec.channels)
+        # A mask is held as one more channel of its image.
+        num_channels = spec.channels + (spec.target == "mask")
+        self._shape = (*height_width(spec.image_size), num_channels)
+        self._type = array_type(spec)
+        self._image_bytes = math.prod(self._shape) * self._type.itemsize
         self._limit = limit
         self._folder = folder
         self._workers = workers
@@ -123,8 +128,9 @@ class ImageHolder:
             An image cannot be read, or the file cannot be written.
         """
         images = self.hold_in_memory(name, split)
-        if images is None and self._folder is not None:
-            pixels = self._mapped(name, split, made_from, self._folder / f"{name}.u8")
+        if images is None and self._folder is not None and self._type.kind == "u":
+            file = self._folder / f"{name}.u{8 * self._type.itemsize}"
+            pixels = self._mapped(name, split, made_from, file)
             images = self._keep(name, split, pixels, num_bytes=0)
         return images
 
@@ -133,7 +139,7 @@ class ImageHolder:
         if name in self._kept and self._kept[name].split is not split:
             del self._kept[name]  # its memory is free for the new one
         if name not in self._kept:
-            num_bytes = len(split) * math.prod(self._shape)
+            num_bytes = len(split) * self._image_bytes
             if sum(kept.num_bytes for kept in self._kept.values()) + num_bytes > self._limit:
                 return None
             self._keep(name, split, self._decoded(name, split), num_bytes)
@@ -143,12 +149,16 @@ class ImageHolder:
     # training.
     @torch.inference_mode(False)
     def _keep(self, name: str, split: ImageSplit, pixels: Pixels, num_bytes: int) -> HeldImages:
-        images = HeldImages(torch.from_numpy(pixels).permute(0, 3, 1, 2), split.labels())
+        values = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        if split.has_masks:
+            images = HeldImages(values[:, :-1], values[:, -1])
+        else:
+            images = HeldImages(values, split.targets())
         self._kept[name] = _Kept(split, images, num_bytes)
         return images
 
     def _decoded(self, name: str, split: ImageSplit) -> Pixels:
-        pixels = np.empty((len(split), *self._shape), np.uint8)
+        pixels = np.empty((len(split), *self._shape), self._type)
         start = 0
         for part in self._parts(name, split):
             pixels[start : start + len(part)] = part
@@ -159,7 +169,9 @@ class ImageHolder:
         keys = [part.tolist() for part in torch.arange(len(split)).split(PART)]
         title = f"decode {name} images"
         with open_bar(title, len(split), "image", delay=UNWATCHED_S) as bar:
-            for images, _ in read_batches(split, keys, len(keys), self._workers):
+            for images, targets in read_batches(split, keys, len(keys), self._workers):
+                if split.has_masks:
+                    images = torch.cat([images, targets[:, None].to(images.dtype)], 1)
                 yield images.permute(0, 2, 3, 1).contiguous().numpy()
                 bar.update(len(images))
                 note_progress()
@@ -170,17 +182,18 @@ class ImageHolder:
         shape = (len(split), *self._shape)
         header = _header({**made_from, "images": split.digest(), "shape": shape})
         try:
-            pixels = _open(file, header, shape)
+            pixels = _open(file, header, shape, self._type)
             if pixels is None:
                 refusal = DataError(f"{file}: another process is writing it.")
                 with exclusive(file.with_suffix(".lock"), timeout=-1, refusal=refusal):
-                    pixels = _open(file, header, shape)  # by now another process may have made it
+                    # By now another process may have made it.
+                    pixels = _open(file, header, shape, self._type)
                     if pixels is None:
                         self._write(name, split, file, header)
-                        pixels = _open(file, header, shape)
+                        pixels = _open(file, header, shape, self._type)
         except OSError as problem:
             raise DataError(
-                f"{file}: cannot be written or read ({one_line(problem)}). Give the recipe another "
+                f"{file}: cannot be written or read ({text_of(problem)}). Give the recipe another "
                 f"output folder, or more memory to hold the images in (held_mb)."
             ) from None
         assert pixels is not None
@@ -191,7 +204,7 @@ class ImageHolder:
         # they may be as large as what is to be written.
         for useless in (file, *file.parent.glob(f".{file.name}.*")):
             useless.unlink(missing_ok=True)
-        size = len(split) * math.prod(self._shape)
+        size = len(split) * self._image_bytes
         free = shutil.disk_usage(file.parent).free
         if size + len(header) + DIGEST_BYTES > free:
             raise OSError(f"it needs {_mb(size)} MB, the disk has {_mb(free)} MB left")
@@ -215,17 +228,19 @@ def _header(made_from: Mapping[str, Any]) -> bytes:
     return line.ljust(num_pages * PAGE - 1) + b"\n"
 
 
-def _open(file: FilePath, header: bytes, shape: tuple[int, ...]) -> Pixels | None:
+def _open(
+    file: FilePath, header: bytes, shape: tuple[int, ...], kind: np.dtype[Any]
+) -> Pixels | None:
     """Map a file of this user to memory; None if none is whole, of this header and shape."""
     try:
         with open(open_own(file, os.O_RDONLY), "rb") as stream:
-            size = len(header) + math.prod(shape)
+            size = len(header) + math.prod(shape) * kind.itemsize
             if stream.read(len(header)) != header or stream.seek(0, 2) != size + DIGEST_BYTES:
                 return None
             if not _is_whole(stream, size):
                 return None
             # Copy on write: PyTorch warns of tensors that cannot be written to.
-            return np.memmap(stream, np.uint8, "c", offset=len(header), shape=shape)
+            return np.memmap(stream, kind, "c", offset=len(header), shape=shape)
     except (FileNotFoundError, PermissionError, NotOwnError):
         return None
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nni_spos.data.stores import ImageStore
+from nni_spos.data.masks import prepare
+from nni_spos.data.stores import ImageStore, VariedStore
+from nni_spos.data.targets import as_tensor
 from nni_spos.data.transforms import ImageTransform, random_keys
 from nni_spos.errors import DataError
 
 Batch = tuple[Tensor, Tensor]
-"""Images, shape (N, C, H, W), and labels, int64, shape (N,)."""
+"""Images, shape (N, C, H, W), and targets, shape (N, ...), int64 or float32."""
 
 
 class ImageSplit(Dataset):
@@ -33,10 +35,10 @@ class ImageSplit(Dataset):
     transform
         From stored images to the network's input.
     seed
-        Of the augmentation, which yields floats; None: prepare the images as for evaluation, uint8,
-        not normalised.
+        Of the augmentation, which yields floats; None: prepare the images as for evaluation, not
+        normalised.
     pixels
-        Images prepared as for evaluation, where they are held: uint8, shape (N, C, H, W).
+        Images prepared as for evaluation, where they are held, shape (N, C, H, W).
     """
 
     def __init__(
@@ -56,28 +58,50 @@ class ImageSplit(Dataset):
     def __len__(self) -> int:
         return len(self._indices)
 
-    def labels(self) -> Tensor:
-        """Return the labels of all images."""
-        return torch.from_numpy(self._store.labels[self._indices])
+    @property
+    def has_masks(self) -> bool:
+        """Whether the targets are masks, which are transformed with the images."""
+        return self._transform.has_masks
+
+    def spread(self, number: int) -> ImageSplit:
+        """Return so many images, evenly spread over all of these, or all if there are fewer."""
+        places = np.linspace(0, len(self) - 1, min(number, len(self))).round().astype(np.int64)
+        return ImageSplit(self._store, self._indices[places], self._transform)
+
+    def targets(self) -> Tensor:
+        """Return the targets of all images, which are no masks."""
+        return as_tensor(self._store.targets[self._indices])
 
     def digest(self) -> str:
         """Return what tells the stored images of this split from those of any other."""
         return self._store.digest(self._indices)
 
     def __getitem__(self, key: int) -> Batch:
-        images, labels = self.__getitems__([key])
-        return images[0], labels[0]
+        images, targets = self.__getitems__([key])
+        return images[0], targets[0]
 
     def __getitems__(self, keys: npt.ArrayLike) -> Batch:
         epochs, positions = np.divmod(np.asarray(keys, dtype=np.int64), len(self))
         indices = self._indices[positions]
         held = self._pixels
-        images = self._store.read(indices) if held is None else held[torch.from_numpy(positions)]
-        if self._seed is None:
+        mixed = None if self._seed is None else random_keys(self._seed, epochs, indices)
+        if held is not None:
+            images = held[torch.from_numpy(positions)]
+        else:
+            if mixed is not None and isinstance(self._store, VariedStore):
+                found = self._store.read_varied(indices, mixed)
+            else:
+                found = self._store.read(indices)
+            images = self._transform.promised(found, indices)
+        if self._transform.has_masks:
+            masks = self._store.targets[indices]
+            name_of = getattr(self._store, "name_of", str)
+            return prepare(self._transform, images, masks, indices, mixed, name_of)
+        if mixed is None:
             pixels = self._transform.evaluation(images)
         else:
-            pixels = self._transform.training(images, random_keys(self._seed, epochs, indices))
-        return pixels, torch.from_numpy(self._store.labels[indices])
+            pixels = self._transform.training(images, mixed)
+        return pixels, as_tensor(self._store.targets[indices])
 
 
 class _Unreadable(Exception):
@@ -114,12 +138,12 @@ def read_batches(
     batches = iter(loader)
     try:
         for i in range(num_batches):
-            images, labels = next(batches)
+            images, targets = next(batches)
             if i == num_batches - 1:
                 # Only at the end does a loader stop its workers, and who counts batches, like
                 # Lightning, never gets there.
                 next(batches, None)
-            yield images, labels
+            yield images, targets
     except _Unreadable as problem:
         # A worker's error is the text of its traceback; the last line is ours.
         line = str(problem).strip().splitlines()[-1]

@@ -27,10 +27,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     ValueError
         Its range is not known, or what would be seen through transparent pixels is not.
     """
-    if image.mode == "F":
-        return _scale(image, _float_range(image))
-    if image.mode == "I" or image.mode.startswith("I;"):
-        return _scale(image, _whole_range(image))
+    if (white := white_of(image)) is not None:
+        return _scale(image, white)
     _refuse_signs(image)
     if image.has_transparency_data:
         lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
@@ -42,12 +40,29 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def white_of(image: Image.Image) -> float | None:
+    """Return which value of a grey image of more than 8 bits is white; None for all other images.
+
+    Raises ValueError if its range is not known.
+    """
+    if image.mode == "F":
+        return _float_range(image)
+    if image.mode == "I" or image.mode.startswith("I;"):
+        return _whole_range(image)
+    return None
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether the values of an image, not loaded yet, have more than 8 bits."""
+    tiles = getattr(image, "tile", ())
+    return image.mode[0] in "FI" or any(";16" in str(tile[3]) for tile in tiles)
+
+
 def _refuse_signs(image: Image.Image) -> None:
     """Refuse colours that Pillow cuts off: of 16 bits it takes the high byte."""
     if image.format == "TIFF" and _SIGNED in tuple(image.tag_v2.get(_FORMAT, ())):  # type: ignore[attr-defined]
         raise ValueError("its values have a sign. Save them without")
-    is_deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    if is_deep and not any(high for _, high in image.convert("RGB").getextrema()):  # type: ignore[misc]
+    if is_deep(image) and not any(high for _, high in image.convert("RGB").getextrema()):  # type: ignore[misc]
         raise ValueError(
             "its values have 16 bits, but none is above 255: it would be all black, or its range "
             "is another one. Scale it to 65535, or save 8 bits"

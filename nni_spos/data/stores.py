@@ -6,7 +6,9 @@ import hashlib
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path as FilePath
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +16,52 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nni_spos.data.decoding import decode
 from nni_spos.data.folders import find_images, is_same
-from nni_spos.data.rgb import to_rgb
-from nni_spos.errors import DataError
-from nni_spos.progress import note_progress
+from nni_spos.data.pixels import COLOUR, Images
+from nni_spos.data.targets import Targets
+from nni_spos.display.progress import note_progress
+from nni_spos.errors import DataError, text_of
 
 Indices = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.int64]
 
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 """What reading a damaged file raises, packed or an image."""
+
+
+@runtime_checkable
+class ImageStore(Protocol):
+    """Images with targets, that are read when they are needed.
+
+    Parameters
+    ----------
+    targets
+        Shape (N, ...): int64 for classes, float32 for labels and values; for masks whole numbers of
+        shape (N, H, W).
+    """
+
+    targets: Targets
+
+    def read(self, indices: Indices) -> Any:
+        """Return images of one size, uint8 or uint16, shape (len(indices), C, H, W), or a list.
+
+        In a list an image may have a size of its own: one of Pillow's, or an array or tensor of
+        shape (C, H, W). Channels and type are those that the data set's spec says.
+        """
+
+    def digest(self, indices: Indices) -> str:
+        """Return what tells these images, in this order, from any others.
+
+        Decoded images are kept in files, and used again while this is the same.
+        """
+
+
+@runtime_checkable
+class VariedStore(ImageStore, Protocol):
+    """A store whose images vary by themselves, as a data set's own transforms make them."""
+
+    def read_varied(self, indices: Indices, keys: npt.NDArray[np.uint64]) -> Any:
+        """Return images as `read` does, each varied as its key says: the same for the same key."""
 
 
 class ImageTensor:
@@ -32,17 +70,17 @@ class ImageTensor:
     Parameters
     ----------
     images
-        Shape (N, C, H, W), uint8.
-    labels
-        Shape (N,).
+        Shape (N, C, H, W), uint8 or uint16.
+    targets
+        Shape (N, ...).
     """
 
-    def __init__(self, images: Tensor, labels: Labels):
+    def __init__(self, images: Tensor, targets: Targets):
         self._images = images
-        self.labels = labels
+        self.targets = targets
 
     def read(self, indices: Indices) -> Tensor:
-        """Return images, shape (len(indices), C, H, W), uint8."""
+        """Return images, shape (len(indices), C, H, W)."""
         return self._images[torch.from_numpy(indices)]
 
     def digest(self, indices: Indices) -> str:
@@ -53,41 +91,56 @@ class ImageTensor:
         return digest.hexdigest()
 
 
-class ImageFiles:
-    """Image files that are decoded when they are needed, in RGB.
+class ListedFiles:
+    """Image files that are decoded when they are needed.
 
     Parameters
     ----------
     folder
-        Has one folder of images for every class.
-    classes
-        Names of these folders; the position of a name is the label.
-
-    Raises
-    ------
-    DataError
-        A folder is missing or has no image, or two classes have the same file.
+        Where they are.
+    names
+        Of the files, below the folder.
+    targets
+        Shape (N, ...).
+    groups
+        What images must not be divided by a split, shape (N,); None: none.
+    channels, bits
+        See `nni_spos.data.decoding.decode`.
     """
 
-    def __init__(self, folder: FilePath, classes: list[str]):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        names: Sequence[str],
+        targets: Targets,
+        groups: npt.NDArray[Any] | None = None,
+        channels: int = COLOUR,
+        bits: int | None = None,
+    ):
+        self._decoded_as = (channels, bits)
         self._folder = os.fsencode(folder)
-        names, labels, places = find_images(str(folder), classes)
         # Arrays, not lists of a million objects: worker processes share them for good, because
         # reading them changes no reference count.
         self._names = np.array([os.fsencode(name) for name in names])
-        self._places = np.array(places, dtype=[("device", np.uint64), ("inode", np.uint64)])
-        self.labels = np.array(labels, dtype=np.int64)
+        self.targets = targets
+        self.groups = groups
 
-    def find_common(self, other: ImageFiles) -> str:
-        """Return the name of a file that another store has as well, or ``""``."""
-        _, mine, theirs = np.intersect1d(self._places, other._places, return_indices=True)
-        for one, two in zip(mine, theirs, strict=True):
-            file = self._path(self._names[one])
-            if is_same(file, other._path(other._names[two])):
-                return file
-        return ""
+    def only(self, indices: Indices) -> ListedFiles:
+        """Return some of the files."""
+        names = [os.fsdecode(bytes(x)) for x in self._names[indices]]
+        groups = None if self.groups is None else self.groups[indices]
+        place = os.fsdecode(self._folder)
+        return ListedFiles(place, names, self.targets[indices], groups, *self._decoded_as)
 
-    def read(self, indices: Indices) -> list[Image.Image]:
+    def name_of(self, index: int) -> str:
+        """Return the name of a file below the folder."""
+        return os.fsdecode(bytes(self._names[index]))
+
+    def check(self, index: int) -> None:
+        """Read an image. Raises DataError if it cannot be read."""
+        self.read(np.array([index]))
+
+    def read(self, indices: Indices) -> Images:
         """Decode images. Raises DataError with the name of a file that cannot be read."""
         return [self._decode(bytes(self._names[i])) for i in indices]
 
@@ -105,26 +158,59 @@ class ImageFiles:
             try:
                 found = os.stat(os.path.join(self._folder, name))
             except OSError as problem:
-                raise DataError(f"image_folder: {one_line(problem)}.") from None
+                file = os.fsdecode(os.path.join(self._folder, name))
+                raise DataError(f"{file}: {problem.strerror or text_of(problem)}.") from None
             stamp = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             digest.update(b"%b\0%d %d %d %d\n" % (name, *stamp))
         return digest.hexdigest()
 
-    def _decode(self, name: bytes) -> Image.Image:
+    def _decode(self, name: bytes) -> Image.Image | Tensor:
         file = self._path(name)
         try:
             with Image.open(file) as image:
-                return to_rgb(image)
+                return decode(image, *self._decoded_as)
         except (*DAMAGED, Image.DecompressionBombError) as problem:
-            raise DataError(f"{file}: cannot be read as an image ({one_line(problem)}).") from None
+            raise DataError(f"{file}: cannot be read as an image ({text_of(problem)}).") from None
 
     def _path(self, name: bytes) -> str:
         return os.fsdecode(os.path.join(self._folder, bytes(name)))
 
 
-ImageStore = ImageTensor | ImageFiles
+class ImageFiles(ListedFiles):
+    """The image files of class folders.
 
+    Parameters
+    ----------
+    folder
+        Has one folder of images for every class.
+    classes
+        Names of these folders; the position of a name is the label.
+    channels, bits
+        See `nni_spos.data.decoding.decode`.
 
-def one_line(problem: BaseException) -> str:
-    """Return the text of an error for the middle of a message."""
-    return " ".join(str(problem).split()).rstrip(".") or type(problem).__name__
+    Raises
+    ------
+    DataError
+        A folder is missing or has no image, or two classes have the same file.
+    """
+
+    def __init__(
+        self,
+        folder: FilePath,
+        classes: list[str],
+        channels: int = COLOUR,
+        bits: int | None = None,
+    ):
+        names, targets, places = find_images(str(folder), classes)
+        kept = np.array(targets, dtype=np.int64)
+        super().__init__(folder, names, kept, channels=channels, bits=bits)
+        self._places = np.array(places, dtype=[("device", np.uint64), ("inode", np.uint64)])
+
+    def find_common(self, other: ImageFiles) -> str:
+        """Return the name of a file that another store has as well, or ``""``."""
+        _, mine, theirs = np.intersect1d(self._places, other._places, return_indices=True)
+        for one, two in zip(mine, theirs, strict=True):
+            file = self._path(self._names[one])
+            if is_same(file, other._path(other._names[two])):
+                return file
+        return ""

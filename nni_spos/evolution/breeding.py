@@ -4,18 +4,48 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nni_spos.cost_table import Costs
+from nni_spos.errors import RecipeError
 from nni_spos.evolution.crossover import crossover, crossover_options
 from nni_spos.evolution.mutation import mutate, mutation_options
 from nni_spos.evolution.search import Search
 from nni_spos.path import PathKey, PathSpace
+from nni_spos.recipe.settings import COUNT, optional, real, setting
 
 _Bred = tuple[PathKey, list[Sequence[int]]]
 """A mutant or child, and what its units may be instead."""
+
+
+@dataclass(frozen=True)
+class BreedingSettings:
+    """What a recipe says of a search that breeds.
+
+    Parameters
+    ----------
+    num_mutations, num_crossovers
+        Wanted mutants and children of a generation; by default half of the population each.
+    mutation_prob
+        Probability that a mutation re-draws a unit.
+    """
+
+    num_mutations: int | None = setting(optional(COUNT), None)
+    num_crossovers: int | None = setting(optional(COUNT), None)
+    mutation_prob: float = setting(real(0, 1), 0.1)
+
+    def beside(self, section: Any) -> BreedingSettings:
+        """Refuse more mutants and children than a generation has room for. Raises RecipeError."""
+        bred = (self.num_mutations or 0) + (self.num_crossovers or 0)
+        if bred > section.population_size:
+            raise RecipeError(
+                "num_mutations + num_crossovers must be at most population_size = "
+                f"{section.population_size}, got {bred}."
+            )
+        return self
 
 
 class BreedingSearch(Search):
@@ -42,6 +72,7 @@ class BreedingSearch(Search):
         See `Search`: constraints, num_generations, objective, seed.
     """
 
+    Settings: ClassVar[type[Any]] = BreedingSettings
     TRIES = 10
     RARE = 0.01
 

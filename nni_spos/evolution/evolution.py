@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nni_spos.cost_table import Costs
-from nni_spos.evolution.breeding import BreedingSearch
+from nni_spos.evolution.breeding import BreedingSearch, BreedingSettings
 from nni_spos.path import PathKey, PathSpace
+from nni_spos.recipe.settings import POSITIVE_INT, setting
+
+
+@dataclass(frozen=True)
+class EvolutionSettings(BreedingSettings):
+    """What a recipe says of the evolution.
+
+    Parameters
+    ----------
+    top_k
+        Number of candidates, best of all so far, that parents are drawn from.
+    """
+
+    top_k: int = setting(POSITIVE_INT, 10)
 
 
 class EvolutionSearch(BreedingSearch):
@@ -29,6 +44,8 @@ class EvolutionSearch(BreedingSearch):
     ----------
     Guo et al., Single Path One-Shot NAS, ECCV 2020, Algorithm 1; its settings are the defaults.
     """
+
+    Settings: ClassVar[type[Any]] = EvolutionSettings
 
     def __init__(self, space: PathSpace, costs: Costs, *, top_k: int = 10, **settings: Any):
         super().__init__(space, costs, **settings)

@@ -21,7 +21,8 @@ from nni_spos.counting import (
     describe_extent,
     make_region,
 )
-from nni_spos.errors import ConstraintError, CostError, InfeasibleError, nearest
+from nni_spos.errors import ConstraintError, CostError, InfeasibleError
+from nni_spos.metrics.units import unknown_metric
 from nni_spos.path import Indices, PathKey, PathSpace
 
 
@@ -67,15 +68,15 @@ class FeasibleSampler:
 
     def __init__(self, space: PathSpace, costs: Costs, constraints: Sequence[Constraint] = ()):
         self.space = space
-        self.constraints = tuple(constraints)
+        for limit in constraints:
+            if limit.metric not in costs:
+                raise ConstraintError(
+                    f"constraint '{limit}': {unknown_metric(limit.metric, costs)}"
+                )
+        self.constraints = tuple(x.of(_dearest(x, costs)) for x in constraints)
         self._extents: dict[str, str] = {}
         limits: dict[str, list[Constraint]] = {}
         for limit in self.constraints:
-            if limit.metric not in costs:
-                raise ConstraintError(
-                    f"constraint '{limit}': unknown metric '{limit.metric}'"
-                    f"{nearest(limit.metric, costs) or '.'} Metrics: {', '.join(costs)}."
-                )
             self._check_extent(limit, costs[limit.metric])
             limits.setdefault(limit.metric, []).append(limit)
         self._tables = [costs[metric] for metric in limits]
@@ -111,14 +112,15 @@ class FeasibleSampler:
         """Whether one path, given as positions, meets every constraint."""
         return not self.constraints or bool(self.feasible(np.array([key]))[0])
 
-    def stream(self, generator: np.random.Generator) -> Iterator[PathKey]:
+    def stream(self, generator: np.random.Generator, block: int | None = None) -> Iterator[PathKey]:
         """Yield random feasible paths; ends when all were given or `MAX_DRAWS` are spent.
 
-        Where feasible paths are listed, each one is yielded once; else they may repeat.
+        Where feasible paths are listed, each one is yielded once; else they may repeat. These are
+        drawn `block` at a time, which is to be about as many as are taken; by default thousands.
         """
         if self._all is not None:
             return _shuffled(self._all, generator)
-        return _drawn(self._region, self.MAX_DRAWS, self._BLOCK, generator)
+        return _drawn(self._region, self.MAX_DRAWS, block or self._BLOCK, generator)
 
     def within(self, options: Options, generator: np.random.Generator) -> Iterator[PathKey]:
         """Yield random feasible paths that make only some choices, in bounded effort.
@@ -165,6 +167,11 @@ class FeasibleSampler:
         except CostError:
             return []
         return [f"the nearest cost is {costs}"]
+
+
+def _dearest(limit: Constraint, costs: Costs) -> float:
+    """Return what a limit may be a share of; NaN for one that is no share."""
+    return float(costs[limit.metric].dearest()[0]) if limit.is_share else math.nan
 
 
 def _shuffled(paths: Indices, generator: np.random.Generator) -> Iterator[PathKey]:

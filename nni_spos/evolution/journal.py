@@ -21,9 +21,9 @@ from typing import Any
 
 from nni_spos.errors import FileWarning, SearchError
 from nni_spos.evolution.candidate import Candidate, State
-from nni_spos.files import append_durably, drop_end, write_atomically
+from nni_spos.files.atomic import append_durably, drop_end, write_atomically
+from nni_spos.files.sealing import open_record, seal_record
 from nni_spos.path import CHOICE_TYPES
-from nni_spos.sealing import open_record, seal_record
 from nni_spos.values import changes, is_finite, shown
 
 VERSION = 1
@@ -45,7 +45,8 @@ class Journal:
     settings : dict
         Those that the file has.
     outcomes : list of (path, outcome)
-        What was recorded before: metrics, or the reason of a failure as text.
+        What was recorded before, in the order of proposal: metrics, or the reason of a failure as
+        text.
 
     Raises
     ------
@@ -98,6 +99,8 @@ class Journal:
                 f"{self.file}: belongs to a search with other settings ({found}). Restore them to "
                 "resume. To start anew, move the file away; 'nni-spos search --overwrite' does."
             )
+        # As they were proposed: so a search that is told of them proposes them in the same order.
+        candidates = sorted(candidates, key=lambda candidate: candidate.number)
         self.outcomes = [
             (c.path, c.metrics if c.state is State.DONE else c.reason) for c in candidates
         ]

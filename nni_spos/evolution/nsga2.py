@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from nni_spos.cost_table import Costs
-from nni_spos.errors import SearchError, nearest
-from nni_spos.evolution.breeding import BreedingSearch
+from nni_spos.errors import SearchError
+from nni_spos.evolution.breeding import BreedingSearch, BreedingSettings
 from nni_spos.evolution.candidate import Candidate
 from nni_spos.evolution.contenders import Contenders
 from nni_spos.evolution.front import choose_cost_objectives, pareto_front
+from nni_spos.metrics.units import unknown_metric
 from nni_spos.path import PathKey, PathSpace
+from nni_spos.recipe.rules import METRIC_NAMES
+from nni_spos.recipe.settings import setting
+
+
+@dataclass(frozen=True)
+class Nsga2Settings(BreedingSettings):
+    """What a recipe says of NSGA-II.
+
+    Parameters
+    ----------
+    cost_objectives
+        Costs to minimise beside the maximised objective; by default that of the first constraint,
+        without constraints ``flops``.
+    """
+
+    cost_objectives: tuple[str, ...] = setting(METRIC_NAMES, (), tuple)
+
+    def beside(self, section: Any) -> Nsga2Settings:
+        """Return the settings with the costs that the constraints choose. Raises RecipeError."""
+        super().beside(section)
+        chosen = choose_cost_objectives(self.cost_objectives, section.constraints)
+        return replace(self, cost_objectives=chosen)
 
 
 class Nsga2Search(BreedingSearch):
@@ -44,6 +68,8 @@ class Nsga2Search(BreedingSearch):
     Evolutionary Computation, 2002.
     """
 
+    Settings: ClassVar[type[Any]] = Nsga2Settings
+
     def __init__(
         self,
         space: PathSpace,
@@ -56,10 +82,7 @@ class Nsga2Search(BreedingSearch):
         self.cost_objectives = choose_cost_objectives(cost_objectives, self.sampler.constraints)
         for metric in self.cost_objectives:
             if metric not in self.costs:
-                raise SearchError(
-                    f"cost_objectives: there is no cost '{metric}'"
-                    f"{nearest(metric, self.costs) or '.'} Costs: {', '.join(self.costs)}."
-                )
+                raise SearchError(f"cost_objectives: {unknown_metric(metric, self.costs)}")
         self._contenders = Contenders(self.objective, self.cost_objectives, self.population_size)
         self._num_compared = 0
         try:

@@ -13,5 +13,7 @@ from nni_spos.path import PathKey
 class RandomSearch(Search):
     """Evaluate random feasible paths; parameters as for `Search`."""
 
+    title = "random search"
+
     def propose(self, generator: np.random.Generator) -> Iterator[PathKey]:
         return filter(self.is_new, self.sampler.stream(generator))

@@ -7,7 +7,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from nni_spos.errors import SearchError
 from nni_spos.evolution.candidate import Candidate, State
 from nni_spos.evolution.feasible import FeasibleSampler
 from nni_spos.evolution.ranking import Ranking
+from nni_spos.evolution.reasons import MOST_REASONS, distinct_reasons
 from nni_spos.path import Path, PathKey, PathSpace
-from nni_spos.values import as_number, is_finite, not_finite
+from nni_spos.recipe.named_components import NoSettings
+from nni_spos.recipe.rules import parse_constraints
+from nni_spos.values import as_number, is_finite, not_finite, shown
 
 
 class Signal(enum.Enum):
@@ -44,7 +47,7 @@ class Search(ABC):
     costs
         Cost tables by metric; every candidate is priced by all of them.
     constraints
-        Limits that every candidate keeps.
+        Limits that every candidate keeps, or their texts: ``"flops <= 330M"``.
     population_size
         Candidates of a generation.
     num_generations
@@ -54,18 +57,47 @@ class Search(ABC):
     seed
         Seed of the search's own generators.
 
+    Attributes
+    ----------
+    Settings : type
+        What a subclass takes from a recipe beside these: a frozen dataclass whose fields
+        `nni_spos.recipe.settings.setting` makes, and which the constructor takes by their names.
+        Its method ``beside(section)``, if it has one, is called with the recipe's section
+        ``search``; it returns the settings as they are with these, or raises RecipeError. A field
+        ``cost_objectives`` holds the metrics that are to be as low as possible.
+    title : str
+        What people call it; "" for its name in the recipe.
+
     Raises
     ------
     ConstraintError, InfeasibleError
         Before anything is asked: the constraints cannot be met.
+
+    Examples
+    --------
+    A module ``my_search.py`` beside a recipe that has ``search: {algorithm: my_search:Local}``:
+
+    >>> from nni_spos.evolution.mutation import mutate
+    >>> class Local(Search):
+    ...     def propose(self, generator):
+    ...         yield from itertools.islice(self.sampler.stream(generator), 20)
+    ...         for candidate in self.top(1):
+    ...             best = self.space.key(candidate.path)
+    ...             for _ in range(1000):
+    ...                 key = mutate(best, self.space.num_choices, 0.1, generator)
+    ...                 if self.is_new(key):
+    ...                     yield key
     """
+
+    Settings: ClassVar[type[Any]] = NoSettings
+    title: ClassVar[str] = ""
 
     def __init__(
         self,
         space: PathSpace,
         costs: Costs,
         *,
-        constraints: Sequence[Constraint] = (),
+        constraints: Sequence[Constraint | str] = (),
         population_size: int = 50,
         num_generations: int = 20,
         objective: str = "top1",
@@ -77,7 +109,7 @@ class Search(ABC):
         self.num_generations = num_generations
         self.objective = objective
         self.seed = seed
-        self.sampler = FeasibleSampler(space, costs, constraints)
+        self.sampler = FeasibleSampler(space, costs, parse_constraints(constraints))
         self.generation = -1
         self._candidates: dict[PathKey, Candidate] = {}
         self._known: dict[PathKey, Mapping[str, Any] | str] = {}
@@ -86,6 +118,13 @@ class Search(ABC):
         self._ranking = Ranking(objective)
         self._num_pending = 0
         self._finished = False
+
+    def __repr__(self) -> str:
+        ended = len(self._candidates) - self._num_pending
+        text = f"{type(self).__name__}: {ended} of {self.num_candidates} candidates"
+        for best in self.top(1):
+            text += f", best {self.objective} {best.metrics[self.objective]:.6g}"
+        return f"<{text}>"
 
     @abstractmethod
     def propose(self, generator: np.random.Generator) -> Iterable[PathKey]:
@@ -168,6 +207,13 @@ class Search(ABC):
         return self._ranking.top(count)
 
     @property
+    def best(self) -> Candidate:
+        """The best finished candidate. Raises SearchError if there is none."""
+        if best := self.top(1):
+            return best[0]
+        raise SearchError("no candidate of the search is finished yet.")
+
+    @property
     def candidates(self) -> list[Candidate]:
         """Every candidate so far, in the order of proposal."""
         return list(self._candidates.values())
@@ -185,10 +231,10 @@ class Search(ABC):
 
     def _start_generation(self) -> bool:
         if self._candidates and not self._ranking:
-            reasons = {c.reason for c in self.candidates}
+            reasons = distinct_reasons(self.candidates)
             raise SearchError(
                 f"all {len(self._candidates)} candidates failed, the search cannot go on. "
-                f"Reasons: {'; '.join(sorted(reasons)[:3])}."
+                f"Reasons: {'; '.join(reasons[:MOST_REASONS])}."
             )
         if self._finished or self.generation + 1 >= self.num_generations:
             self._finished = True
@@ -196,10 +242,29 @@ class Search(ABC):
         self.generation += 1
         generator = np.random.default_rng([self.seed, self.generation])
         for key in itertools.islice(self.propose(generator), self.population_size):
+            self._check_proposal(key)
             self._add(key)
         self._finished = not self._unasked
         self._tell_remembered()
         return not self._finished
+
+    def _check_proposal(self, key: PathKey) -> None:
+        """Refuse what may not be proposed. Raises SearchError."""
+        sizes = self.space.num_choices
+        if not (
+            isinstance(key, tuple)
+            and len(key) == len(sizes)
+            and all(type(x) is int and 0 <= x < size for x, size in zip(key, sizes, strict=True))
+        ):
+            raise SearchError(
+                f"search {type(self).__name__}: propose must yield tuples of {len(sizes)} whole "
+                f"numbers, the position of every label's choice from 0 on, got {shown(key)}."
+            )
+        if not self.is_new(key):
+            raise SearchError(
+                f"search {type(self).__name__}: proposed a path twice, or one that breaks a "
+                "constraint. Ask self.is_new(key) before."
+            )
 
     def _add(self, key: PathKey) -> None:
         path = self.space.decode([key])[0]

@@ -9,25 +9,30 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import RecipeError, SposError, nearest
-from nni_spos.experiment.costs import load_costs
+from nni_spos.costs.stored import build_apart, load_costs
+from nni_spos.display.announcement import announce
+from nni_spos.display.loading import loading
+from nni_spos.errors import RecipeError, SposError, unknown
 from nni_spos.experiment.exchange import PLATFORMS
+from nni_spos.experiment.image_warnings import image_warnings
 from nni_spos.experiment.reachable import check_code_directory, reachable_warnings
 from nni_spos.experiment.remote import check_remote, is_remote, remote_warnings
-from nni_spos.experiment.searches import build_search
 from nni_spos.experiment.trial_command import recipe_of_trials
 from nni_spos.experiment.tuner_configuration import check_space, load_tuner_recipe
-from nni_spos.files import check_name, read_json, unlinked
+from nni_spos.files.atomic import check_name, read_json, unlinked
+from nni_spos.files.yaml_files import read_yaml
 from nni_spos.path import PathSpace
-from nni_spos.recipe import Recipe
-from nni_spos.settings import is_file_name
+from nni_spos.priors.building import build_prior
+from nni_spos.process.imports import many_imports
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.recipe.settings import is_file_name
+from nni_spos.search.building import build_search
 from nni_spos.values import shown
-from nni_spos.yaml_files import read_yaml
 
 TUNER = "nni_spos.experiment.tuner.EvolutionTuner"
 
@@ -51,7 +56,7 @@ class CheckedConfig:
     num_candidates
         Candidates of the whole search.
     warnings
-        What is allowed but perhaps not meant, a sentence each.
+        A sentence for each setting that is allowed, but perhaps not meant.
     """
 
     file: FilePath
@@ -63,13 +68,17 @@ class CheckedConfig:
     warnings: tuple[str, ...]
 
 
-def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
+def check_config(
+    file: str | os.PathLike[str], build: Callable[[Recipe], object] = build_apart
+) -> CheckedConfig:
     """Check an NNI configuration, its tuner's arguments and its recipe.
 
     Parameters
     ----------
     file
         YAML as for ``nnictl create --config``; relative names in it are relative to its folder.
+    build
+        Builds cost tables, see `nni_spos.costs.stored.load_costs`.
 
     Raises
     ------
@@ -79,6 +88,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     file = unlinked(file)
     check_name(file, RecipeError)
     content = read_yaml(file)
+    announce("checking the configuration")
     _check_keys(content, file.name)
     _check_tuner(_get(content, "tuner"), file.name)
     _check_service(content, file.name)
@@ -88,22 +98,26 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
     check_code_directory(FilePath(tuner["codeDirectory"]), file.name)
     try:
         recipe = load_tuner_recipe(tuner.get("classArgs") or {}, FilePath(tuner["codeDirectory"]))
-        space, costs = load_costs(recipe)
+        space, costs = load_costs(recipe, build)
         check_space(config["searchSpace"], space, recipe)
         search = build_search(recipe.search, space, costs)
         search.ask()
+        if recipe_of_trials(config) is not None:
+            recipe.search.check_objective()
+        if recipe_of_trials(config) is not None and not recipe.checkpoint.exists():
+            build_prior(recipe.supernet, space, costs)  # the first trial is to train with it
     except SposError as problem:
         raise RecipeError(f"{file.name}: {problem}") from None
     _check_trial_command(config, recipe, file.name)
-    notes = reachable_warnings(config, file.name)
+    notes = [*reachable_warnings(config, file.name), *image_warnings(recipe)]
     if is_remote(config):
         check_remote(config, recipe, file.name)
         notes += remote_warnings(config, recipe, file.name)
     limit = config.get("maxTrialNumber")
     if limit is not None and limit < search.num_candidates:
         notes.append(
-            f"{file.name}: maxTrialNumber: {limit} ends the search before its "
-            f"{search.num_candidates} candidates; leave it out to run them all."
+            f"{file.name}: maxTrialNumber: {limit} ends the search before all "
+            f"{search.num_candidates} candidates are evaluated. Leave it out to evaluate all."
         )
     return CheckedConfig(
         file=file,
@@ -119,7 +133,7 @@ def check_config(file: str | os.PathLike[str]) -> CheckedConfig:
 def rehearse_trials(checked: CheckedConfig) -> None:
     """Run the training and the scoring of an experiment's recipe for a step each.
 
-    Scripts of the user's own are left alone: nobody knows what they do with the recipe.
+    A user's own trial script is not run: it may do anything with the recipe.
 
     Warns
     -----
@@ -132,19 +146,19 @@ def rehearse_trials(checked: CheckedConfig) -> None:
         See `nni_spos.supernet.rehearsal.rehearse`.
     """
     if recipe_of_trials(checked.config) is not None:
-        from nni_spos.supernet.rehearsal import rehearse  # takes seconds
-
+        with loading():
+            from nni_spos.supernet.rehearsal import rehearse
         rehearse(checked.recipe)
 
 
 def _as_nni_reads_it(file: FilePath) -> dict[str, Any]:
-    """Return what NNI makes of the configuration; its complaints become a RecipeError."""
+    """Return the configuration as NNI reads it; NNI's errors become a RecipeError."""
     from nni.experiment.config import ExperimentConfig  # takes more than a second
     from nni.experiment.config.utils import unset_base_path
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of passwords, of which we warn in a line
+            warnings.simplefilter("ignore")  # about passwords: we have a line of our own
             return ExperimentConfig.load(file).json()
     except Exception as problem:
         text = " ".join(str(problem).split()) or type(problem).__name__
@@ -154,14 +168,17 @@ def _as_nni_reads_it(file: FilePath) -> dict[str, Any]:
 
 
 def _check_keys(content: Mapping[str, Any], name: str) -> None:
-    from nni.experiment.config import ExperimentConfig
+    with many_imports():
+        from nni.experiment.config import ExperimentConfig
 
+    if "space" in content and "supernet" in content:
+        raise RecipeError(
+            f"{name}: is a recipe. Give an NNI configuration whose tuner names it, e.g. spos.yml."
+        )
     known = [_camel(field.name) for field in dataclasses.fields(ExperimentConfig)]
     for key in content:
         if _plain(key) not in map(_plain, known):
-            raise RecipeError(
-                f"{name}: unknown key '{key}'{nearest(key, known) or '.'} Keys: {', '.join(known)}."
-            )
+            raise RecipeError(f"{name}: {unknown('key', key, known)}")
     spaces = [key for key in ("searchSpace", "searchSpaceFile") if _get(content, key) is not None]
     if len(spaces) != 1:
         raise RecipeError(
@@ -177,15 +194,12 @@ def _check_tuner(tuner: Any, name: str) -> None:
     if not isinstance(tuner, Mapping):
         raise RecipeError(f"{name}: tuner: must map keys to values, got {shown(tuner)}.")
     known = ["className", "codeDirectory", "classArgs"]
-    unknown = [key for key in tuner if _plain(key) not in map(_plain, known)]
+    strange = [key for key in tuner if _plain(key) not in map(_plain, known)]
     if _get(tuner, "className") != TUNER:
         given = _get(tuner, "className") or _get(tuner, "name")
         raise RecipeError(f"{name}: tuner.className must be {TUNER}, got {shown(given)}.")
-    if unknown:
-        raise RecipeError(
-            f"{name}: tuner: unknown key '{unknown[0]}'{nearest(unknown[0], known) or '.'} "
-            f"Keys: {', '.join(known)}."
-        )
+    if strange:
+        raise RecipeError(f"{name}: tuner: {unknown('key', strange[0], known)}")
     if _get(tuner, "codeDirectory") is None:
         raise RecipeError(f"{name}: tuner.codeDirectory is missing; usually 'codeDirectory: .'.")
 
@@ -196,33 +210,33 @@ def _check_service(content: Mapping[str, Any], name: str) -> None:
     if not isinstance(service, Mapping) or _get(service, "platform") not in PLATFORMS:
         given = _get(service, "platform") if isinstance(service, Mapping) else service
         raise RecipeError(
-            f"{name}: trainingService.platform must be 'local' or 'remote', got {shown(given)}: "
-            "trials elsewhere cannot read which path they are to evaluate."
+            f"{name}: trainingService.platform must be 'local' or 'remote', got {shown(given)}. "
+            "On other platforms trials cannot read their path."
         )
     is_named = _get(service, "nniManagerIp") or _get(content, "nniManagerIp")
     if _get(service, "platform") == "remote" and not is_named:
         raise RecipeError(
-            f"{name}: the key 'nniManagerIp' is missing: the address at which the machines of "
-            "machineList reach this one."
+            f"{name}: the key 'nniManagerIp' is missing. Give the address at which the machines "
+            "of machineList reach this one."
         )
     num_gpus = _get(service, "trialGpuNumber", _get(content, "trialGpuNumber"))
     machines = _get(service, "machineList")
     places = [x for x in machines if isinstance(x, Mapping)] if isinstance(machines, list) else []
     if num_gpus and any((_get(x, "maxTrialNumberPerGpu") or 1) == 1 for x in places or [service]):
         raise RecipeError(
-            f"{name}: trialGpuNumber: {num_gpus} with maxTrialNumberPerGpu: 1 makes NNI 3.0 hang "
-            "on a machine with as many GPUs. Leave trialGpuNumber out (a trial uses the GPU if "
-            "there is one), or set maxTrialNumberPerGpu to 2 or more."
+            f"{name}: with trialGpuNumber: {num_gpus} and maxTrialNumberPerGpu: 1, NNI 3.0 hangs "
+            f"on a machine with {num_gpus} GPU(s). Leave trialGpuNumber out (trials use the GPU "
+            "anyway), or set maxTrialNumberPerGpu to 2 or more."
         )
     if _get(service, "reuseMode"):
         raise RecipeError(
-            f"{name}: trainingService.reuseMode is not supported; trials could not read which "
-            "path they are to evaluate."
+            f"{name}: trainingService.reuseMode is not supported: trials could not read their "
+            "path. Leave it out."
         )
 
 
 def _check_space_file(space_file: Any, file: FilePath) -> None:
-    """Refuse a file that NNI would read without end: it has no limits of its own."""
+    """Refuse a file that is too large or never ends: NNI would read all of it."""
     if space_file is None:
         return
     if not is_file_name(space_file):
@@ -248,8 +262,8 @@ def _check_trial_command(config: Mapping[str, Any], recipe: Recipe, name: str) -
         raise RecipeError(f"{name}: trialCommand: {file}: no such file.")
     if not file.samefile(recipe.file):
         raise RecipeError(
-            f"{name}: the trials use the recipe {file}, the tuner uses {recipe.file}; "
-            "they must be the same file."
+            f"{name}: the trials use the recipe {file}, but the tuner uses {recipe.file}. "
+            "Name the same file in trialCommand and in classArgs."
         )
 
 

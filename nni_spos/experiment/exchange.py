@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,10 +25,12 @@ import psutil
 
 from nni_spos.errors import ExperimentError, FailedPathError
 from nni_spos.experiment.manager import FINAL, INTERMEDIATE, Manager, TrialJob
-from nni_spos.experiment.processes import manager_process
-from nni_spos.files import read_json
+from nni_spos.experiment.trial_objective import objectives_of
+from nni_spos.files.atomic import read_json
 from nni_spos.path import Choice, Path, PathSpace
-from nni_spos.trouble import explain
+from nni_spos.process.nni_processes import manager_process
+from nni_spos.scoring.failures import explain
+from nni_spos.search.nni_results import DEFAULT, to_nni
 
 RECORD_TIMEOUT = 30.0
 """Seconds to wait for the record; the manager writes it a moment after it starts the trial."""
@@ -98,23 +99,29 @@ class TrialContext:
         Parameters
         ----------
         metrics
-            Results by name; ``default`` is what NNI shows and may be left out if there is a
-            ``top1``. The path is added. Values are JSON's, or numbers of NumPy or PyTorch.
+            Results by name; ``default`` is what NNI shows and may be left out if there is the
+            objective of the recipe's task, such as ``top1``. The path is added. Values are JSON's,
+            or numbers of NumPy or PyTorch.
 
         Raises
         ------
         ExperimentError
-            There is neither ``default`` nor ``top1``, a value is of another kind, or the manager
-            cannot be reached.
+            There is neither ``default`` nor the objective, a value is of another kind, or the
+            manager cannot be reached.
         """
-        value = dict(metrics)
-        if "default" not in value:
-            if "top1" not in value:
-                raise ExperimentError(
-                    f"a result needs 'default' or 'top1'; got {', '.join(value) or 'nothing'}."
-                )
-            value = {"default": value.pop("top1"), **value}
+        value = to_nni(metrics, DEFAULT if DEFAULT in metrics else self._result_in(metrics))
         self._send({**value, "path": dict(self.path)})
+
+    def _result_in(self, metrics: Mapping[str, Any]) -> str:
+        """Return which of some metrics is the result. Raises ExperimentError."""
+        try:
+            names = objectives_of(open_manager().experiment().get("params", {}))
+        except ExperimentError as problem:
+            raise ExperimentError(f"the result cannot be reported: {problem}") from None
+        if found := [name for name in names if name in metrics]:
+            return found[0]
+        needed = " or ".join(repr(name) for name in (DEFAULT, *names))
+        raise ExperimentError(f"a result needs {needed}; got {', '.join(metrics) or 'nothing'}.")
 
     def _send(self, value: Mapping[str, Any], kind: str = FINAL) -> None:
         try:
@@ -144,12 +151,13 @@ def reported_error(manager: Manager, job_id: str) -> tuple[str, str] | None:
     return None
 
 
-def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) -> TrialContext:
+def open_trial(
+    space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT
+) -> TrialContext | None:
     """Find out, in a process that NNI started as a trial, which path it is to evaluate.
 
     A manager that was killed may not have noticed the end of a trial whose result it has. When
-    the experiment is resumed it runs such a trial again; this function then ends the process
-    with exit code 0, so that nothing is evaluated twice.
+    the experiment is resumed it runs such a trial again, which has nothing to do.
 
     Parameters
     ----------
@@ -158,14 +166,16 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     timeout
         Seconds to wait for the manager's record of this trial.
 
+    Returns
+    -------
+    The trial; None if it reported its result before the experiment was resumed.
+
     Raises
     ------
     ExperimentError
         This process is not a trial, or the record cannot be read.
     PathError
         The path is not one of the space.
-    SystemExit
-        This trial reported its result before the experiment was resumed.
     """
     platform = os.environ.get("NNI_PLATFORM")
     job_id = os.environ.get("NNI_TRIAL_JOB_ID")
@@ -184,7 +194,7 @@ def open_trial(space: PathSpace | None = None, timeout: float = RECORD_TIMEOUT) 
     job = _read_record(manager, job_id, timeout)
     if manager.has_reported(job_id):
         print(f"trial {job_id} has reported its result before; nothing to do")
-        sys.exit(0)
+        return None
     assert job.parameters is not None
     path = job.parameters
     if space is not None:

@@ -1,4 +1,4 @@
-"""Why an NNI experiment failed, found in its logs."""
+"""Why an NNI experiment failed, as its logs and its journal say."""
 
 from __future__ import annotations
 
@@ -6,38 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path as FilePath
 
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.results import load_results
+from nni_spos.evolution.reasons import MOST_REASONS, distinct_reasons
+from nni_spos.search.results import load_results
 
 REPORTED = "Dispatcher error: "
-"""How the manager's log introduces an error that a tuner reported."""
+"""What stands in the manager's log before an error of the tuner."""
 
 START = "Start NNI manager"
-"""What the manager's log says first; again each time that an experiment is resumed."""
+"""First line that each run of the manager writes into its log."""
 
 REMOTE_FAILURE = "Training srevice initialize failed: "
-"""How it introduces why they cannot be used; the spelling is NNI's."""
-
-
-MOST_REASONS = 3
-"""Reasons of failed candidates that are named."""
+"""What stands there before the reason that a machine cannot be used. The typing error is NNI's."""
 
 TOO_SLOW = (
-    "it did not connect in time and left no error. nni-spos gives it two minutes, NNI alone ten "
-    "seconds. If the machine is busy, start again when it is less so, with a lower "
-    "trialConcurrency or fewer other processes"
+    "it did not connect in time and left no error. nni-spos waits two minutes, NNI alone ten "
+    "seconds. If the machine is busy, end other processes or set a lower trialConcurrency, and "
+    "start again"
 )
-"""Why a tuner without a traceback did not start, as far as anyone can know."""
+"""What is said of a tuner that did not start and left no traceback."""
 
 
 def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
-    """Return one line: the reason that an experiment ended with status ERROR, and where it is.
+    """Return in one line why an experiment ended with status ERROR, and the log that says so.
 
     Parameters
     ----------
     folder
         The experiment's folder.
     errors
-        What the manager says, which is never more than "tuner may have crashed".
+        What the manager says. It is hardly more than "tuner may have crashed".
     """
     manager_log = folder / "log" / "nnimanager.log"
     dispatcher_log = folder / "log" / "dispatcher.log"
@@ -54,9 +51,9 @@ def explain_failure(folder: FilePath, errors: Sequence[str]) -> str:
 
 
 def explain_stop(folder: FilePath) -> str:
-    """Return one line: why a manager stopped by itself; ``""`` if somebody stopped it.
+    """Return in one line why a manager stopped by itself; ``""`` if somebody stopped it.
 
-    It does so if it cannot use one of the machines for the trials.
+    It stops by itself if it cannot use one of the machines of the trials.
     """
     manager_log = folder / "log" / "nnimanager.log"
     for line in _last_run(manager_log):
@@ -67,20 +64,20 @@ def explain_stop(folder: FilePath) -> str:
 
 
 def explain_no_result(folder: FilePath) -> str:
-    """Return one line: why nothing came of an experiment that NNI calls done; ``""`` if it did."""
+    """Return in one line why a finished experiment has no result; ``""`` if it has one."""
     try:
         found = load_results(folder)
     except ExperimentError as problem:
         return str(problem)
     if found.num_done:
         return ""
-    reasons = sorted({x.reason for x in found.candidates})
+    reasons = distinct_reasons(found.candidates)
     why = f" Reasons: {'; '.join(reasons[:MOST_REASONS])}." if reasons else ""
     return f"none of its {len(found.candidates)} candidates has a result.{why} (see {folder})"
 
 
 def reported_error(lines: Sequence[str]) -> str:
-    """Return the last line of the first traceback that a tuner reported, or ``""``.
+    """Return the last line of the tuner's first traceback in a log, or ``""``.
 
     Examples
     --------
@@ -101,7 +98,7 @@ def reported_error(lines: Sequence[str]) -> str:
 
 
 def _last_error(lines: Sequence[str]) -> str:
-    """Return the last line that looks like the end of a traceback, or ``""``."""
+    """Return the last line that names an error and its text, or ``""``."""
     for line in reversed(lines):
         kind, colon, text = line.partition(": ")
         is_name = kind.replace(".", "").replace("_", "").isalnum() and not kind[0].isdigit()
@@ -111,7 +108,7 @@ def _last_error(lines: Sequence[str]) -> str:
 
 
 def _last_run(manager_log: FilePath) -> list[str]:
-    """Return the manager's lines since it was last started: a log has those of all its runs."""
+    """Return what the manager's last run wrote. The log has the lines of all its runs."""
     lines = _lines(manager_log)
     starts = [number for number, line in enumerate(lines) if START in line]
     return lines[starts[-1] :] if starts else lines

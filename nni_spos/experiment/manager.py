@@ -33,6 +33,9 @@ RESUMED = "ADD_RESUMED"
 RUNNING = ("WAITING", "RUNNING", "UNKNOWN", RESUMED)
 """States of a trial job that has not ended."""
 
+SUCCEEDED = "SUCCEEDED"
+"""State of a trial job whose command ended with exit code 0."""
+
 KILLED = ("USER_CANCELED", "SYS_CANCELED")
 """States of a trial job that a signal ended, whoever sent it."""
 

@@ -1,7 +1,8 @@
-"""``nnictl``, but the configuration is given to a manager of this user alone.
+"""``nnictl``, but a manager has a minute to start, and must be of this user.
 
-Another user who takes the port after it was found free, and before the manager listens on it,
-would be given the configuration, and asked for the results.
+Three seconds, NNI's own patience, are not enough where nothing of the manager is in the machine's
+memory yet, or others keep the cores busy. Another user who takes the port after it was found free,
+and before the manager listens on it, would be given the configuration, and asked for the results.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ from nni_spos.experiment.connections import check_listener
 _check_rest_server = launcher._check_rest_server
 
 
-def _check_manager(port: int, *arguments: Any, **options: Any) -> None:
-    _check_rest_server(port, *arguments, **options)
+PATIENCE_S = 60
+"""As many looks for the manager, a second apart."""
+
+
+def _check_manager(port: int, **options: Any) -> None:
+    _check_rest_server(port, retry=PATIENCE_S, **options)
     check_listener(port)
 
 

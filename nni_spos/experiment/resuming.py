@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution.journal import read_journal
 from nni_spos.experiment.check import TUNER
-from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.results import JOURNAL_NAME
-from nni_spos.experiment.searches import fingerprint
 from nni_spos.experiment.tuner_configuration import load_tuner_recipe
-from nni_spos.kept_supernets import noted_for_experiment
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.search.building import fingerprint
+from nni_spos.search.kept_supernets import noted_for_experiment
 from nni_spos.values import changes
 
 
@@ -41,7 +41,7 @@ def check_resumable(experiment_id: str, folder: FilePath) -> None:
         The recipe or its cost tables cannot be read, or the supernet that was kept is gone.
     """
     tuner = _configuration(experiment_id, folder).get("tuner") or {}
-    file = folder / "checkpoint" / JOURNAL_NAME
+    file = search_of_experiment(folder).journal
     if tuner.get("className") != TUNER or not file.is_file():
         return
     settings, candidates = read_journal(file)

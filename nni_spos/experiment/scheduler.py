@@ -18,8 +18,9 @@ from typing import Any
 from nni_spos.errors import PathError
 from nni_spos.evolution import Candidate, Journal, Search, Signal, State
 from nni_spos.experiment.exchange import MEMORY, restore_numbers
-from nni_spos.experiment.notes import NOTES
 from nni_spos.path import Path, PathKey
+from nni_spos.scoring.notes import NOTES
+from nni_spos.search.nni_results import RESULT, from_nni
 from nni_spos.values import SHOWN, is_finite, shown
 
 _logger = logging.getLogger(__name__)
@@ -65,9 +66,10 @@ class Scheduler:
         Paths that trials of an earlier run of the manager are evaluating.
     """
 
-    def __init__(self, search: Search, journal: Journal):
+    def __init__(self, search: Search, journal: Journal, result: str = RESULT):
         self.search = search
         self.journal = journal
+        self._result = result
         self.trials: dict[int, Trial] = {}
         self.adopted: dict[PathKey, Path] = {}
         self._requests: deque[int] = deque()
@@ -323,11 +325,7 @@ class Scheduler:
             issued = metrics.pop("path", issued)
             for name in (MEMORY, NOTES):
                 metrics.pop(name, None)
-            if "default" in metrics:  # NNI's name for what its page shows as the result
-                metrics = {"top1": metrics.pop("default"), **metrics}
-        else:
-            metrics = {"top1": metrics}
-        return self._valid(issued), metrics
+        return self._valid(issued), from_nni(metrics, self._result)
 
     def _valid(self, path: Any) -> Path:
         space = self.search.space

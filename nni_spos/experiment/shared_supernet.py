@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
-from nni_spos.digests import digest_file, digest_weights
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.manager import Manager
-from nni_spos.files import write_atomically, write_json
-from nni_spos.identity import Result, describe
-from nni_spos.kept_supernets import keep_supernet
-from nni_spos.locks import exclusive
-from nni_spos.recipe import Recipe
+from nni_spos.files.atomic import write_atomically, write_json
+from nni_spos.files.digests import digest_file, digest_weights
+from nni_spos.files.locks import exclusive
+from nni_spos.recipe.identity import Result, describe
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.search.kept_supernets import keep_supernet
 from nni_spos.values import differing, shown
 
 DESCRIPTION_NAME = "supernet.json"
@@ -62,7 +62,7 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> Recipe:
     """Return a recipe, in a trial on another machine, with the tuner's supernet.
 
     If it is not there, it is fetched; trials that start together fetch it once. Another supernet
-    of this machine stays where it is, see `nni_spos.kept_supernets`.
+    of this machine stays where it is, see `nni_spos.search.kept_supernets`.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def ensure_shared_supernet(recipe: Recipe, manager: Manager) -> Recipe:
     file = kept.checkpoint
     if not file.exists():
         refusal = ExperimentError(f"{file}: is being fetched by another process.")
-        with exclusive(recipe.output / "fetch.lock", timeout=-1, refusal=refusal):
+        with exclusive(recipe.files.fetch_lock, timeout=-1, refusal=refusal):
             if not file.exists() and not _is_here(recipe, weights):
                 _fetch(file, description, manager)
     digest = digest_weights(file)

@@ -19,21 +19,23 @@ from pathlib import Path as FilePath
 import psutil
 from tqdm import tqdm
 
-from nni_spos.child import python_command
+from nni_spos.display.announcement import announce
+from nni_spos.display.progress import open_bar
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.connections import knows_users
 from nni_spos.experiment.failure import explain_failure, explain_no_result, explain_stop
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.manager_environment import OPEN_TO_USERS, nnictl_environment
-from nni_spos.experiment.processes import is_alive, wait_for_workers
 from nni_spos.experiment.remote import check_trained, check_within_reach, is_remote
-from nni_spos.experiment.results import Results, experiment_folder, load_results, read_manifest
 from nni_spos.experiment.resuming import check_resumable
-from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.start_locks import experiment_lock, port_lock
-from nni_spos.progress import open_bar
-from nni_spos.termination import deferred_signals, raise_on_signals
+from nni_spos.process.child import python_command
+from nni_spos.process.nni_processes import is_alive, wait_for_workers
+from nni_spos.process.termination import deferred_signals, raise_on_signals
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.search.results import Results, experiment_folder, load_results, read_manifest
+from nni_spos.search.run_record import read_run_record
 
 STOP_TIMEOUT = 90.0
 """Seconds that an experiment may take to stop; NNI gives a tuner 30 and a trial 5 of them."""
@@ -67,11 +69,28 @@ class StartResult:
         return load_results(self.folder)
 
 
+@dataclass(frozen=True)
+class ManagerOptions:
+    """How NNI's manager runs.
+
+    Parameters
+    ----------
+    port
+        Port of NNI's web page. Only this user can open it, and only on this machine.
+    public
+        Open the page to the network. It has no password.
+    keep
+        Keep the web page running after the end.
+    """
+
+    port: int = 8080
+    public: bool = False
+    keep: bool = False
+
+
 def start(
     config_file: str | os.PathLike[str],
-    port: int = 8080,
-    public: bool = False,
-    keep: bool = False,
+    options: ManagerOptions | None = None,
     report: Callable[[str], None] = print,
 ) -> StartResult:
     """Check an NNI configuration, run it to its end and stop the manager.
@@ -80,14 +99,10 @@ def start(
     ----------
     config_file
         As for ``nnictl create --config``.
-    port
-        Of NNI's web page, which is shown to this user on this machine alone.
-    public
-        Show the page to the network instead: it has no password.
-    keep
-        Leave the manager running at the end, for its web page.
+    options
+        How the manager runs.
     report
-        Takes each line of what there is to say.
+        Called with each line of text for the user.
 
     Raises
     ------
@@ -97,44 +112,47 @@ def start(
         The port is in use, the machines of the trials cannot reach this one, or the experiment
         failed; the message says why and where to look.
     """
+    options = options or ManagerOptions()
     checked = check_config(config_file)
     for warning in checked.warnings:
         report(f"warning: {warning}")
     if is_remote(checked.config):
         check_trained(checked.config, checked.recipe)
-        if not public:
-            check_within_reach(checked.config, port)
-    command = ["create", "--config", str(checked.file), "--port", str(port)]
-    with port_lock(port):
-        return _run(command, None, port, public, keep, checked.num_candidates, report)
+        if not options.public:
+            check_within_reach(checked.config, options.port)
+    command = ["create", "--config", str(checked.file)]
+    with port_lock(options.port):
+        return _run(command, None, options, checked.num_candidates, report)
 
 
 def resume(
     experiment_id: str,
-    port: int = 8080,
-    public: bool = False,
-    keep: bool = False,
+    options: ManagerOptions | None = None,
     report: Callable[[str], None] = print,
 ) -> StartResult:
     """Go on with a stopped experiment, or one whose manager was killed; else as `start`.
 
     Raises the errors of `nni_spos.experiment.resuming.check_resumable` too.
     """
+    options = options or ManagerOptions()
     folder = experiment_folder(experiment_id)
-    if not public and (read_manifest().get(experiment_id) or {}).get("platform") == "remote":
-        report("warning: other machines reach the manager only with --public, or by tunnels")
-    command = ["resume", experiment_id, "--port", str(port)]
+    if (
+        not options.public
+        and (read_manifest().get(experiment_id) or {}).get("platform") == "remote"
+    ):
+        report("warning: other machines reach NNI's manager only with --public or through tunnels")
+    command = ["resume", experiment_id]
     # Without the folder nnictl asks its list, where a manager killed just now still counts as
     # running, and then fails with an exception of its own.
     command += ["--experiment_dir", str(folder.parent)]
-    with experiment_lock(experiment_id), port_lock(port):
+    with experiment_lock(experiment_id), port_lock(options.port):
         if is_running(experiment_id):
             raise ExperimentError(
-                f"experiment {experiment_id} is running; stop it first: nnictl stop {experiment_id}"
+                f"experiment {experiment_id} is running. Stop it first: nnictl stop {experiment_id}"
             )
         check_resumable(experiment_id, folder)
         number = _num_candidates(experiment_id)
-        return _run(command, experiment_id, port, public, keep, number, report)
+        return _run(command, experiment_id, options, number, report)
 
 
 def stop(experiment_id: str) -> None:
@@ -156,7 +174,7 @@ def stop(experiment_id: str) -> None:
         pass
     except psutil.TimeoutExpired as problem:
         raise ExperimentError(
-            f"experiment {experiment_id} (process {problem.pid}) does not stop."
+            f"experiment {experiment_id} does not stop. Its process is {problem.pid}."
         ) from None
     wait_for_workers(experiment_id)
 
@@ -170,33 +188,34 @@ def is_running(experiment_id: str) -> bool:
 def _run(
     command: Sequence[str],
     experiment_id: str | None,
-    port: int,
-    public: bool,
-    keep: bool,
+    options: ManagerOptions,
     num_candidates: int,
     report: Callable[[str], None],
 ) -> StartResult:
-    _check_port(port)
-    if not (public or knows_users()):
+    _check_port(options.port)
+    if not (options.public or knows_users()):
         report(f"warning: {OPEN_TO_USERS}")
-    manager = Manager(port)
+    manager = Manager(options.port)
+    command = [*command, "--port", str(options.port)]
+    announce("starting NNI's manager")
     try:
         # nnictl leaves nothing behind if it fails. If it does not, it is known what to stop.
         with deferred_signals():
-            output = _launch(command, nnictl_environment(public))
+            output = _nnictl(command, nnictl_environment(options.public))
             experiment_id = experiment_id or _created(output) or _wait_for_id(manager)
-        address = f"http://{socket.gethostname() if public else '127.0.0.1'}:{port}"
+        host = socket.gethostname() if options.public else "127.0.0.1"
+        address = f"http://{host}:{options.port}"
         report(f"experiment {experiment_id}, web page {address}")
         result = _finish(manager, experiment_id, num_candidates, report)
-        if not keep:
+        if not options.keep:
             stop(experiment_id)
     except BaseException:  # also Ctrl-C and SIGTERM: nothing is left running
         if experiment_id:
             with deferred_signals():
                 stop(experiment_id)
         raise
-    if keep and result.status == "DONE":
-        report(f"the web page stays; end it with: nnictl stop {experiment_id}")
+    if options.keep and result.status == "DONE":
+        report(f"the web page keeps running. To end it: nnictl stop {experiment_id}")
     return result
 
 
@@ -246,7 +265,7 @@ def _follow(
                 raise lost
             begin = time.monotonic()
             _show(bar, folder)
-            notes = read_run_record(folder / "checkpoint").notes
+            notes = read_run_record(search_of_experiment(folder)).notes
             for note in notes[num_notes:]:
                 report(f"warning: {note}")
             num_notes = len(notes)
@@ -272,20 +291,6 @@ def _show(bar: tqdm[None], folder: FilePath) -> None:
     bar.update(len(results.candidates) - bar.n)
     if sys.stderr.isatty():
         bar.refresh()  # the time goes on
-
-
-def _launch(command: Sequence[str], environment: dict[str, str]) -> str:
-    """Start a manager, once more if it was too slow; return nnictl's output.
-
-    nnictl waits about three seconds for the manager, which is not enough when nothing of it is
-    in the machine's memory yet; then it ends the manager and gives up.
-    """
-    try:
-        return _nnictl(command, environment)
-    except ExperimentError as problem:
-        if "ConnectionError" not in str(problem) and "Timeout" not in str(problem):
-            raise
-        return _nnictl(command, environment)
 
 
 def _nnictl(arguments: Sequence[str], environment: dict[str, str]) -> str:
@@ -338,7 +343,7 @@ def _wait_for_id(manager: Manager, timeout: float = 30.0) -> str:
 
 def _check_port(port: int) -> None:
     if not 1 <= port <= 65535:
-        raise ExperimentError(f"--port: {port} is not a port; choose one from 1024 to 65535.")
+        raise ExperimentError(f"--port: must be a number from 1024 to 65535, got {port}.")
     for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family) as probe:
@@ -347,9 +352,7 @@ def _check_port(port: int) -> None:
         except OSError:  # no IPv6
             continue
         if in_use:
-            raise ExperimentError(
-                f"port {port} is in use; choose another with --port, e.g. --port {port + 1}."
-            )
+            raise ExperimentError(f"port {port} is in use. Choose another, e.g. --port {port + 1}.")
 
 
 def _manager_process(experiment_id: str) -> psutil.Process | None:

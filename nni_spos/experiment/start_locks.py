@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
-from nni_spos.digests import digest_content
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.results import nni_home
-from nni_spos.locks import exclusive
+from nni_spos.files.digests import digest_content
+from nni_spos.files.locks import exclusive
+from nni_spos.search.results import nni_home
 
 FOLDER = ".locks"
 """Of the locks, beside NNI's list of experiments."""

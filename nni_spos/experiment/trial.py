@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 
-from nni_spos.experiment.costs import load_costs
+from nni_spos.cost_table import Costs
+from nni_spos.costs.stored import load_costs
 from nni_spos.experiment.exchange import (
     MEMORY,
     open_manager,
@@ -14,21 +16,27 @@ from nni_spos.experiment.exchange import (
     restore_numbers,
     runs_elsewhere,
 )
-from nni_spos.experiment.notes import NOTES, collecting
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet
-from nni_spos.experiment.worker_client import Answer, ask_worker
-from nni_spos.kept_supernets import keep_for_trial
-from nni_spos.path import Path
-from nni_spos.recipe import Recipe, load_recipe
-from nni_spos.stage_cost import measure_memory
-from nni_spos.trouble import check_finite, raise_for_path
+from nni_spos.path import Choice, Path
+from nni_spos.process.stage_cost import measure_memory
+from nni_spos.recipe.recipe import Recipe, load_recipe
+from nni_spos.recipe.task import find_task
+from nni_spos.scoring.failures import check_finite, raise_for_path
+from nni_spos.scoring.notes import NOTES, collecting
+from nni_spos.search.kept_supernets import keep_for_trial
+from nni_spos.search.nni_results import DEFAULT
+from nni_spos.search.predicted import DEVIATION, PredictedScorer
+from nni_spos.search.score_cache import NUM_IMAGES
+from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS
+from nni_spos.worker.client import Answer, ask_worker
 
 
 def run_trial(recipe_file: str | os.PathLike[str]) -> None:
     """Score the path that NNI gave this trial, and report the result.
 
-    Reported are ``default`` (top-1 in percent), ``top5``, the path's costs, e.g. ``flops`` and
-    ``params``, ``loss``, the path, the memory that its evaluation needed, and what was warned of.
+    Reported are ``default`` (the objective of the task), its other figures, the path's costs, e.g.
+    ``flops`` and ``params``, ``loss``, the path, the memory that its evaluation needed, and what
+    was warned of.
     The supernet is trained first if it is not there; trials that start together train it once. On
     other machines than the tuner's it is never trained, but fetched, see
     `nni_spos.experiment.shared_supernet`. A worker scores the path, see `uses_worker`.
@@ -46,32 +54,68 @@ def run_trial(recipe_file: str | os.PathLike[str]) -> None:
         The recipe, its data or its supernet cannot be used, the path cannot be scored, or the
         machine is in trouble. It is reported too: what the path does not do itself stops the
         search.
-    SystemExit
-        This trial reported its result before the experiment was resumed.
     """
     recipe = load_recipe(recipe_file)
     trial = open_trial()
+    if trial is None:
+        return
     try:
         space, costs = load_costs(recipe)
         path = space.validate(restore_numbers(trial.path, space))
         trial = dataclasses.replace(trial, path=path)
-        answer = _evaluate(recipe, path)
+        answer = _evaluate(recipe, path, costs)
         prices = {name: table.price(path) for name, table in costs.items()}
     except Exception as problem:
         trial.report_error(problem)
         raise
     results = answer.results
-    accuracies = {"default": results["top1"], "top5": results["top5"]}
+    # NNI shows the objective of the task. Its module is imported, and no PyTorch.
+    task, shown = find_task(recipe.task), recipe.search.reported
+    main = {DEFAULT: results[shown]}
+    others = [*(x.name for x in task.figures), DEVIATION]
+    figures = {name: results[name] for name in others if name in results and name != shown}
     # NNI's graph of the hyper-parameters breaks off before the path, so the losses come last.
-    losses = {name: results[name] for name in ("loss", "log_likelihood")}
+    names = (LOSS.name, LOG_LIKELIHOOD, NUM_IMAGES)
+    losses = {name: results[name] for name in names if name in results}
     notes = {NOTES: list(answer.notes)} if answer.notes else {}
-    trial.report({**accuracies, **prices, **losses, MEMORY: answer.memory, **notes})
+    trial.report({**main, **figures, **prices, **losses, MEMORY: answer.memory, **notes})
 
 
-def _evaluate(recipe: Recipe, path: Path) -> Answer:
+def _evaluate(recipe: Recipe, path: Path, costs: Costs) -> Answer:
     """Return the results of a path. Raises FailedPathError if it is the path that fails."""
+    if recipe.search.predicts:
+        return _predict(recipe, path, costs)
+    if recipe.evaluation.trains_alone:
+        return _train(recipe, path, costs)
+    return _score_with_supernet(recipe, path)
+
+
+def _score_with_supernet(recipe: Recipe, path: Path) -> Answer:
     recipe = _with_supernet(recipe)
     return ask_worker(recipe, path) if uses_worker(recipe) else _score(recipe, path)
+
+
+def _predict(recipe: Recipe, path: Path, costs: Costs) -> Answer:
+    """Return what a model of the trained paths predicts."""
+
+    def score_many(paths: Sequence[Mapping[str, Choice]]) -> list[Mapping[str, float]]:
+        return [_score_with_supernet(recipe, dict(x)).results for x in paths]
+
+    space = next(iter(costs.values())).space
+    supernet = score_many if recipe.evaluation.supernet_input else None
+    return Answer(PredictedScorer(recipe, space, costs, supernet)(path), measure_memory(), [])
+
+
+def _train(recipe: Recipe, path: Path, costs: Costs) -> Answer:
+    """Train a path alone, and return its results on the validation images."""
+    share_cores()
+    from nni_spos.retraining.standalone import StandaloneScorer
+
+    notes = list[str]()
+    with collecting(notes):
+        results = StandaloneScorer(recipe, costs)(path)
+    check_finite(results)
+    return Answer(results, measure_memory(), notes)
 
 
 def _with_supernet(recipe: Recipe) -> Recipe:
@@ -98,7 +142,7 @@ def uses_worker(recipe: Recipe) -> bool:
 
 def _score(recipe: Recipe, path: Path) -> Answer:
     # PyTorch is imported only by a trial that has something to do itself.
-    from nni_spos.experiment.scoring import open_scorer
+    from nni_spos.search.scorer import open_scorer
 
     share_cores()
     scorer, notes = open_scorer(recipe), list[str]()

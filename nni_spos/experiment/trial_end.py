@@ -1,7 +1,8 @@
-"""What the end of a trial without a result says: that its path fails, or that something else is.
+"""What the end of a trial without a result means: its path failed, or something else did.
 
-``nni-spos trial`` reports why it ends, so its silence is no word about the path. Of other commands
-nobody knows more than that there is no result, which is how trials of NNI say that they failed.
+``nni-spos trial`` reports why it ends. If it reports nothing, that tells nothing about the path.
+Of another command only its exit code and its error output are known, and NNI counts such a trial
+as failed. So does the search.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 
-from nni_spos.errors import SearchError
+from nni_spos.errors import SearchError, one_line
 from nni_spos.experiment.exchange import FAILED, reported_error
-from nni_spos.experiment.manager import Manager, TrialJob
+from nni_spos.experiment.manager import SUCCEEDED, Manager, TrialJob
 from nni_spos.experiment.trial_command import trial_recipe
-from nni_spos.trouble import shown_path
+from nni_spos.scoring.failures import shown_path
 
 NO_RESULT = "the trial ended without a result"
+"""Why a path fails if NNI has no record of its trial."""
+
+NO_REPORT = (
+    "the trial ended without an error and without a result: a call of report is missing, e.g. "
+    "nni_spos.experiment.exchange.open_trial().report({'default': VALUE})"
+)
+"""Why a path fails if its trial's command succeeds and reports nothing."""
 
 LAST_BYTES = 4096
-"""How much of the end of a file is looked at for its last line."""
+"""How much of the end of a file is read to find its last line."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +54,16 @@ class TrialEnds:
         Raises
         ------
         SearchError
-            It is not the path that failed: the search is to stop until that is mended.
+            It is not the path that failed. The search stops until the cause is repaired.
         ExperimentError
             The manager does not answer.
         """
         said = reported_error(self.manager, job.id)
         if said is None:
-            if not self.report_errors:
-                return NO_RESULT
-            raise self._stop(job, f"ended without a result or a reason{self._last_words(job)}")
+            words = self._last_words(job)
+            if self.report_errors:
+                raise self._stop(job, f"ended without a result or a reason{words}")
+            return (NO_REPORT if job.status == SUCCEEDED else "the trial failed") + words
         kind, reason = said
         if kind == FAILED:
             return reason
@@ -63,18 +72,16 @@ class TrialEnds:
     def reason_of_kills(self, job: TrialJob, number: int) -> str:
         """Return why a path fails whose trials were all killed. Raises SearchError as `reason`."""
         if not self.report_errors:
-            return f"the trial was killed {number} times"
+            return f"the trial was killed {number} times{self._last_words(job)}"
         raise self._stop(job, f"was killed, as {number - 1} before it, perhaps for want of memory")
 
     def advise(self, problem: SearchError) -> SearchError:
         """Add what to do to an error that all trials had."""
         if self.report_errors:
             return problem
-        where = self.folder / "environments"
         return SearchError(
-            f"{str(problem).rstrip('.')}. No trial of the command '{self.command}' gave a result: "
-            f"see what they said in the files trial.stderr below {where}, mend the command and "
-            "start a new experiment."
+            f"{str(problem).rstrip('.')}. No trial of the command '{self.command}' gave a result. "
+            "Mend the command and start a new experiment."
         )
 
     @property
@@ -88,13 +95,16 @@ class TrialEnds:
         return SearchError(f"{where} {what}. {todo}")
 
     def _last_words(self, job: TrialJob) -> str:
-        """Return what a trial wrote last, if it ran here, and where the rest is."""
+        """Return the last line of a trial's error output, if it ran here, and where the rest is."""
         for file in self.folder.glob(f"environments/*/trials/{job.id}/trial.stderr"):
             with contextlib.suppress(OSError):
-                lines = _end(file).split("\n")
-                words = next((x.strip() for x in reversed(lines) if x.strip()), "")
+                lines = _end(file).splitlines()
+                words = next((one_line(x) for x in reversed(lines) if x.strip()), "")
                 return f"; its last words: {words or 'none'} (see {file})"
-        return f" (see trial.stderr of the trial, below {self.folder / 'environments'})"
+        folder = self.folder / "environments"
+        return (
+            f" (see trial.stderr of trial {job.id}, below {folder} or on the machine where it ran)"
+        )
 
 
 def _end(file: FilePath) -> str:

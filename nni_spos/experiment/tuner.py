@@ -46,19 +46,13 @@ from typing import Any, TypeVar
 
 from nni.tuner import Tuner
 
-from nni_spos.digests import digest_weights
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import CheckpointError, ExperimentError, PathError, SearchError
 from nni_spos.evolution import Journal
-from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.dispatcher import accept_any_result
 from nni_spos.experiment.exchange import MEMORY, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
-from nni_spos.experiment.notes import reported_notes
-from nni_spos.experiment.processes import end_with_manager
-from nni_spos.experiment.results import JOURNAL_NAME
-from nni_spos.experiment.run_record import RunRecorder
 from nni_spos.experiment.scheduler import ATTEMPTS, Scheduler
-from nni_spos.experiment.searches import build_search, fingerprint
 from nni_spos.experiment.shared_supernet import publish_supernet
 from nni_spos.experiment.trial_end import NO_RESULT, TrialEnds
 from nni_spos.experiment.tuner_configuration import (
@@ -68,10 +62,16 @@ from nni_spos.experiment.tuner_configuration import (
     training_platform,
     trial_command,
 )
-from nni_spos.identity import WEIGHTS, Result, describe
-from nni_spos.kept_supernets import keep_for_experiment
+from nni_spos.files.digests import digest_weights
 from nni_spos.path import PathKey
-from nni_spos.stage_cost import add_memory
+from nni_spos.process.nni_processes import end_with_manager
+from nni_spos.process.stage_cost import add_memory
+from nni_spos.recipe.identity import WEIGHTS, Result, describe
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.scoring.notes import reported_notes
+from nni_spos.search.building import build_search, fingerprint
+from nni_spos.search.kept_supernets import keep_for_experiment
+from nni_spos.search.run_record import RunRecorder
 from nni_spos.values import DIGEST
 
 _logger = logging.getLogger(__name__)
@@ -158,17 +158,18 @@ class EvolutionTuner(Tuner):
         space, costs = load_costs(self.recipe)
         check_space(search_space, space, self.recipe)
         self._keep_supernet()
-        folder = FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"])
-        journal = Journal(folder / JOURNAL_NAME, fingerprint(self.recipe, space, costs))
+        folder = SearchFolder(FilePath(os.environ["NNI_CHECKPOINT_DIRECTORY"]))
+        journal = Journal(folder.journal, fingerprint(self.recipe, space, costs))
         self._journal = journal
         self._has_results = bool(journal.outcomes)
-        self._scheduler = Scheduler(build_search(self.recipe.search, space, costs), journal)
+        search = build_search(self.recipe.search, space, costs)
+        self._scheduler = Scheduler(search, journal, self.recipe.search.reported)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()
-        self._ends = TrialEnds(self._manager, folder.parent, trial_command())
+        self._ends = TrialEnds(self._manager, folder.path.parent, trial_command())
         self._runs_elsewhere = training_platform() == "remote"
         if self._runs_elsewhere:
-            publish_supernet(self.recipe, folder.with_name("log"))
+            publish_supernet(self.recipe, folder.path.with_name("log"))
         for job in jobs:
             self._recall(job)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()

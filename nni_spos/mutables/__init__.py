@@ -1,7 +1,16 @@
 """Choice units for users' own model spaces: numbers of channels, and bit widths."""
 
-from nni.nas.nn.pytorch import MutableBatchNorm2d, MutableConv2d, MutableLinear
+from nni.nas.nn.pytorch import (
+    MutableBatchNorm2d,
+    MutableConv2d,
+    MutableConvTranspose2d,
+    MutableGroupNorm,
+    MutableLayerNorm,
+    MutableLinear,
+    MutablePReLU,
+)
 
+from nni_spos.mutables.advice import explain_choices
 from nni_spos.mutables.channel import SCALES, Channels, channel_choice, scale_channels
 from nni_spos.mutables.quantization import (
     BitsChoice,
@@ -19,6 +28,8 @@ from nni_spos.mutables.registration import (
 )
 from nni_spos.mutables.sliced import SlicedOperation
 
+explain_choices()
+
 __all__ = [
     "SCALES",
     "ActiveSlices",
@@ -26,7 +37,11 @@ __all__ = [
     "Channels",
     "MutableBatchNorm2d",
     "MutableConv2d",
+    "MutableConvTranspose2d",
+    "MutableGroupNorm",
+    "MutableLayerNorm",
     "MutableLinear",
+    "MutablePReLU",
     "QuantConv2d",
     "QuantLinear",
     "SlicedOperation",

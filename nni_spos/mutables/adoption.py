@@ -11,7 +11,7 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from nni.mutable import frozen_context
@@ -20,9 +20,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nni_spos.errors import SpaceError
-
-if TYPE_CHECKING:
-    from nni_spos.mutables.sliced import SlicedOperation
 
 HOOKS = tuple(name for name in vars(nn.Module()) if "hook" in name)
 """Attributes of every module that hold its hooks."""
@@ -51,7 +48,7 @@ class Grown:
     is_drawn: bool
 
 
-def become(old: nn.Module, new: SlicedOperation, memo: dict[Any, Any]) -> None:
+def become(old: nn.Module, new: nn.Module, memo: dict[Any, Any]) -> None:
     """Make a layer what another one is, in place; its hooks and tensors stay as far as they fit.
 
     Parameters
@@ -59,7 +56,8 @@ def become(old: nn.Module, new: SlicedOperation, memo: dict[Any, Any]) -> None:
     old
         The layer, which others may hold.
     new
-        The layer that it becomes; it must not be used afterwards.
+        The layer that it becomes, a `nni_spos.mutables.SlicedOperation`; it must not be used
+        afterwards.
     memo
         Tensors that have grown, by id of what they were: layers that are tied stay so.
 
@@ -69,6 +67,10 @@ def become(old: nn.Module, new: SlicedOperation, memo: dict[Any, Any]) -> None:
         Its tensors are computed from others, or tied to one of another size.
     """
     _refuse_computed(old, new)
+    for given in old.parameters():
+        if given.is_floating_point():
+            new.to(given.dtype)  # what is new, such as clipping values, counts as the others do
+            break
     grown: dict[str, Grown] = {}
     replaced = set()
     for own, fresh in [*new.named_parameters(), *new.named_buffers()]:
@@ -134,7 +136,7 @@ def _grow(name: str, given: Tensor, fresh: Tensor, memo: dict[Any, Any]) -> Tens
     return found
 
 
-def grown_tensors(space: nn.Module) -> Iterator[tuple[str, str, SlicedOperation, Grown]]:
+def grown_tensors(space: nn.Module) -> Iterator[tuple[str, str, nn.Module, Grown]]:
     """Yield layer names, names of grown tensors, the layers, and what the tensors were."""
     for layer_name, layer in space.named_modules():
         for name, grown in getattr(layer, "grown", {}).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from nni.mutable import MutableExpression
@@ -47,30 +47,11 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
 
     @classmethod
     def check(cls, **arguments: Any) -> None:
-        groups = arguments.get("groups", 1)
-        check_numbers({"groups": 1, **arguments}, "in_channels", "out_channels", "groups")
-        for name in ("kernel_size", "stride", "dilation"):
-            for number in pair(arguments.get(name, 1)):
-                check_numbers({name: number}, name)
-        padding = arguments.get("padding", 0)
-        if not isinstance(padding, str) and min(pair(padding)) < 0:
-            raise SpaceError(f"padding must not be negative, got {padding!r}.")
-        for name in ("in_channels", "out_channels"):
-            if arguments[name] % groups:
-                raise SpaceError(
-                    f"{name} {arguments[name]} is not a multiple of groups {groups}, which is "
-                    "one of its combinations of choices. Let groups follow the same choice, or "
-                    "choose among multiples."
-                )
+        check_convolution(arguments)
 
     def super_init_argument(self, name: str, value_choice: MutableExpression) -> Any:
         if name in ("kernel_size", "padding", "stride", "dilation"):
-            values = [options[name] for options in self._options]
-            for value in values:
-                if isinstance(value, str):
-                    raise SpaceError(f"{name} can only be a choice between numbers, got {value!r}.")
-            sizes = [pair(value) for value in values]
-            return max(height for height, _ in sizes), max(width for _, width in sizes)
+            return largest_sizes(name, self._options)
         if name == "groups":
             # As many as leave the channels of a group at their most, for depth-wise ones.
             channels = max(options["in_channels"] for options in self._options)
@@ -85,12 +66,7 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
     def slices(self, **arguments: Any) -> dict[str, Slices]:
         outputs = slice(arguments["out_channels"])
         inputs = slice(arguments["in_channels"] // arguments["groups"])
-        kernel = [
-            slice((most - size) // 2, (most - size) // 2 + size)
-            for size, most in zip(
-                pair(arguments["kernel_size"]), self.weight.shape[2:], strict=True
-            )
-        ]
+        kernel = centre(arguments["kernel_size"], self.weight.shape[2:])
         found: dict[str, Slices] = {"weight": (outputs, inputs, *kernel)}
         return found | ({"bias": (outputs,)} if self.bias is not None else {})
 
@@ -105,6 +81,43 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
     ) -> tuple[Tensor, Tensor]:
         """Return what is convolved: activations and weights."""
         return x, tensors["weight"]
+
+
+def check_convolution(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that no convolution can have. Raises SpaceError."""
+    groups = arguments.get("groups", 1)
+    check_numbers({"groups": 1, **arguments}, "in_channels", "out_channels", "groups")
+    for name in ("kernel_size", "stride", "dilation"):
+        for number in pair(arguments.get(name, 1)):
+            check_numbers({name: number}, name)
+    padding = arguments.get("padding", 0)
+    if not isinstance(padding, str) and min(pair(padding)) < 0:
+        raise SpaceError(f"padding must not be negative, got {padding!r}.")
+    for name in ("in_channels", "out_channels"):
+        if arguments[name] % groups:
+            raise SpaceError(
+                f"{name} {arguments[name]} is not a multiple of groups {groups}, which is "
+                "one of its combinations of choices. Let groups follow the same choice, or "
+                "choose among multiples."
+            )
+
+
+def largest_sizes(name: str, options: Sequence[Mapping[str, Any]]) -> Pair:
+    """Return the largest height and width that an argument has. Raises SpaceError for text."""
+    values = [arguments[name] for arguments in options]
+    for value in values:
+        if isinstance(value, str):
+            raise SpaceError(f"{name} can only be a choice between numbers, got {value!r}.")
+    sizes = [pair(value) for value in values]
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
+def centre(kernel_size: Any, largest: Sequence[int]) -> list[slice]:
+    """Return the middle of the largest kernel that a smaller one uses, by dimension."""
+    return [
+        slice((most - size) // 2, (most - size) // 2 + size)
+        for size, most in zip(pair(kernel_size), largest, strict=True)
+    ]
 
 
 def convolve(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -16,13 +17,8 @@ from torch import Tensor, nn
 
 from nni_spos.errors import QuantizationError
 from nni_spos.mutables.convolution import convolve
-from nni_spos.mutables.quantizers import (
-    check_bits,
-    positive_clip,
-    quantize_activation,
-    quantize_signed_activation,
-    quantize_weight,
-)
+from nni_spos.mutables.quantizer_kinds import find_quantizer
+from nni_spos.mutables.quantizers import FULL_PRECISION, check_bits
 
 INITIAL_CLIP = 6.0
 """First value of every clipping value, as in PACT's released code."""
@@ -103,51 +99,116 @@ def _activation_bits(name: str) -> int:
 
 
 class Quantized(nn.Module):
-    """What quantized convolutions and linear layers have in common."""
+    """What quantized convolutions and linear layers have in common.
+
+    Which of the parameters a layer has is up to its quantizer and its bits; the others are None.
+    """
 
     weight_bits: int
     activation_bits: int
     signed: bool
+    quantizer: str
     clip: nn.Parameter | None
+    step: nn.Parameter | None
+    weight_factor: nn.Parameter | None
     layer_name: str = ""
     """Dotted name in the supernet, for messages."""
 
     def set_bits(
-        self, weight_bits: int, activation_bits: int, signed: bool, initial_clip: float
+        self,
+        weight_bits: int,
+        activation_bits: int,
+        signed: bool,
+        initial_clip: float,
+        quantizer: str,
     ) -> None:
-        """Keep the bit widths, and make the clipping value that they need."""
-        check_layer_bits(weight_bits, activation_bits, signed, initial_clip)
+        """Keep the bit widths, and make the parameters that they need."""
+        check_layer_bits(weight_bits, activation_bits, signed, initial_clip, quantizer)
         self.weight_bits = weight_bits
         self.activation_bits = activation_bits
         self.signed = signed
         self.initial_clip = initial_clip
-        self.clip = self.new_clip() if activation_bits != 32 else None
+        self.quantizer = quantizer
+        self.clip = self.step = self.weight_factor = None
+        kind = find_quantizer(quantizer)
+        if activation_bits != FULL_PRECISION:
+            setattr(self, kind.activation_tensor, self.new_activation_tensor())
+        if weight_bits != FULL_PRECISION and kind.weight_tensor:
+            setattr(self, kind.weight_tensor, self.new_weight_tensor())
         self._sign_is_known = signed
+        self._has_begun = False
 
-    def new_clip(self) -> nn.Parameter:
-        """Return a clipping value, shape (), beside the weights."""
+    def new_activation_tensor(self) -> nn.Parameter:
+        """Return a parameter for inputs of one bit width, beside the weights."""
         weight: Any = self.weight
-        return nn.Parameter(torch.full((), self.initial_clip, device=weight.device))
+        return find_quantizer(self.quantizer).new_activation_tensor(weight, self.initial_clip)
 
-    def quantize(self, x: Tensor, clip: Tensor | None, bits: int) -> Tensor:
+    def new_weight_tensor(self) -> nn.Parameter:
+        """Return a parameter for weights of one bit width, beside the weights."""
+        weight: Any = self.weight
+        return find_quantizer(self.quantizer).new_weight_tensor(weight)
+
+    def trust_inputs(self) -> None:
+        """Look no more for negative inputs: the layer was trained with such as it will get."""
+        self._sign_is_known = True
+
+    def quantize(self, x: Tensor, learned: Tensor | None, bits: int) -> Tensor:
         """Return activations at a bit width.
+
+        Parameters
+        ----------
+        x
+            Inputs of the layer.
+        learned
+            The parameter for inputs of this bit width; None with 32 bits.
+        bits
+            The bit width.
 
         Raises
         ------
         QuantizationError
             There are negative ones, which the layer would cut off; looked for in its first batch.
         """
-        if clip is None:
+        if _has_values(x):
+            self._begin(x)
+        if learned is None:
             return x
-        if not self._sign_is_known and not x.is_meta:
+        if _has_values(x):
+            self._check_sign(x)
+        kind = find_quantizer(self.quantizer)
+        return kind.activation(x, learned, bits, signed=self.signed, initial_clip=self.initial_clip)
+
+    def quantize_weights(self, weight: Tensor, learned: Tensor | None, bits: int) -> Tensor:
+        """Return weights at a bit width; `learned` is their parameter, if there is one."""
+        return find_quantizer(self.quantizer).weight(weight, learned, bits)
+
+    def activation_tensors(self) -> Mapping[int, Tensor]:
+        """Return the parameters for inputs by their bits."""
+        learned = getattr(self, find_quantizer(self.quantizer).activation_tensor)
+        return {} if learned is None else {self.activation_bits: learned}
+
+    def operands_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and weights at the bit widths of a layer without choices."""
+        kind = find_quantizer(self.quantizer)
+        weight: Any = self.weight
+        x = self.quantize(x, getattr(self, kind.activation_tensor), self.activation_bits)
+        return x, self.quantize_weights(weight, self.weight_factor, self.weight_bits)
+
+    def _begin(self, x: Tensor) -> None:
+        """Let the first batch of a training, at any bits, say where the parameters begin."""
+        if self.training and not self._has_begun:
+            kind = find_quantizer(self.quantizer)
+            kind.begin(x.detach(), self.activation_tensors(), signed=self.signed)
+            self._has_begun = True
+
+    def _check_sign(self, x: Tensor) -> None:
+        if not self._sign_is_known:
             if (lowest := float(x.detach().amin())) < 0:
                 raise QuantizationError(
                     f"{self._title()} quantizes activations from 0 up, but its input reaches down "
                     f"to {lowest:.3g}. Put a ReLU before it, or build it with signed=True."
                 )
             self._sign_is_known = True
-        quantize = quantize_signed_activation if self.signed else quantize_activation
-        return quantize(x, positive_clip(clip), bits)
 
     def _title(self) -> str:
         if self.layer_name:
@@ -155,8 +216,42 @@ class Quantized(nn.Module):
         return f"the {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
 
 
+def trust_inputs(network: nn.Module) -> None:
+    """Let the quantized layers of a trained network look no more for negative inputs."""
+    for module in network.modules():
+        if isinstance(module, Quantized):
+            module.trust_inputs()
+
+
+@contextlib.contextmanager
+def beginning(network: nn.Module) -> Iterator[None]:
+    """Let quantized layers begin with the images that a network runs on, as a training does.
+
+    Everything else runs in the mode that it has. Where nothing is trained, the learned steps of
+    inputs would else end at a fixed clipping value.
+    """
+    layers = [module for module in network.modules() if isinstance(module, Quantized)]
+    modes = [layer.training for layer in layers]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, mode in zip(layers, modes, strict=True):
+            layer.training = mode
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether the numbers in a tensor can be looked at: not where a graph of calls is recorded."""
+    return not (x.is_meta or torch.compiler.is_compiling() or torch.jit.is_tracing())
+
+
 def check_layer_bits(
-    weight_bits: Any, activation_bits: Any, signed: bool = False, initial_clip: float = 1.0
+    weight_bits: Any,
+    activation_bits: Any,
+    signed: bool = False,
+    initial_clip: float = 1.0,
+    quantizer: Any = "dorefa",
 ) -> None:
     """Refuse bit widths and a clipping value that no layer can have. Raises QuantizationError."""
     check_bits(weight_bits)
@@ -167,6 +262,7 @@ def check_layer_bits(
         )
     if not isinstance(initial_clip, Real) or not 0 < initial_clip < math.inf:
         raise QuantizationError(f"initial_clip must be a number above 0, got {initial_clip!r}.")
+    find_quantizer(quantizer).check(weight_bits)
 
 
 class QuantizedConv2d(Quantized, nn.Conv2d):
@@ -189,6 +285,7 @@ class QuantizedConv2d(Quantized, nn.Conv2d):
         activation_bits: int = 32,
         signed: bool = False,
         initial_clip: float = INITIAL_CLIP,
+        quantizer: str = "dorefa",
     ):
         nn.Conv2d.__init__(
             self,
@@ -204,11 +301,10 @@ class QuantizedConv2d(Quantized, nn.Conv2d):
             device,
             dtype,
         )
-        self.set_bits(weight_bits, activation_bits, signed, initial_clip)
+        self.set_bits(weight_bits, activation_bits, signed, initial_clip, quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.quantize(x, self.clip, self.activation_bits)
-        weight = quantize_weight(self.weight, self.weight_bits)
+        x, weight = self.operands_of(x)
         return convolve(x, weight, self.bias, vars(self))
 
     def extra_repr(self) -> str:
@@ -230,13 +326,13 @@ class QuantizedLinear(Quantized, nn.Linear):
         activation_bits: int = 32,
         signed: bool = False,
         initial_clip: float = INITIAL_CLIP,
+        quantizer: str = "dorefa",
     ):
         nn.Linear.__init__(self, in_features, out_features, bias, device, dtype)
-        self.set_bits(weight_bits, activation_bits, signed, initial_clip)
+        self.set_bits(weight_bits, activation_bits, signed, initial_clip, quantizer)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.quantize(x, self.clip, self.activation_bits)
-        weight = quantize_weight(self.weight, self.weight_bits)
+        x, weight = self.operands_of(x)
         return nn.functional.linear(x, weight, self.bias)
 
     def extra_repr(self) -> str:
@@ -276,10 +372,8 @@ class PairedBatchNorm2d(nn.BatchNorm2d):
 class QuantConv2d(ParametrizedModule, QuantizedConv2d, wraps=QuantizedConv2d):  # type: ignore[call-arg]
     """Convolution with quantized weights and inputs; any argument may be a choice.
 
-    The arguments are those of ``nn.Conv2d``, and those below. Weights are quantized as in
-    DoReFa-Net, to 2^bits symmetric levels; inputs as in PACT, from 0 to a learnt clipping value,
-    of which there is one for every bit width of the inputs. In a supernet all bit widths share
-    the float weights.
+    The arguments are those of ``nn.Conv2d``, and those below. In a supernet all bit widths share
+    the float weights; what a quantizer learns there is one for each bit width.
 
     Parameters
     ----------
@@ -289,12 +383,17 @@ class QuantConv2d(ParametrizedModule, QuantizedConv2d, wraps=QuantizedConv2d):  
     signed
         Whether inputs can be negative. By default they must come from a ReLU or the like.
     initial_clip
-        First clipping value.
+        First clipping value. With ``symmetric`` it only counts until the first batch of a training.
+    quantizer
+        ``dorefa``: weights as in DoReFa-Net, to 2^bits levels that are symmetric around zero;
+        inputs as in PACT, from 0 to a learned clipping value. ``symmetric``: integers times a
+        learned step, one for each output channel of the weights and one for the inputs, as in LSQ;
+        weights then have 2 or more bits. Not a choice.
 
     Raises
     ------
     QuantizationError
-        Another bit width, or, at the first batch, negative inputs.
+        Another bit width or quantizer, or, at the first batch, negative inputs.
 
     Notes
     -----
@@ -302,7 +401,8 @@ class QuantConv2d(ParametrizedModule, QuantizedConv2d, wraps=QuantizedConv2d):  
 
     References
     ----------
-    Zhou et al., DoReFa-Net, arXiv 1606.06160; Choi et al., PACT, arXiv 1805.06085.
+    Zhou et al., DoReFa-Net, arXiv 1606.06160; Choi et al., PACT, arXiv 1805.06085;
+    Esser et al., LSQ, arXiv 1902.08153.
     """
 
 
@@ -310,7 +410,7 @@ class QuantLinear(ParametrizedModule, QuantizedLinear, wraps=QuantizedLinear):  
     """Linear layer with quantized weights and inputs; see `QuantConv2d`.
 
     The arguments are those of ``nn.Linear``, then ``weight_bits``, ``activation_bits``,
-    ``signed`` and ``initial_clip``.
+    ``signed``, ``initial_clip`` and ``quantizer``.
     """
 
 

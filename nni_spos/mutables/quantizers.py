@@ -71,10 +71,36 @@ def quantize_weight(weight: Tensor, bits: int) -> Tensor:
     """
     if check_bits(bits) == FULL_PRECISION:
         return weight
-    weight = _at_least_float32(weight)
+    weight = at_least_float32(weight)
     if bits == 1:
         return _StraightThrough.apply(weight, _round_to_signs)
     return _StraightThrough.apply(torch.tanh(weight), lambda t: _round_between_zero(t, bits))
+
+
+def odd_integers(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Return what `quantize_weight` returns as odd numbers and their scale.
+
+    Parameters
+    ----------
+    weight
+        Any shape.
+    bits
+        1 to 8.
+
+    Returns
+    -------
+    values : Tensor, shape of `weight`
+        From 1 - 2^bits to 2^bits - 1, of type int32.
+    scale : Tensor, shape ()
+        Half the distance of two levels.
+    """
+    weight = at_least_float32(weight.detach())
+    if bits == 1:
+        return torch.where(weight >= 0, 1, -1).int(), weight.abs().mean()
+    t = torch.tanh(weight)
+    step = 2 * t.abs().max() / (2**bits - 1)
+    values = (t / step.clamp_min(torch.finfo(t.dtype).tiny)).sub_(0.5).round_().mul_(2).add_(1)
+    return values.int(), step / 2
 
 
 def quantize_activation(x: Tensor, clip: Tensor, bits: int) -> Tensor:
@@ -175,12 +201,12 @@ class _ClippedRound(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, clip: Tensor, n: int) -> Tensor:
         ctx.save_for_backward(x, clip)
-        return _round_to_levels(_at_least_float32(x), _at_least_float32(clip), 0, n)
+        return _round_to_levels(at_least_float32(x), at_least_float32(clip), 0, n)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, clip = (_at_least_float32(tensor) for tensor in ctx.saved_tensors)
+        x, clip = (at_least_float32(tensor) for tensor in ctx.saved_tensors)
         clipped = torch.sub(x, clip)
         _keep_from_zero_up(gradient, clipped, out=clipped)
         d_clip = clipped.sum() if ctx.needs_input_grad[1] else None
@@ -197,12 +223,12 @@ class _SignedClippedRound(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, clip: Tensor, n: int) -> Tensor:
         ctx.save_for_backward(x, clip)
-        return _round_to_levels(_at_least_float32(x), _at_least_float32(clip), -n, n)
+        return _round_to_levels(at_least_float32(x), at_least_float32(clip), -n, n)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
-        x, clip = (_at_least_float32(tensor) for tensor in ctx.saved_tensors)
+        x, clip = (at_least_float32(tensor) for tensor in ctx.saved_tensors)
         clipped = x.abs().sub_(clip)
         _keep_from_zero_up(gradient, clipped, out=clipped)
         d_clip = x.sign().mul_(clipped).sum() if ctx.needs_input_grad[1] else None
@@ -244,7 +270,7 @@ def _round_between_zero(t: Tensor, bits: int) -> Tensor:
     return v.sub_(0.5).round_().add_(0.5).mul_(step)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """Return the tensor, as float32 if it is of lower precision."""
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 

@@ -12,6 +12,12 @@ from torch import nn
 from nni_spos.mutables.adoption import grown_tensors, rebuild, take_initial_values
 from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.sliced import SlicedBatchNorm2d, SlicedLinear, SlicedOperation, Slices
+from nni_spos.mutables.sliced_layers import (
+    SlicedConvTranspose2d,
+    SlicedGroupNorm,
+    SlicedLayerNorm,
+    SlicedPReLU,
+)
 from nni_spos.mutables.sliced_quantization import (
     SlicedQuantConv2d,
     SlicedQuantLinear,
@@ -23,6 +29,10 @@ SLICED_OPERATIONS: tuple[type[SlicedOperation], ...] = (
     SlicedConv2d,
     SlicedLinear,
     SlicedBatchNorm2d,
+    SlicedConvTranspose2d,
+    SlicedGroupNorm,
+    SlicedLayerNorm,
+    SlicedPReLU,
     SlicedQuantConv2d,
     SlicedQuantLinear,
     SlicedSwitchableBatchNorm2d,
@@ -102,7 +112,15 @@ def slice_layers(space: ModelSpace) -> ModelSpace:
     return space
 
 
-CHANNEL_ARGUMENTS = ("in_channels", "out_channels", "in_features", "out_features", "num_features")
+CHANNEL_ARGUMENTS = (
+    "in_channels",
+    "out_channels",
+    "in_features",
+    "out_features",
+    "num_features",
+    "num_channels",
+    "num_parameters",
+)
 
 
 def channel_labels(supernet: nn.Module) -> tuple[str, ...]:

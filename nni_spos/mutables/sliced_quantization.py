@@ -20,7 +20,7 @@ from nni_spos.mutables.quantization import (
     check_layer_bits,
     pair_name,
 )
-from nni_spos.mutables.quantizers import quantize_weight
+from nni_spos.mutables.quantizer_kinds import find_quantizer
 from nni_spos.mutables.sliced import (
     NORM_TENSORS,
     SlicedLinear,
@@ -35,38 +35,63 @@ BITS = ["weight_bits", "activation_bits"]
 
 
 class SlicedQuantization(SlicedOperation, Quantized):
-    """Shared float weights, and one clipping value for every bit width of the activations."""
+    """Shared float weights, and what the quantizer learns, once for every bit width."""
 
     def __init__(self, module_kwargs: dict[str, Any]):
         super().__init__(module_kwargs)
-        bits = {options.get("activation_bits", 32) for options in self._options} - {32}
-        self.clip = None
-        self.clips = nn.ParameterDict({str(number): self.new_clip() for number in sorted(bits)})
+        kind = find_quantizer(self.quantizer)
+        self.clip = self.step = self.weight_factor = None
+        self._activations = f"{kind.activation_tensor}s"
+        self._weights = f"{kind.weight_tensor}s" if kind.weight_tensor else ""
+        bits = self._bits_of("activation_bits")
+        learned = {str(number): self.new_activation_tensor() for number in bits}
+        setattr(self, self._activations, nn.ParameterDict(learned))
+        if self._weights:
+            learned = {str(x): self.new_weight_tensor() for x in self._bits_of("weight_bits")}
+            setattr(self, self._weights, nn.ParameterDict(learned))
+
+    def _bits_of(self, argument: str) -> list[int]:
+        return sorted({options.get(argument, 32) for options in self._options} - {32})
 
     @classmethod
     def check(cls, **arguments: Any) -> None:
         super().check(**arguments)
         weight_bits, activation_bits = (arguments.get(name, 32) for name in BITS)
-        check_layer_bits(weight_bits, activation_bits, arguments.get("signed", False))
+        check_layer_bits(
+            weight_bits,
+            activation_bits,
+            arguments.get("signed", False),
+            quantizer=arguments.get("quantizer", "dorefa"),
+        )
 
     def super_init_argument(self, name: str, value_choice: MutableExpression) -> Any:
         return 32 if name in BITS else super().super_init_argument(name, value_choice)
 
     def slices(self, **arguments: Any) -> dict[str, Slices]:
-        bits = arguments["activation_bits"]
-        return super().slices(**arguments) | ({f"clips.{bits}": ()} if bits != 32 else {})
+        found = super().slices(**arguments)
+        weight_bits, bits = (arguments[name] for name in BITS)
+        if bits != 32:
+            found[f"{self._activations}.{bits}"] = ()
+        if weight_bits != 32 and self._weights:
+            found[f"{self._weights}.{weight_bits}"] = found["weight"][:1]
+        return found
 
     @staticmethod
     def plain_name(name: str) -> str:
-        return "clip" if name.startswith("clips.") else name
+        group, _, bits = name.partition(".")
+        return group.removesuffix("s") if bits else name
+
+    def activation_tensors(self) -> Mapping[int, Tensor]:
+        return {int(bits): x for bits, x in getattr(self, self._activations).items()}
 
     def operands(
         self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return activations and weights at the bit widths of the arguments."""
-        bits = arguments["activation_bits"]
-        x = self.quantize(x, tensors.get(f"clips.{bits}"), bits)
-        return x, quantize_weight(tensors["weight"], arguments["weight_bits"])
+        weight_bits, bits = (arguments[name] for name in BITS)
+        x = self.quantize(x, tensors.get(f"{self._activations}.{bits}"), bits)
+        learned = tensors.get(f"{self._weights}.{weight_bits}")
+        return x, self.quantize_weights(tensors["weight"], learned, weight_bits)
 
 
 class SlicedQuantConv2d(SlicedQuantization, SlicedConv2d, QuantizedConv2d):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.constraint import Constraint, format_metric
-from nni_spos.cost_table import CostTable
+from nni_spos.constraint import Constraint
+from nni_spos.cost_table import Costs, CostTable
 from nni_spos.counting import PathCounter, Region, UniformRegion, describe_extent
-from nni_spos.errors import ConstraintError, CostError, InfeasibleError
+from nni_spos.errors import ConstraintError, CostError, InfeasibleError, RecipeError
+from nni_spos.metrics.units import format_metric, unknown_metric
 from nni_spos.path import Choice, Indices, PathSpace
 from nni_spos.priors.base import Prior
 from nni_spos.priors.uniform import UniformPrior
+from nni_spos.recipe.rules import CONSTRAINTS, QUANTILES, parse_constraints
+from nni_spos.recipe.settings import TEXT, one_of, setting
 
 Interval = tuple[float, float] | Constraint
 """Lowest and highest cost allowed, both included."""
@@ -29,6 +34,49 @@ METHODS = ("counting", "rejection")
 
 NUM_SAMPLES = 100_000
 """Uniform paths that a cost distribution is estimated from where it cannot be counted."""
+
+
+@dataclass(frozen=True)
+class ConstrainedSettings:
+    """What a recipe says of the constrained prior: its bins, one way or the other.
+
+    Parameters
+    ----------
+    prior_bins
+        Intervals of one cost, such as ``290M <= flops <= 300M``.
+    prior_quantiles
+        Shares of all paths by their cost, between which the bins lie; those that part the space
+        into equal shares make the uniform prior again.
+    prior_metric
+        Cost that the quantiles are of.
+    prior_method
+        How paths of a bin are found: by ``counting``, or by ``rejection`` of uniform ones, which
+        works where costs hang together too much to be counted.
+    """
+
+    prior_bins: tuple[Constraint, ...] = setting(CONSTRAINTS, (), parse_constraints)
+    prior_quantiles: tuple[float, ...] = setting(QUANTILES, (), tuple)
+    prior_metric: str = setting(TEXT, "flops")
+    prior_method: str = setting(one_of(*METHODS), "counting")
+
+    def __post_init__(self) -> None:
+        if bool(self.prior_bins) == bool(self.prior_quantiles):
+            raise RecipeError(
+                "the constrained prior needs either prior_bins, e.g. ['290M <= flops <= 300M'], "
+                "or prior_quantiles, e.g. [0, 0.25, 0.5]."
+            )
+        if len({limit.metric for limit in self.prior_bins}) > 1:
+            raise RecipeError("prior_bins: all bins must limit the same metric.")
+
+    @property
+    def metric(self) -> str:
+        """The cost that the bins are of."""
+        return self.prior_bins[0].metric if self.prior_bins else self.prior_metric
+
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """The metrics that the prior depends on."""
+        return (self.metric,)
 
 
 class ConstrainedPrior(Prior):
@@ -58,7 +106,7 @@ class ConstrainedPrior(Prior):
     ConstraintError
         A bin is not an interval, or is a constraint on another metric.
     CostError
-        The table belongs to another space, or its paths cannot be counted.
+        The table belongs to another space, or its paths cannot be counted: ``rejection`` can.
 
     Examples
     --------
@@ -76,6 +124,8 @@ class ConstrainedPrior(Prior):
     Guo et al., Single Path One-Shot NAS, ECCV 2020, section 3.
     """
 
+    Settings: ClassVar[type[Any]] = ConstrainedSettings
+
     def __init__(
         self,
         space: PathSpace,
@@ -90,15 +140,30 @@ class ConstrainedPrior(Prior):
         if method not in METHODS:
             raise ConstraintError(f"method {method!r} is unknown. Methods: {', '.join(METHODS)}.")
         self.cost = cost
+        self.metric = cost.metric
         self.method = method
-        self.bins = _read_bins(cost.metric, bins)
+        found = _read_bins(cost.metric, bins)
+        are_shares = any(limit.is_share for limit in found)
+        dearest = float(cost.dearest()[0]) if are_shares else math.nan
+        self.bins = tuple(limit.of(dearest) for limit in found)
         self._regions: list[Region] = []
-        counter = PathCounter([cost]) if method == "counting" else None
+        counter = _counter(cost) if method == "counting" else None
         for limit in self.bins:
             region = counter.within(limit) if counter else UniformRegion(space, [cost], [limit])
             if region.is_empty():
                 raise _nothing_in(limit, counter) if counter else _none_found(region, limit)
             self._regions.append(region)
+
+    @classmethod
+    def build(
+        cls, space: PathSpace, costs: Costs, seed: int, settings: ConstrainedSettings
+    ) -> ConstrainedPrior:
+        metric = settings.metric
+        if metric not in costs:
+            raise ConstraintError(f"prior: {unknown_metric(metric, costs)}")
+        cost = costs[metric]
+        bins = settings.prior_bins or quantile_bins(cost, settings.prior_quantiles)
+        return cls(space, cost, bins, seed, settings.prior_method)
 
     def draw(self, num_paths: int, generator: np.random.Generator) -> Indices:
         chosen = generator.integers(len(self.bins), size=num_paths)
@@ -138,6 +203,13 @@ class ConstrainedPrior(Prior):
                 for choice, prob in probs.items():
                     total[label][choice] += prob / len(self._regions)
         return total
+
+    def describe(self) -> list[str]:
+        about = "" if self.counts_exactly else "about "
+        return [
+            f"{limit}: {about}{count:,} paths ({100 * count / self.space.size:.3g} %)"
+            for limit, count in zip(self.bins, self.count(), strict=True)
+        ]
 
 
 def quantile_bins(cost: CostTable, quantiles: Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -263,6 +335,20 @@ def _check_quantiles(quantiles: Sequence[float]) -> None:
         )
 
 
+def _counter(cost: CostTable) -> PathCounter:
+    try:
+        return PathCounter([cost])
+    except CostError as problem:
+        raise CostError(
+            f"{problem} Let uniform paths be tried instead: {_written('rejection')}."
+        ) from None
+
+
+def _written(method: str) -> str:
+    """Return how one asks for a method."""
+    return f"'prior_method: {method}' in a recipe, method=\"{method}\" in Python"
+
+
 def _nothing_in(limit: Constraint, counter: PathCounter) -> InfeasibleError:
     nearest = counter.describe_nearest(limit)
     low, high = counter.extent()
@@ -274,8 +360,8 @@ def _nothing_in(limit: Constraint, counter: PathCounter) -> InfeasibleError:
 
 def _none_found(region: Region, limit: Constraint) -> InfeasibleError:
     return InfeasibleError(
-        f"none of {region.min_tries} uniform paths lies in the bin '{limit}'. Widen it or choose "
-        'method="counting".'
+        f"none of {region.min_tries} uniform paths lies in the bin '{limit}'. Widen it, or let "
+        f"its paths be counted: {_written('counting')}."
     )
 
 

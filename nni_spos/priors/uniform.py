@@ -32,3 +32,6 @@ class UniformPrior(Prior):
         return {
             label: dict.fromkeys(choices, 1 / len(choices)) for label, choices in self.space.items()
         }
+
+    def describe(self) -> list[str]:
+        return ["all alike"]

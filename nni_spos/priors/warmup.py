@@ -63,12 +63,12 @@ class WarmUpPrior(Prior):
         super().__init__(prior.space, prior.seed)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
             raise RecipeError(
-                f"steps of a warm-up must be a whole number from 0 on, got {steps!r}."
+                f"channel_warmup_steps must be a whole number from 0 on, got {steps!r}."
             )
         if steps and not labels:
             raise RecipeError(
-                f"a warm-up of {steps} steps needs labels of channel numbers, got none. Name them "
-                "or set the steps to 0."
+                f"a warm-up of {steps} steps needs labels of channel numbers, and the space has "
+                "none. Leave channel_warmup_steps out, or take a space that searches channels."
             )
         self.prior = prior
         self.labels = tuple(labels)

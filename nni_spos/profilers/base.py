@@ -2,127 +2,130 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_spos.cost_table import Costs, CostTable, Factor
-from nni_spos.errors import CostError
+from nni_spos.components import explain
+from nni_spos.cost_table import Costs, CostTable
+from nni_spos.errors import CostError, SposError
+from nni_spos.metrics import Condition, Layer, Metric, Network
+from nni_spos.metrics.units import LATENCY, remember_unit
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import PathSpace
-from nni_spos.profilers.bits import count_bitops
-from nni_spos.profilers.macs import count_macs, is_registered
+from nni_spos.profilers.networks import check_networks, listed, macs_of, own_places
 from nni_spos.profilers.parameters import count_parameters
-from nni_spos.profilers.trace import Condition, LayerCall, Trace, trace_space
+from nni_spos.profilers.peaks import find_peaks
+from nni_spos.profilers.trace import LayerCall, Trace, trace_space
+from nni_spos.recipe.registries import METRICS
+from nni_spos.spaces import deployed_form
 
-REGISTER = "nni_spos.profilers.register_macs"
 
-
-def build_costs(space: ModelSpace, input_shape: Sequence[int]) -> Costs:
-    """Build the tables of every analytic metric: ``flops`` and ``params``, and those of bits.
+def build_costs(
+    space: ModelSpace, input_shape: Sequence[int], metrics: Sequence[Metric] = ()
+) -> Costs:
+    """Build the tables of every metric that follows from the layers of a space.
 
     Parameters
     ----------
     space
-        A model space in the form whose subnets are to be deployed (BatchNorm with affine
-        parameters); it is not changed.
+        A model space; it is not changed. Networks are counted as `nni_spos.build_network` builds
+        them: one whose constructor has the argument ``affine=None`` with affine BatchNorm.
     input_shape
         Of one image: (channels, height, width).
+    metrics
+        Further ones, beside ours.
 
     Returns
     -------
-    Tables by metric: ``flops`` are multiply-adds of convolutions and linear layers for one
-    image (one multiply-add = 1 FLOP), ``params`` numbers of parameters. A space with quantized
-    layers also has ``bitops`` (see `count_bitops`) and ``size_bytes`` (of all parameters at
-    their bit widths).
+    Tables by metric: ``flops`` are multiply-adds for one image (one multiply-add = 1 FLOP), of
+    every operator that multiplies matrices or convolves, in layers and outside of them; what is
+    computed element by element costs nothing. ``params`` are numbers of parameters. A space with
+    quantized layers also has ``bitops`` and ``size_bytes`` (of all parameters at their bit widths),
+    see `nni_spos.metrics`. Then those of `metrics`.
 
     Raises
     ------
     CostError
-        A layer has no formula, computes outside of layers what would go uncounted, or costs
-        what choices elsewhere decide.
+        An operator cannot be counted, or a cost depends on choices in a way that is not known; or
+        a further metric cannot be computed, or has the name of another.
     """
-    path_space = PathSpace.from_model_space(space)
+    space = deployed_form(space)
+    path_space = PathSpace.from_model_space(space)  # refuses labels before anything is run
     trace = trace_space(space, input_shape)
-    macs = [(call, _macs(call)) for call in trace.calls]
-    for call, cost in macs:
-        if call.varies and cost:
-            raise CostError(
-                f"layer '{call.name}' ({type(call.module).__name__}): its multiply-adds depend on "
-                "choices elsewhere. Make the numbers that it depends on choices of its own, with "
-                "the classes of nni_spos.mutables."
-            )
-    _check_complete(trace)
-    parameters = list(count_parameters(trace.space))
-    costs = {
-        "flops": [(call.condition, cost) for call, cost in macs],
-        "params": [(item.condition, item.number) for item in parameters],
-    }
-    if any(isinstance(call.module, Quantized) for call in trace.calls):
-        costs["bitops"] = [(x.condition, count_bitops(x.module, cost)) for x, cost in macs]
-        costs["size_bytes"] = [(item.condition, item.size_bytes) for item in parameters]
-    return {metric: tabulate(metric, path_space, items) for metric, items in costs.items()}
-
-
-def tabulate(metric: str, space: PathSpace, costs: Iterable[tuple[Condition, int]]) -> CostTable:
-    """Sum whole-number costs, each with the choices it depends on, into a table.
-
-    Costs under the same labels form one factor; a path pays an entry when it makes all of the
-    entry's choices.
-    """
-    constant = 0
-    tables: dict[tuple[str, ...], np.ndarray] = {}
-    positions = {label: {c: i for i, c in enumerate(choices)} for label, choices in space.items()}
-    shapes: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for condition, cost in costs:
-        if not condition:
-            constant += cost
+    find = functools.partial(find_peaks, space, input_shape, path_space)
+    network = _describe(trace, path_space, find)
+    every: list[Any] = [METRICS.find(name) for name in METRICS.ours]
+    ours: list[Metric] = [metric() for metric in every if not metric.is_optional]
+    costs = {x.name: x.table(network) for x in ours if x.applies_to(network)}
+    places = [*own_places(trace.calls), *(f"layer '{name}'" for name in trace.bypassed)]
+    if places:
+        check_networks(space, input_shape, costs["flops"], listed(places))
+    for metric in metrics:
+        table = _table(metric, network)
+        if table is None:
             continue
-        ordered = sorted(condition, key=lambda pair: space.labels.index(pair[0]))
-        labels = tuple(label for label, _ in ordered)
-        if labels not in tables:
-            shapes[labels] = [len(space[label]) for label in labels]
-            tables[labels] = np.zeros(shapes[labels], dtype=np.int64)
-        tables[labels][tuple(positions[label][choice] for label, choice in ordered)] += cost
-    return CostTable(metric, space, constant, [Factor(*item) for item in tables.items()])
+        is_ours = METRICS.ours.get(metric.name, "").endswith(f":{type(metric).__name__}")
+        if metric.name in {LATENCY, *costs} or (metric.name in METRICS.ours and not is_ours):
+            raise CostError(
+                f"metric {type(metric).__name__}: another metric is called '{metric.name}' too. "
+                "Give its attribute 'name' another value."
+            )
+        costs[metric.name] = table
+        remember_unit(metric.name, metric.unit)
+    return costs
 
 
-def _macs(call: LayerCall) -> int:
-    return count_macs(call.module, call.input_shape, call.output_shape, call.name)
+def describe_network(
+    space: ModelSpace, input_shape: Sequence[int], path_space: PathSpace | None = None
+) -> Network:
+    """Return the layers and parameters of all paths of a space, for its metrics.
 
-
-def _check_complete(trace: Trace) -> None:
-    """Compare with PyTorch's own count of the same run, which also sees functional calls.
-
-    A formula that was registered is taken at its word, unless it says nothing: a network may be
-    deployed with fewer multiply-adds than it is trained with. Raises CostError.
+    Parameters
+    ----------
+    space, input_shape
+        See `build_costs`, which also says the errors.
+    path_space
+        Labels and their choices, for a network of one path, which has none itself.
     """
-    missed = trace.outside.macs
-    names = set(trace.outside.uncounted)
-    for call in trace.counted_calls:
-        macs, seen = _macs(call), call.products
-        if not is_registered(call.module):
-            names |= seen.uncounted
-            if seen.macs < macs:
-                raise CostError(
-                    f"layer '{call.name}' ({type(call.module).__name__}): does {seen.macs} "
-                    f"multiply-adds, and the formula for its base class gives {macs}. "
-                    f"Give it one of its own with {REGISTER}."
-                )
-            missed += seen.macs - macs
-        elif not macs:
-            missed += seen.macs
-    advice = f"Put them into an nn.Module and give its formula with {REGISTER}."
-    if missed:
-        raise CostError(
-            f"the space does {missed} multiply-adds outside of layers (such as torch.matmul, "
-            "functional convolutions, or layers that a kept function or bound method holds), which "
-            f"cannot be counted by choice. {advice}"
-        )
-    if names:
-        raise CostError(
-            f"the space calls {', '.join(sorted(names))} outside of layers, whose multiply-adds "
-            f"cannot be counted. {advice}"
-        )
+    path_space = PathSpace.from_model_space(space) if path_space is None else path_space
+    find = functools.partial(find_peaks, space, input_shape, path_space)
+    return _describe(trace_space(space, input_shape), path_space, find)
+
+
+def _describe(
+    trace: Trace, path_space: PathSpace, find: Callable[[], Sequence[tuple[Condition, int]]]
+) -> Network:
+    layers = [_layer(call) for call in trace.calls]
+    return Network(path_space, layers, list(count_parameters(trace.space)), find)
+
+
+def _table(metric: Metric, network: Network) -> CostTable | None:
+    """Return the table of a user's metric, if the space has such a cost. Raises CostError."""
+    try:
+        return metric.table(network) if metric.applies_to(network) else None
+    except SposError:
+        raise
+    except Exception as problem:  # the metric's own code runs: anything can be raised
+        text = explain(problem, None)
+        raise CostError(f"metric {type(metric).__name__}: cannot be computed: {text}") from problem
+
+
+def _layer(call: LayerCall) -> Layer:
+    module: Any = call.module
+    is_quantized = isinstance(module, Quantized)
+    return Layer(
+        call.name,
+        module,
+        call.input_shape,
+        call.output_shape,
+        call.condition,
+        macs=macs_of(call),
+        weight_bits=module.weight_bits if is_quantized else None,
+        activation_bits=module.activation_bits if is_quantized else None,
+        varies=call.varies,
+        title=call.title,
+        places=listed(own_places([call])) if call.varies else "",
+    )

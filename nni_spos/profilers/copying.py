@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from nni_spos.copies import Network, ValueCopies, copy_tensor
 from nni_spos.errors import CostError
+from nni_spos.modules.copies import Network, ValueCopies, copy_empty, copy_tensor
 from nni_spos.profilers.scripted import ScriptedLayer, scripted_modules
 
 
@@ -32,7 +32,7 @@ def copy_network(network: Network, device: str) -> Network:
     CostError
         The network has lazy layers that did not run yet, or cannot be copied.
     """
-    return _copy(network, device, _tensor_copies(network, device))
+    return _copy(network, device, _part_copies(network, device))
 
 
 def copy_observable(network: Network, device: str) -> Network:
@@ -40,16 +40,17 @@ def copy_observable(network: Network, device: str) -> Network:
 
     These have the parameters of the copy; what they run has some of its own, on the CPU.
     """
-    memo = _tensor_copies(network, device)
+    memo = _part_copies(network, device)
     for scripted in scripted_modules(network):
         memo[id(scripted)] = ScriptedLayer(scripted, memo)
     return _copy(network, device, memo)
 
 
-def _tensor_copies(network: nn.Module, device: str) -> dict[int, Any]:
-    """Return copies of parameters and buffers by their id, one of each that modules share."""
+def _part_copies(network: nn.Module, device: str) -> dict[int, Any]:
+    """Return copies of parameters, buffers and what is empty, one of each that modules share."""
     check_sizes(network)
-    return {id(x): copy_tensor(x, device) for x in (*network.parameters(), *network.buffers())}
+    tensors = (*network.parameters(), *network.buffers())
+    return copy_empty(network) | {id(x): copy_tensor(x, device) for x in tensors}
 
 
 def _copy(network: Network, device: str, memo: dict[int, Any]) -> Network:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ _ABOUT_SHAPES = re.compile(
     r"\b(shapes?|sizes?|dim|dims|dimensions?|channels?|features?|[1-5]D)\b", re.IGNORECASE
 )
 """In the messages of PyTorch about tensors that do not fit."""
+
+
+_PLACE = "nni_spos_place"
+"""Attribute of an error: where it was raised."""
 
 
 def run_dry(
@@ -52,15 +57,24 @@ def run_dry(
             raise refusal(problem, input_shape) from None
 
 
+def note_place(problem: BaseException, place: str) -> None:
+    """Remember which layer raised an error, for `refusal`."""
+    with contextlib.suppress(AttributeError):
+        problem.__dict__[_PLACE] = place
+
+
 def refusal(problem: Exception, input_shape: Sequence[int], what: str = "space") -> CostError:
     """Return the error that says why a network does not run on images of a shape."""
     text = " ".join(str(problem).split())
+    place = vars(problem).get(_PLACE, "")
     shape = tuple(input_shape)
     is_shape = _ABOUT_SHAPES.search(text) and ".reshape(" not in text
     if is_shape and isinstance(problem, RuntimeError | IndexError | ValueError):
-        return CostError(f"images of shape {shape} do not fit the {what} ({text:.300}).")
+        where = f"{place}: " if place else ""
+        return CostError(f"images of shape {shape} do not fit the {what} ({where}{text:.300}).")
     reason = f"{type(problem).__name__}: {text}" if text else type(problem).__name__
-    return CostError(f"with images of shape {shape} the {what} does not run: {reason:.300}")
+    where = f" ({place})" if place else ""
+    return CostError(f"with images of shape {shape} the {what} does not run{where}: {reason:.300}")
 
 
 def _run_images(run: Callable[[Tensor], Result], input_shape: Sequence[int]) -> list[Result]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,28 +14,40 @@ from nni_spos.errors import CostError
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Choice
+from nni_spos.profilers.products import Product, ProductCounter
 from nni_spos.profilers.recorder import LayerCall, Shape
 
 Assignment = dict[str, Choice]
 """Choices of the labels that arguments of layers depend on."""
 
 
+class BuiltLayer(NamedTuple):
+    """The layer of a path, the shape of its output, and what it computes."""
+
+    module: nn.Module
+    output_shape: Shape
+    products: tuple[Product, ...]
+
+
 class Builder:
     """Builds the layers of paths, those that are alike once."""
 
     def __init__(self) -> None:
-        self._built: dict[tuple[type[nn.Module], str, Shape], tuple[nn.Module, Shape]] = {}
+        self._built: dict[tuple[type[nn.Module], str, Shape], BuiltLayer] = {}
+        self._counter = ProductCounter()
 
     def __call__(
         self, operation: SlicedOperation, sample: Assignment, input_shape: Shape
-    ) -> tuple[nn.Module, Shape]:
-        """Return the layer of a path and the shape of its output."""
+    ) -> BuiltLayer:
+        """Return the layer of a path."""
         key = (operation.plain, str(operation.part_at(sample).arguments), input_shape)
         if key not in self._built:
             layer = operation.build_plain(sample, "meta")
             use_stand_in(layer, "meta")
-            output = layer(torch.empty(input_shape, device="meta"))
-            self._built[key] = layer, tuple(output.shape)
+            self._counter.products = []
+            output = self._counter.run(layer, torch.empty(input_shape, device="meta"))
+            products = tuple(self._counter.products)
+            self._built[key] = BuiltLayer(layer, tuple(output.shape), products)
         return self._built[key]
 
 
@@ -45,7 +57,7 @@ def use_stand_in(layer: Any, device: str) -> None:
         compute = layer.forward if device == "cpu" else _same
         layer.forward = functools.partial(_check_channels, layer, compute)
     elif isinstance(layer, Quantized):
-        layer.quantize = lambda x, clip, bits: x  # type: ignore[method-assign]
+        layer.quantize = lambda x, learned, bits: x  # type: ignore[method-assign]
 
 
 def _same(x: Tensor) -> Tensor:
@@ -100,21 +112,26 @@ def expand_calls(
     Raises
     ------
     CostError
-        The shapes that follow from one call are not those of the others.
+        The shapes that follow from one call are not those of the others, or its hooks compute
+        products.
     """
     base = observed[0]
+    if own := [product for call in observed for product in call.products]:
+        raise CostError(
+            f"layer '{base.name}': its hooks compute {own[0].place}, which cannot be counted by "
+            "choice. Compute it in a module of its own."
+        )
     samples = [{x: assignment[x] for x in operation.labels} for assignment in assignments]
     for sample in operation.samples():
         condition = dict(base.condition)
         if any(condition.get(label, choice) != choice for label, choice in sample.items()):
             continue  # a unit further out that has the same label decided otherwise
         input_shape = operation.resize(base.input_shape, sample)
-        layer, output_shape = build(operation, sample, input_shape)
+        layer, output_shape, products = build(operation, sample, input_shape)
         for call, other in zip(observed, samples, strict=True):
-            if other == sample and (call.input_shape, call.output_shape) != (
-                input_shape,
-                output_shape,
-            ):
+            if other != sample:
+                continue
+            if (call.input_shape, call.output_shape) != (input_shape, output_shape):
                 raise CostError(
                     f"layer '{base.name}': the size of its input, {call.input_shape} or "
                     f"{input_shape}, depends on choices other than its own "
@@ -127,5 +144,5 @@ def expand_calls(
             input_shape,
             output_shape,
             tuple((condition | sample).items()),
-            base.products,
+            products,
         )

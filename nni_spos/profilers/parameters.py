@@ -8,38 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import Tensor, nn
 
 from nni_spos.errors import CostError
+from nni_spos.metrics import Condition, ParameterCount
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.quantization import Quantized
+from nni_spos.mutables.repeat import depths_of
 from nni_spos.mutables.sliced import Slices
-from nni_spos.profilers.recorder import Condition
-
-
-@dataclass(frozen=True)
-class ParameterCount:
-    """Elements of one parameter that paths may have.
-
-    Parameters
-    ----------
-    condition
-        When it is part of a path.
-    number
-        Of elements.
-    bits
-        Of one element.
-    """
-
-    condition: Condition
-    number: int
-    bits: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Whole bytes of all elements, packed."""
-        return -(-self.number * self.bits // 8)
 
 
 @dataclass(frozen=True)
@@ -110,6 +87,12 @@ def _walk(module: nn.Module, condition: Condition, layer: str) -> Iterator[_Use]
             if outside.get(module.label, choice) == choice:
                 inside = tuple({**outside, module.label: choice}.items())
                 yield from _walk(module[choice], inside, f"{layer}.{choice}")
+    elif isinstance(module, Repeat):
+        outside = dict(condition)
+        for sample, depth in depths_of(module, outside):
+            inside = tuple({**outside, **sample}.items())
+            for position in range(depth):
+                yield from _walk(module.blocks[position], inside, f"{layer}.blocks.{position}")
     else:
         for name, child in module.named_children():
             yield from _walk(child, condition, f"{layer}.{name}" if layer else name)

@@ -27,7 +27,6 @@ class ScriptedLayer(nn.Module):
             copied: Any = copies[id(parameter)]
             self.register_parameter(name.replace(".", "_"), copied)
         self.title: str = scripted.original_name
-        self.has_layers = any(True for _ in scripted.children())
         # In a list, or it would be a sub-module that cannot be observed either.
         self._run = [copy.deepcopy(scripted).eval()]
 
@@ -37,7 +36,9 @@ class ScriptedLayer(nn.Module):
         return self._run[0]
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
-        return self.scripted(*inputs, **named)
+        # As it is written: what PyTorch makes of several operators cannot be counted.
+        with torch.jit.optimized_execution(False):
+            return self.scripted(*inputs, **named)
 
 
 def scripted_modules(module: nn.Module) -> Iterator[nn.Module]:

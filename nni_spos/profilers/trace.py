@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule
-from torch import Tensor
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, Repeat
+from torch import Tensor, nn
 
 from nni_spos.errors import CostError
 from nni_spos.mutables import SlicedOperation, sliced_operations
@@ -16,10 +16,9 @@ from nni_spos.mutables.registration import slice_layers
 from nni_spos.profilers.copying import copy_observable
 from nni_spos.profilers.dry_run import run_dry
 from nni_spos.profilers.expansion import Builder, assignments_of, expand_calls, use_stand_in
-from nni_spos.profilers.products import Products
 from nni_spos.profilers.recorder import Condition, LayerCall, Recorder
 
-__all__ = ["Condition", "LayerCall", "Trace", "layer_choices", "trace_space"]
+__all__ = ["Condition", "LayerCall", "Trace", "layer_choices", "trace_network", "trace_space"]
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,27 @@ class Trace:
     calls
         In the order in which they were made; of layers whose arguments are choices, one for
         every combination of these.
-    counted_calls, outside
-        The calls of one run, with what PyTorch itself saw in them, and what it saw outside.
+    bypassed
+        Names of the candidates of units that were called, but not by their unit.
     space
         The copy that was run: on the meta device unless values were needed, layers with choices
         as arguments in their weight-sharing form.
     """
 
     calls: tuple[LayerCall, ...]
-    counted_calls: tuple[LayerCall, ...]
-    outside: Products
+    bypassed: tuple[str, ...]
     space: ModelSpace
 
 
-def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
+NOT_SHARED = (
+    "nni_spos shares no weights of it among its choices, and so cannot count it. Layers that can "
+    "have choices are in nni_spos.mutables; or choose among whole modules with a LayerChoice."
+)
+
+
+def layer_choices(
+    space: ModelSpace, problem: str, also: tuple[type[MutableModule], ...] = ()
+) -> list[LayerChoice]:
     """Return all LayerChoice units of a space.
 
     Parameters
@@ -54,6 +60,8 @@ def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
     problem
         What other mutables are, for the message; layers that share weights among the choices of
         their arguments are none.
+    also
+        Classes of others that may be there.
 
     Raises
     ------
@@ -64,7 +72,7 @@ def layer_choices(space: ModelSpace, problem: str) -> list[LayerChoice]:
     for name, module in space.named_modules():
         if isinstance(module, LayerChoice):
             units.append(module)
-        elif isinstance(module, SlicedOperation):
+        elif isinstance(module, (SlicedOperation, *also)):
             continue
         elif isinstance(module, MutableModule) and module.mutables:
             raise CostError(f"'{name or 'space'}' ({type(module).__name__}): {problem}")
@@ -92,21 +100,50 @@ def trace_space(space: ModelSpace, input_shape: Sequence[int]) -> Trace:
         called depend on the image, or the space does not run on the images.
     """
     first, *others = run_dry(lambda device: _prepare(space, device), input_shape)
-    if any(_observed(trace) != _observed(first) for trace in others):
+    _check_same(*(trace.calls for trace in (first, *others)))
+    return first
+
+
+def trace_network(
+    build: Callable[[str], nn.Module], input_shape: Sequence[int]
+) -> tuple[LayerCall, ...]:
+    """Return the layer calls of a network without choices.
+
+    Parameters
+    ----------
+    build
+        Called with a device, returns a network there that nobody else has.
+    input_shape
+        Of one image: (channels, height, width).
+
+    Raises
+    ------
+    CostError
+        The layers that are called depend on the image, or the network does not run on the images.
+    """
+    first, *others = run_dry(lambda device: _prepare_network(build(device), device), input_shape)
+    _check_same(first, *others)
+    return tuple(first)
+
+
+def _check_same(*runs: Sequence[LayerCall]) -> None:
+    """Refuse calls that depend on the image. Raises CostError."""
+    seen = {
+        tuple((x.name, x.condition, x.input_shape, x.output_shape, x.products) for x in calls)
+        for calls in runs
+    }
+    if len(seen) > 1:
         raise CostError(
             "the space calls other layers, or layers on other sizes, for images of other values, "
             "so that its costs cannot be counted. Compute the same for every image."
         )
-    return first
 
 
-def _observed(trace: Trace) -> tuple[object, ...]:
-    """Return what must not depend on the image."""
-    return (
-        [(call.name, call.condition, call.input_shape, call.output_shape) for call in trace.calls],
-        [call.products for call in trace.counted_calls],
-        trace.outside,
-    )
+def _prepare_network(network: nn.Module, device: str) -> Callable[[Tensor], list[LayerCall]]:
+    for module in network.eval().modules():
+        use_stand_in(module, device)
+    recorder = Recorder(network)
+    return lambda image: recorder.record(network, image.clone())
 
 
 def _prepare(space: ModelSpace, device: str) -> Callable[[Tensor], Trace]:
@@ -114,10 +151,11 @@ def _prepare(space: ModelSpace, device: str) -> Callable[[Tensor], Trace]:
     copied = copy_observable(space, device)
     with torch.device(device):
         copied = slice_layers(copied).eval()
-    units = layer_choices(copied, "its costs cannot be traced yet.")
+    units = layer_choices(copied, NOT_SHARED, also=(Repeat,))
+    repeats = [module for module in copied.modules() if isinstance(module, Repeat)]
     for module in copied.modules():
         use_stand_in(module, device)
-    recorder = Recorder(copied, units)
+    recorder = Recorder(copied, units, repeats)
     return lambda image: _trace(copied, recorder, image)
 
 
@@ -128,27 +166,17 @@ def _trace(space: ModelSpace, recorder: Recorder, image: Tensor) -> Trace:
     for assignment in assignments:
         for operation in operations.values():
             operation.resample(assignment)
-        recorder.begin()
-        if runs:
-            space(image.clone())  # which it may change in place
-        else:
-            with recorder.counter:
-                space(image.clone())
-            outside = recorder.outside
-        runs.append(recorder.calls)
+        recorder.assignment = assignment
+        runs.append(recorder.record(space, image.clone()))  # which it may change in place
     if len({tuple(call.name for call in run) for run in runs}) > 1:
         raise CostError("the space calls other layers for other choices, which cannot be counted.")
     calls: list[LayerCall] = []
-    counted: list[LayerCall] = []
     build = Builder()
     for observed in zip(*runs, strict=True):
         own = operations.get(observed[0].name)
         if own is None:
-            shapes = {(call.input_shape, call.output_shape) for call in observed}
-            calls.append(dataclasses.replace(observed[0], varies=len(shapes) > 1))
-            counted.append(observed[0])
+            seen = {(call.input_shape, call.output_shape, call.products) for call in observed}
+            calls.append(dataclasses.replace(observed[0], varies=len(seen) > 1))
         else:
             calls += expand_calls(own, observed, assignments, build)
-            layer, _ = build(own, assignments[0], observed[0].input_shape)
-            counted.append(dataclasses.replace(observed[0], module=layer))
-    return Trace(tuple(calls), tuple(counted), outside, space)
+    return Trace(tuple(calls), tuple(recorder.bypassed), space)

@@ -3,7 +3,7 @@
 Light, so that a process is there soon: what a training needs is imported by its task.
 """
 
-from nni_spos.ranks.launch import check_settings, leading, run_processes
-from nni_spos.ranks.places import choose_devices, is_first, launched
+from nni_spos.ranks.launch import check_training, leading, run_processes
+from nni_spos.ranks.places import count_devices, is_first, launched
 
-__all__ = ["check_settings", "choose_devices", "is_first", "launched", "leading", "run_processes"]
+__all__ = ["check_training", "count_devices", "is_first", "launched", "leading", "run_processes"]

@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path as FilePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch.distributed
-
-from nni_spos.child import python_command
 from nni_spos.errors import ProcessError, RecipeError, SposError
-from nni_spos.ranks.places import adopt_slurm, choose_devices, launched
-from nni_spos.recipe import TrainSettings
+from nni_spos.process.child import python_command
+from nni_spos.ranks.places import adopt_slurm, count_devices, launched
+from nni_spos.recipe.image_size import ImageSize
+from nni_spos.recipe.training_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 MODULE = "nni_spos.ranks.rank"
 """What a process that is started here runs."""
@@ -81,10 +83,10 @@ def check_processes(settings: TrainSettings) -> int:
     Raises
     ------
     RecipeError
-        See `choose_devices`. Or torchrun or SLURM runs something else in all processes than the
+        See `count_devices`. Or torchrun or SLURM runs something else in all processes than the
         commands that train.
     """
-    number = choose_devices(settings)
+    number = count_devices(settings)
     if launched() and _followers is None:
         raise RecipeError(
             "under torchrun or srun run 'nni-spos train' or 'nni-spos retrain', which do only once "
@@ -93,7 +95,7 @@ def check_processes(settings: TrainSettings) -> int:
     return number
 
 
-def check_settings(settings: TrainSettings, image_size: int) -> None:
+def check_training(settings: TrainSettings, image_size: ImageSize) -> None:
     """Refuse settings that do not fit the images or the processes, before anything else is done.
 
     Parameters
@@ -101,7 +103,7 @@ def check_settings(settings: TrainSettings, image_size: int) -> None:
     settings
         Of a training.
     image_size
-        Height and width of its images, in pixels.
+        Of its images, in pixels.
 
     Raises
     ------
@@ -243,8 +245,10 @@ class Followers:
 
     def dismiss(self) -> None:
         """Let them end, and wait for it: this process may keep the store that they read."""
+        from torch.distributed import DistError
+
         self._tell(NOTHING)
-        with contextlib.suppress(torch.distributed.DistError):  # one of them was killed
+        with contextlib.suppress(DistError):  # one of them was killed
             self._store.wait([_farewell(rank) for rank in self._others], FAREWELL)
 
     def _tell(self, content: bytes) -> None:
@@ -295,20 +299,24 @@ def leading() -> Iterator[bool]:
 
 def _follow(rank: int) -> None:
     """Do one job after the other, until there are no more."""
+    from torch.distributed import DistError
+
     store = _open_store()
     try:
         _do_jobs(store)
     finally:
-        with contextlib.suppress(torch.distributed.DistError):
+        with contextlib.suppress(DistError):
             store.set(_farewell(rank), "")
 
 
-def _do_jobs(store: torch.distributed.Store) -> None:
+def _do_jobs(store: Store) -> None:
+    from torch.distributed import DistError
+
     for number in itertools.count():
         try:
             store.wait([_key(number)], PATIENCE)
             content = store.get(_key(number))
-        except torch.distributed.DistError:
+        except DistError:
             return  # rank 0 is gone, which said why
         if content == NOTHING:
             return
@@ -318,8 +326,10 @@ def _do_jobs(store: torch.distributed.Store) -> None:
             job.task(*job.arguments)
 
 
-def _open_store() -> torch.distributed.Store:
-    store, _, _ = next(torch.distributed.rendezvous("env://"))
+def _open_store() -> Store:
+    from torch.distributed import rendezvous
+
+    store, _, _ = next(rendezvous("env://"))
     return store
 
 
@@ -337,7 +347,9 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as problem:
-        if isinstance(problem, torch.distributed.DistError) or "gloo" in str(problem):
+        from torch.distributed import DistError
+
+        if isinstance(problem, DistError) or "gloo" in str(problem):
             raise ProcessError("another process of the training is gone.") from problem
         if "find_unused_parameters" in str(problem):
             raise RecipeError(

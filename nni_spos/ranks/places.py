@@ -6,10 +6,8 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-import torch
-
 from nni_spos.errors import RecipeError
-from nni_spos.recipe import TrainSettings
+from nni_spos.recipe.training_settings import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def adopt_slurm(variables: MutableMapping[str, str] = os.environ) -> None:
     variables["GROUP_RANK"] = variables["SLURM_NODEID"]
 
 
-def choose_devices(settings: TrainSettings) -> int:
+def count_devices(settings: TrainSettings) -> int:
     """Return how many devices a training uses on each machine.
 
     Raises
@@ -88,6 +86,8 @@ def choose_devices(settings: TrainSettings) -> int:
         There are not so many GPUs, a launcher started another number of processes, there is none
         for several machines, or the processes cannot share a batch evenly.
     """
+    import torch  # takes long: `launched` tells the rest without it
+
     adopt_slurm()
     place = launched()
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path as FilePath
 
-from nni_spos.files import write_atomically
+from nni_spos.files.atomic import write_atomically
 from nni_spos.ranks.launch import Outcome, run_job
 
 

@@ -39,6 +39,6 @@ def write_report(
 
     if format not in FORMATS:
         raise ExperimentError(f"format {format!r:.80} is unknown. Formats: {', '.join(FORMATS)}.")
-    target = FilePath(file) if file else report.results.file.with_name(f"report.{format}")
+    target = FilePath(file) if file else report.results.folder.report(format)
     FORMATS[format](report, target)
     return target

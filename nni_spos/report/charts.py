@@ -7,11 +7,12 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nni_spos.constraint import Constraint, format_metric
+from nni_spos.constraint import Constraint
+from nni_spos.display.titles import shorten
+from nni_spos.metrics import format_metric, metric_title
 from nni_spos.report.drawing import FAINT, GREY, INK, Chart, finish, open_figure, shade
 from nni_spos.report.figures import Frequencies, Generation, finished, front_points
 from nni_spos.report.gathering import Report
-from nni_spos.report.titles import metric_title, result_title, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,7 @@ def _draw_results(report: Report, metric: str) -> Chart:
         limits = [limit for limit in report.constraints if limit.metric == metric]
         _draw_limits(axes, limits, costs)
         _mark_costs(axes, metric)
-        axes.set(xlabel=metric_title(metric), ylabel=result_title(report.objective))
+        axes.set(xlabel=metric_title(metric), ylabel=report.result_title(report.objective))
         figure.colorbar(points, label="generation", pad=0.02).locator = MaxNLocator(6, integer=True)
         figure.legend(loc="outside upper left", ncols=4)
         best_text = (
@@ -85,8 +86,8 @@ def _draw_results(report: Report, metric: str) -> Chart:
             figure,
             f"results-{re.sub('[^a-z0-9]+', '-', metric).strip('-')}",
             f"All {len(candidates)} candidates; {len(front)} of them on the Pareto front.",
-            f"Scatter plot of {result_title(report.objective)} against {metric_title(metric)} for "
-            f"{len(candidates)} candidates. The best has {best_text}.",
+            f"Scatter plot of {report.result_title(report.objective)} against "
+            f"{metric_title(metric)} for {len(candidates)} candidates. The best has {best_text}.",
         )
 
 
@@ -95,10 +96,11 @@ def _draw_limits(axes: Axes, limits: Sequence[Constraint], costs: Sequence[float
     low, high = min(costs), max(costs)
     reach = high - low or abs(high) or 1
     for limit in limits:
-        bounds = [x for x in (limit.low, limit.high) if math.isfinite(x)]
+        # Of a share the report does not know what it is a share of.
+        bounds = [] if limit.is_share else [x for x in (limit.low, limit.high) if math.isfinite(x)]
         near = [x for x in bounds if low - reach <= x <= high + reach]
         style: dict[str, Any] = {"color": OTHER, "linewidth": 1.2, "linestyle": "--"}
-        where = "" if near else " (outside)"
+        where = "" if near or limit.is_share else " (outside)"
         axes.plot([], [], label=f"{limit}{where}", **style)
         for bound in near:
             axes.axvline(bound, **style)
@@ -128,7 +130,7 @@ def _draw_generations(report: Report) -> Chart:
             _draw_series(axes, name, generations, colour, marker)
         axes.set(
             xlabel="candidates so far (one mark per generation)",
-            ylabel=result_title(report.objective),
+            ylabel=report.result_title(report.objective),
         )
         axes.set_xlim(left=0)
         figure.legend(loc="outside upper left", ncols=2)

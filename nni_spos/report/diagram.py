@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nni_spos.constraint import format_metric
+from nni_spos.display.titles import shorten
+from nni_spos.metrics import format_metric, metric_title
 from nni_spos.report.drawing import (
     FAINT,
     GREY,
@@ -16,7 +17,6 @@ from nni_spos.report.drawing import (
     text_colour,
 )
 from nni_spos.report.gathering import Report
-from nni_spos.report.titles import metric_title, shorten
 from nni_spos.report.units import Unit, divide
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ END_TEXT = "images", "classes"
 
 
 def draw_path(report: Report) -> Chart:
-    """Draw the units of the best path from the images to the classes."""
+    """Draw the units of the best path from the images to the outputs."""
     metric = report.metrics[0]
     units = report.units or divide(report.best.path, report.space, {})
     fixed = report.fixed_costs.get(metric)
@@ -69,7 +69,7 @@ def _caption(report: Report) -> str:
 
 def _describe(units: Sequence[Unit]) -> str:
     chosen = [f"{label} {choice}" for unit in units for label, choice in unit.choices.items()]
-    return f"The best path from the images to the classes: {', '.join(chosen)}."
+    return f"The best path from the images to the outputs: {', '.join(chosen)}."
 
 
 def _draw_end(axes: Axes, row: int, text: str) -> None:

@@ -9,27 +9,29 @@ from pathlib import Path as FilePath
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import Costs
+from nni_spos.costs.stored import are_built, load_costs
 from nni_spos.errors import ExperimentError, RecipeError, SposError
 from nni_spos.evolution import Candidate
-from nni_spos.experiment.costs import are_built, load_costs
-from nni_spos.experiment.results import Results, load_results
-from nni_spos.experiment.run_record import read_run_record
-from nni_spos.experiment.staleness import stale_line
-from nni_spos.identity import WEIGHTS
 from nni_spos.path import PathSpace
-from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.recipe.identity import SEARCH_CODE, WEIGHTS
+from nni_spos.recipe.recipe import Recipe, load_recipe
+from nni_spos.recipe.registries import SEARCHES
+from nni_spos.recipe.task import find_task
+from nni_spos.report.exported import ExportedFile, read_exported
 from nni_spos.report.figures import (
     Frequencies,
     Generation,
     count_choices,
     summarise_generations,
 )
+from nni_spos.report.pictures import Picture, read_pictures
 from nni_spos.report.stages import Stage, read_stages
 from nni_spos.report.units import Unit, divide
+from nni_spos.search.results import Results, load_results
+from nni_spos.search.run_record import read_run_record
+from nni_spos.search.staleness import stale_line
+from nni_spos.tasks.base import Task
 from nni_spos.values import is_finite
-
-ALGORITHMS = {"evolution": "evolution", "random": "random search"}
-"""Names of the algorithms for people."""
 
 FIRST_METRIC = "flops"
 """Cost that is shown first if the search has no constraint."""
@@ -82,6 +84,12 @@ class Report:
         What the stages cost.
     notes
         What is missing, and how to add it.
+    pictures
+        Curves of the trainings.
+    task
+        Says how results are called; None where that is not known.
+    exported
+        The file of a path, and what it is worth; None without one.
     """
 
     title: str
@@ -97,11 +105,18 @@ class Report:
     comparison: Comparison | None
     stages: Sequence[Stage]
     notes: Sequence[str]
+    pictures: Sequence[Picture] = ()
+    task: Task | None = None
+    exported: ExportedFile | None = None
 
     @property
     def objective(self) -> str:
         """Name of the result that the search maximised."""
         return self.results.objective
+
+    def result_title(self, name: str) -> str:
+        """What an axis or a column of a result is called."""
+        return self.task.figure(name).full_title if self.task else name
 
     @property
     def best(self) -> Candidate:
@@ -127,6 +142,7 @@ def gather_report(
     against: IdOrFolder | None = None,
     recipe: str | os.PathLike[str] | None = None,
     retrained: str | os.PathLike[str] | None = None,
+    exported: str | os.PathLike[str] | None = None,
     count: int = 10,
 ) -> Report:
     """Collect what a report says.
@@ -141,6 +157,8 @@ def gather_report(
         File of the search's recipe, by default where it was when the search ran.
     retrained
         File of the retrained network, by default the recipe's.
+    exported
+        An exported folder, by default the recipe's.
     count
         How many of the best candidates are listed.
 
@@ -155,7 +173,7 @@ def gather_report(
     results = load_results(search)
     space = _checked_space(results)
     best = results.best
-    record = read_run_record(results.file.parent)
+    record = read_run_record(results.folder)
     notes: list[str] = []
     found = _find_recipe(recipe, record.recipe, space, notes)
     if found and (line := stale_line(results, found[0])):
@@ -187,7 +205,22 @@ def gather_report(
             results.settings.get(WEIGHTS),
         ),
         notes=notes,
+        pictures=read_pictures(
+            found[0] if found else None, None if retrained is None else FilePath(retrained)
+        ),
+        task=results.task or (find_task(found[0].task) if found else None),
+        exported=_exported(exported, found[0] if found else None),
     )
+
+
+def _exported(given: str | os.PathLike[str] | None, recipe: Recipe | None) -> ExportedFile | None:
+    """Return what is known of the exported file. Raises ExperimentError for one that was given."""
+    if given is None:
+        return read_exported(recipe.files.exported) if recipe else None
+    found = read_exported(FilePath(given))
+    if found is None:
+        raise ExperimentError(f"{given}: is no folder that 'nni-spos export' wrote.")
+    return found
 
 
 def _checked_space(results: Results) -> PathSpace:
@@ -222,8 +255,10 @@ def _find_recipe(
         return None
     try:
         loaded = load_recipe(recorded)
-        if ":" in loaded.space.name and not are_built(loaded):
-            raise RecipeError(f"{loaded.space.name} is not imported on a record's word.")
+        names = (loaded.space.name, loaded.task.name, *(m.name for m in loaded.metrics))
+        named = [x for x in names if ":" in x]
+        if named and not are_built(loaded):
+            raise RecipeError(f"{named[0]} is not imported on a record's word.")
         return _load_recipe(recorded, space)
     except SposError as problem:
         notes.append(f"The recipe cannot be used: {problem} --recipe FILE names another.")
@@ -242,7 +277,7 @@ def _divide(
     costs: Costs, space: PathSpace, best: Candidate, notes: list[str]
 ) -> tuple[list[Unit], dict[str, float]]:
     """Return the costs of the best path's units and of the fixed layers."""
-    known = {metric: costs[metric] for metric in best.costs if metric in costs}
+    known = {x: costs[x] for x in best.costs if x in costs and costs[x].is_sum}
     changed = [x for x, table in known.items() if table.price(best.path) != best.costs[x]]
     if changed:
         notes.append(
@@ -259,7 +294,7 @@ def _compare(results: Results, against: IdOrFolder, notes: list[str]) -> Compari
     """Read another search of the same supernet. Raises ExperimentError."""
     other = load_results(against)
     _checked_space(other)
-    keys = {*results.settings, *other.settings} - {"search", "latency"}
+    keys = {*results.settings, *other.settings} - {"search", SEARCH_CODE, "latency"}
     differing = [x for x in sorted(keys) if results.settings.get(x) != other.settings.get(x)]
     if results.objective != other.objective:
         differing.append("objective")
@@ -283,4 +318,5 @@ def _compare(results: Results, against: IdOrFolder, notes: list[str]) -> Compari
 
 def _name(results: Results) -> str:
     algorithm = str(results.search_settings.get("algorithm", "search"))
-    return ALGORITHMS.get(algorithm, algorithm)
+    ours = SEARCHES.load_ours(algorithm).title if algorithm in SEARCHES.ours else ""
+    return ours or algorithm

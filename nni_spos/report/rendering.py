@@ -10,13 +10,14 @@ from typing import BinaryIO
 import jinja2
 
 from nni_spos._version import __version__
+from nni_spos.display.markdown import as_markdown, escape_markdown
 from nni_spos.errors import ExperimentError
-from nni_spos.files import write_atomically
+from nni_spos.files.atomic import write_atomically
 from nni_spos.report.charts import draw_charts, draw_choices
 from nni_spos.report.diagram import draw_path
 from nni_spos.report.drawing import Chart, as_file
+from nni_spos.report.exported import exported_note, exported_table
 from nni_spos.report.gathering import Report
-from nni_spos.report.markdown import as_markdown, escape_markdown
 from nni_spos.report.tables import (
     Table,
     list_facts,
@@ -56,6 +57,8 @@ def render_html(report: Report) -> str:
         units=unit_table(report),
         rule=RULE,
         top=top_table(report),
+        exported=_exported(report),
+        exported_note=_exported_note(report),
         stages=stage_table(report),
         stages_note=STAGES_NOTE,
         notes=_notes(report),
@@ -64,8 +67,8 @@ def render_html(report: Report) -> str:
     )
 
 
-def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str]]:
-    """Return the text, and by name the SVG files that it shows.
+def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str | bytes]]:
+    """Return the text, and by name the SVG and PNG files that it shows.
 
     Parameters
     ----------
@@ -92,6 +95,9 @@ def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str]]:
         "## Choices by generation",
         "How often each choice was proposed: white is never, dark blue all candidates.",
         "\n".join(_image(chart, folder) for chart in choices),
+        *(["## Trainings"] if report.pictures else []),
+        *(f"![{x.caption}](<{folder}/{x.name}.png>)\n\n{x.caption}" for x in report.pictures),
+        *_exported_parts(report),
         "## Costs of the stages",
         as_markdown(stage_table(report)),
         STAGES_NOTE,
@@ -102,7 +108,10 @@ def render_markdown(report: Report, folder: str) -> tuple[str, dict[str, str]]:
     if notes := _notes(report):
         parts += ["## Notes", "\n".join(f"- {escape_markdown(note)}" for note in notes)]
     parts.append(f"nni_spos {__version__}")
-    files = {f"{chart.name}.svg": as_file(chart) for chart in [path, *charts, *choices]}
+    files: dict[str, str | bytes] = {
+        **{f"{chart.name}.svg": as_file(chart) for chart in [path, *charts, *choices]},
+        **{f"{picture.name}.png": picture.content for picture in report.pictures},
+    }
     return "\n\n".join(parts) + "\n", files
 
 
@@ -137,6 +146,23 @@ def _summary(report: Report) -> str:
     )
 
 
+def _exported(report: Report) -> Table | None:
+    if report.exported is None:
+        return None
+    return exported_table(report.exported, report.results.candidates, report.task)
+
+
+def _exported_note(report: Report) -> str:
+    return exported_note(report.exported, report.best.path) if report.exported else ""
+
+
+def _exported_parts(report: Report) -> list[str]:
+    table = _exported(report)
+    if table is None:
+        return []
+    return ["## The exported file", as_markdown(table), escape_markdown(_exported_note(report))]
+
+
 def _notes(report: Report) -> list[str]:
     return [*report.notes, *(f"A candidate failed: {x}" for x in list_reasons(report))]
 
@@ -149,9 +175,9 @@ def _figure(chart: Chart, folder: str) -> str:
     return f"{_image(chart, folder)}\n\n{escape_markdown(chart.caption)}"
 
 
-def _write(files: Mapping[FilePath, str]) -> None:
+def _write(files: Mapping[FilePath, str | bytes]) -> None:
     for file, text in files.items():
-        content = text.encode()
+        content = text.encode() if isinstance(text, str) else text
         try:
             write_atomically(file, functools.partial(_put, content))
         except OSError as problem:

@@ -8,11 +8,12 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import CheckpointError
-from nni_spos.identity import Result, describe
-from nni_spos.kept_supernets import with_kept
 from nni_spos.path import Path
-from nni_spos.recipe import Recipe
-from nni_spos.stage_cost import StageCost, read_stage_cost
+from nni_spos.process.stage_cost import StageCost, read_stage_cost
+from nni_spos.recipe.identity import Result, describe
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.search.kept_supernets import with_kept
+from nni_spos.tasks.lookup import describe_figures, main_figure
 from nni_spos.values import changes, is_finite, is_plain
 
 UNKNOWN_RECIPE = "the recipe is not known"
@@ -59,7 +60,7 @@ def read_stages(
     weights
         What the search's journal says of its supernet; None: nothing.
     """
-    network = retrained or (recipe.retrained if recipe else None)
+    network = retrained or (recipe.files.retrained if recipe else None)
     return [
         _supernet(recipe and with_kept(recipe, weights)),
         Stage("search: evaluation of all candidates", search),
@@ -91,8 +92,10 @@ def _supernet(recipe: Recipe | None) -> Stage:
 def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> Stage:
     content, problem = _read(file)
     test, remark = content.get("test"), problem
-    if isinstance(test, Mapping) and is_finite(test.get("top1")):
-        remark = f"test: top-1 {test['top1']:.2f} %"
+    if isinstance(test, Mapping) and test and all(map(is_finite, test.values())):
+        known = {"task": content.get("task")}
+        name = main_figure(known, test).name
+        remark = f"test: {describe_figures(known, {name: test[name]})}"
     if recipe is not None and isinstance(made_for := content.get("made_for"), Mapping):
         before, now = ({**x, "retrain": {}} for x in (made_for, describe(Result.NETWORK, recipe)))
         if found := changes(before, now):
@@ -105,7 +108,7 @@ def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> Stage:
 def _read(file: FilePath) -> tuple[Mapping[str, Any], str]:
     """Return what is in a file with tensors, or nothing and why."""
     # PyTorch is needed for nothing else here.
-    from nni_spos.tensors import load_tensors
+    from nni_spos.files.tensors import load_tensors
 
     if not file.exists():
         return {}, f"there is no {file.name} yet"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from nni_spos.constraint import format_metric
+from nni_spos.display.numbers import NOT_RECORDED, format_duration, format_memory
+from nni_spos.display.tables import Table
+from nni_spos.evolution.reasons import MOST_REASONS, distinct_reasons
+from nni_spos.metrics import format_metric, metric_title
+from nni_spos.process.stage_cost import StageCost
 from nni_spos.report.gathering import Report
 from nni_spos.report.stages import add_up
-from nni_spos.report.titles import metric_title, result_title
 from nni_spos.report.units import Unit
-from nni_spos.stage_cost import StageCost
-
-NOT_RECORDED = "not recorded"
-SHOWN_RESULTS = ("top1", "top5", "loss")
-"""Results in the table of the best candidates, if there are any; the objective comes first."""
 
 SETTINGS = ("search", "evaluation", "data", "supernet")
 """Sections of the settings, in the order of the report."""
@@ -24,30 +21,13 @@ SETTINGS = ("search", "evaluation", "data", "supernet")
 MOST_DIGITS = 10**9
 """Numbers of paths from here on are written as a power of ten."""
 
-NUM_REASONS = 3
-"""Reasons of failures that a report names."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as text.
-
-    Parameters
-    ----------
-    header
-        Titles of the columns.
-    rows
-        Cells, those of numbers written for people.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
 
 def list_facts(report: Report) -> list[tuple[str, str]]:
     """Return the few figures that a reader looks for first."""
     best, results = report.best, report.results
-    facts = [(f"best {result_title(report.objective)}", f"{best.metrics[report.objective]:.4g}")]
+    facts = [
+        (f"best {report.result_title(report.objective)}", f"{best.metrics[report.objective]:.4g}")
+    ]
     facts += [
         (metric_title(metric), format_metric(metric, best.costs[metric]))
         for metric in report.metrics
@@ -87,13 +67,12 @@ def _choices(unit: Unit) -> str:
 
 
 def top_table(report: Report) -> Table:
-    shown = dict.fromkeys([report.objective, *SHOWN_RESULTS])
-    results = [name for name in shown if any(name in c.metrics for c in report.top)]
+    results = report.results.result_names(report.top)
     labels = report.space.labels
     span = labels[0] if len(labels) == 1 else f"{labels[0]} … {labels[-1]}"
     header = [
         "rank",
-        *map(result_title, results),
+        *map(report.result_title, results),
         *map(metric_title, report.metrics),
         "generation",
         f"path ({span})",
@@ -130,8 +109,7 @@ def _costs(cost: StageCost | None) -> list[str]:
 
 def list_reasons(report: Report) -> list[str]:
     """Return why candidates failed, each reason once."""
-    reasons = dict.fromkeys(c.reason for c in report.results.candidates if c.reason)
-    return list(reasons)[:NUM_REASONS]
+    return distinct_reasons(report.results.candidates)[:MOST_REASONS]
 
 
 def setting_tables(report: Report) -> list[tuple[str, Table]]:
@@ -150,28 +128,3 @@ def _value(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "default" if value is None else str(value)
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration for people.
-
-    >>> format_duration(3.19), format_duration(75), format_duration(3 * 3600 + 59), \
-format_duration(90000)
-    ('3.2 s', '1 min 15 s', '3 h 1 min', '25 h 0 min')
-    """
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 3599.5:
-        return "{} min {} s".format(*divmod(round(seconds), 60))
-    return "{} h {} min".format(*divmod(round(seconds / 60), 60))
-
-
-def format_memory(size: float | None) -> str:
-    """Write a size of memory for people, in MiB or GiB.
-
-    >>> format_memory(300 * 2**20), format_memory(1.5 * 2**30), format_memory(None)
-    ('300 MiB', '1.5 GiB', 'not recorded')
-    """
-    if size is None:
-        return NOT_RECORDED
-    return f"{size / 2**20:.0f} MiB" if size < 2**30 else f"{size / 2**30:.3g} GiB"

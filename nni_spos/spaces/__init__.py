@@ -1,5 +1,12 @@
 """Search spaces, and how a recipe names them."""
 
+from nni_spos.recipe.spaces import SPACES
+from nni_spos.spaces.anew import build_network, deployed_form
+from nni_spos.spaces.channelbench import (
+    ChannelBenchMobileNetSpace,
+    ChannelBenchResNetSpace,
+    load_channel_bench_macro,
+)
 from nni_spos.spaces.fbnet import FBNetSpace
 from nni_spos.spaces.nasbench_macro import NASBenchMacroSpace, load_nas_bench_macro
 from nni_spos.spaces.proxylessnas import ProxylessNASSpace
@@ -11,7 +18,6 @@ from nni_spos.spaces.published import (
     read_path,
 )
 from nni_spos.spaces.registry import (
-    SPACES,
     Form,
     build_space,
     default_input_shape,
@@ -23,6 +29,8 @@ from nni_spos.spaces.shufflenet import ShuffleNetV2Space
 __all__ = [
     "PUBLISHED",
     "SPACES",
+    "ChannelBenchMobileNetSpace",
+    "ChannelBenchResNetSpace",
     "FBNetSpace",
     "Form",
     "NASBenchMacroSpace",
@@ -30,10 +38,13 @@ __all__ = [
     "PublishedNetwork",
     "ResNetSpace",
     "ShuffleNetV2Space",
+    "build_network",
     "build_space",
     "default_input_shape",
+    "deployed_form",
     "find_default",
     "find_published",
+    "load_channel_bench_macro",
     "load_nas_bench_macro",
     "published",
     "read_path",

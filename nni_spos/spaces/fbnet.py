@@ -15,6 +15,7 @@ from nni_spos.spaces.inverted_residual import (
     conv_norm,
     or_skip,
 )
+from nni_spos.spaces.preset import Preset
 from nni_spos.spaces.shufflenet import affine_or_default, check_positive
 
 BLOCKS = {
@@ -40,7 +41,8 @@ class FBNetSpace(UnitChain):
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels; a multiple of the total stride is best.
+        Height and width of the images in pixels, or (height, width); a
+        multiple of the total stride is best.
     in_channels
         Channels of the images.
     stem_channels, stem_stride
@@ -79,7 +81,7 @@ class FBNetSpace(UnitChain):
     def __init__(
         self,
         num_classes: int = 1000,
-        input_size: int = 224,
+        input_size: int | Sequence[int] = 224,
         in_channels: int = 3,
         stem_channels: int = 16,
         stem_stride: int = 2,
@@ -129,3 +131,5 @@ SMALL: dict[str, Any] = {
 It has few stages, because the first unit of each, which has no shortcut, is what a supernet takes
 longest to learn.
 """
+
+FBNET_SMALL = Preset(FBNetSpace, SMALL)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from nni_spos.spaces.shufflenet import check_positive
+from nni_spos.recipe.image_size import read_size
+from nni_spos.spaces.shufflenet import check_input_size, check_positive
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ class InvertedResidual(nn.Module):
         if self.adds_input and style.zero_init_residual:
             nn.init.zeros_(layers[-1].weight)
 
+    @property
+    def residual_branch(self) -> nn.Module | None:
+        """What is added to the input, or None."""
+        return self.main if self.adds_input else None
+
     def forward(self, x: Tensor) -> Tensor:
         return x + self.main(x) if self.adds_input else self.main(x)
 
@@ -175,7 +181,7 @@ class UnitChain(ModelSpace, disable_init_wrapper=True):  # type: ignore[call-arg
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels.
+        Height and width of the images in pixels, or (height, width).
     in_channels
         Channels of the images.
 
@@ -185,11 +191,11 @@ class UnitChain(ModelSpace, disable_init_wrapper=True):  # type: ignore[call-arg
         Classes or channels below 1.
     """
 
-    def __init__(self, num_classes: int, input_size: int, in_channels: int):
+    def __init__(self, num_classes: int, input_size: int | Sequence[int], in_channels: int):
         super().__init__()
         check_positive(num_classes=num_classes, in_channels=in_channels)
         self.num_classes = num_classes
-        self.input_size = input_size
+        self.input_size = read_size(input_size)
         self.in_channels = in_channels
 
     def build(
@@ -254,7 +260,7 @@ class UnitChain(ModelSpace, disable_init_wrapper=True):  # type: ignore[call-arg
 
 
 def check_stages(
-    input_size: int,
+    input_size: int | Sequence[int],
     stem_stride: int,
     repeats: Sequence[int],
     widths: Sequence[int],
@@ -279,6 +285,5 @@ def check_stages(
     if not set(strides) <= {1, 2}:
         raise ValueError(f"stage_strides must be 1 or 2, got {list(strides)}.")
     least = stem_stride * 2 ** sum(stride == 2 for stride in strides)
-    if input_size < least:
-        raise ValueError(f"input_size must be at least {least} pixels, got {input_size}.")
+    check_input_size(input_size, least)
     return list(zip(repeats, widths, strides, strict=True))

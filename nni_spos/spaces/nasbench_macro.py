@@ -6,17 +6,12 @@ Blocks 0, 1 and 2 of the published codes are the choices ``identity``, ``k3e3`` 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
-from nni_spos.cost_table import MAX_COST
 from nni_spos.errors import DataError, PathError
-from nni_spos.files import read_json
+from nni_spos.files.atomic import read_json
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.spaces.inverted_residual import (
     Style,
@@ -27,6 +22,7 @@ from nni_spos.spaces.inverted_residual import (
     keeps_shape,
 )
 from nni_spos.spaces.shufflenet import affine_or_default
+from nni_spos.spaces.trained_networks import TrainedNetworks, read_networks
 from nni_spos.values import shown
 
 BLOCKS = {"k3e3": (3, 3, 1), "k5e6": (5, 6, 1)}
@@ -40,9 +36,6 @@ STAGE_REPEATS = (2, 3, 3)
 STAGE_CHANNELS = (64, 128, 256)
 STAGE_STRIDES = (2, 2, 2)
 LAST_CHANNELS = 1280
-
-NUM_TRAININGS = 3
-"""How often every network of the table was trained."""
 
 SPACE = PathSpace({f"layer_{i}": CHOICES for i in range(1, sum(STAGE_REPEATS) + 1)})
 """Labels and choices."""
@@ -60,7 +53,7 @@ class NASBenchMacroSpace(UnitChain):
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels.
+        Height and width of the images in pixels, or (height, width).
     in_channels
         Channels of the images.
     affine
@@ -83,7 +76,7 @@ class NASBenchMacroSpace(UnitChain):
     def __init__(
         self,
         num_classes: int = 10,
-        input_size: int = 32,
+        input_size: int | Sequence[int] = 32,
         in_channels: int = 3,
         affine: bool | None = None,
         zero_init_residual: bool = False,
@@ -139,34 +132,7 @@ def code_from_path(path: Mapping[str, Choice]) -> str:
     return "".join(map(str, SPACE.key(path)))
 
 
-@dataclass(frozen=True)
-class NASBenchMacro:
-    """The published figures of all paths, in the order of ``SPACE.enumerate()``.
-
-    Parameters
-    ----------
-    accuracies
-        Test accuracy in percent of each training from scratch, shape (6561, 3).
-    params
-        Parameters, shape (6561,).
-    flops
-        Multiply-adds, shape (6561,).
-    """
-
-    accuracies: npt.NDArray[np.float64]
-    params: npt.NDArray[np.int64]
-    flops: npt.NDArray[np.int64]
-
-    def index(self, path: Mapping[str, Choice]) -> int:
-        """Return the position of a path in the arrays. Raises PathError."""
-        return int(np.ravel_multi_index(SPACE.key(path), SPACE.num_choices))
-
-    def accuracy(self, path: Mapping[str, Choice]) -> float:
-        """Return a path's mean test accuracy in percent. Raises PathError."""
-        return float(self.accuracies[self.index(path)].mean())
-
-
-def load_nas_bench_macro(file: str | os.PathLike[str]) -> NASBenchMacro:
+def load_nas_bench_macro(file: str | os.PathLike[str]) -> TrainedNetworks:
     """Read the published table, ``nas-bench-macro_cifar10.json``.
 
     Parameters
@@ -179,41 +145,5 @@ def load_nas_bench_macro(file: str | os.PathLike[str]) -> NASBenchMacro:
     DataError
         There is no such file, or it is not the whole table; the first code that is wrong is named.
     """
-    content = read_json(file, DataError)
-    if not isinstance(content, dict):
-        raise DataError(f"{file}: must be one JSON object, code to figures.")
     codes = ["".join(map(str, key)) for key in SPACE.enumerate().tolist()]
-    known = set(codes)
-    unknown = [code for code in content if code not in known]
-    if unknown:
-        raise DataError(f"{file}: {shown(unknown[0])} is no code of NAS-Bench-Macro.")
-    missing = [code for code in codes if code not in content]
-    if missing:
-        raise DataError(
-            f"{file}: {len(missing)} of {len(codes)} networks are missing, '{missing[0]}' first."
-        )
-    for code in codes:
-        if problem := _problem(content[code]):
-            raise DataError(f"{file}: network '{code}': {problem}.")
-    entries = [content[code] for code in codes]
-    return NASBenchMacro(
-        np.array([entry["test_acc"] for entry in entries], dtype=np.float64),
-        np.array([entry["params"] for entry in entries], dtype=np.int64),
-        np.array([entry["flops"] for entry in entries], dtype=np.int64),
-    )
-
-
-def _problem(entry: Any) -> str:
-    """Return what is wrong with the figures of a network, or ``""``."""
-    if not isinstance(entry, dict):
-        return f"must be a JSON object, got {shown(entry)}"
-    accuracies = entry.get("test_acc")
-    if not isinstance(accuracies, list) or len(accuracies) != NUM_TRAININGS:
-        return f"test_acc must be a list of {NUM_TRAININGS} numbers, got {shown(accuracies)}"
-    for number in accuracies:
-        if type(number) not in (int, float) or not 0 <= number <= 100:
-            return f"test_acc must be percentages, got {shown(number)}"
-    for name in ("params", "flops"):
-        if type(entry.get(name)) is not int or not 1 <= entry[name] <= MAX_COST:
-            return f"{name} must be a whole number above 0, got {shown(entry.get(name))}"
-    return ""
+    return read_networks(read_json(file, DataError), file, SPACE, codes, "NAS-Bench-Macro")

@@ -16,6 +16,7 @@ from nni_spos.spaces.inverted_residual import (
     conv_norm,
     or_skip,
 )
+from nni_spos.spaces.preset import Preset
 from nni_spos.spaces.shufflenet import affine_or_default, check_positive
 
 BLOCKS = {f"k{kernel}e{ratio}": (kernel, ratio, 1) for kernel in (3, 5, 7) for ratio in (3, 6)}
@@ -39,7 +40,8 @@ class ProxylessNASSpace(UnitChain):
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels; a multiple of the total stride is best.
+        Height and width of the images in pixels, or (height, width); a
+        multiple of the total stride is best.
     in_channels
         Channels of the images.
     stem_channels, stem_stride
@@ -72,7 +74,7 @@ class ProxylessNASSpace(UnitChain):
     def __init__(
         self,
         num_classes: int = 1000,
-        input_size: int = 224,
+        input_size: int | Sequence[int] = 224,
         in_channels: int = 3,
         stem_channels: int = 40,
         stem_stride: int = 2,
@@ -141,3 +143,6 @@ SMALL: dict[str, Any] = {
     "last_channels": 160,
 }
 """Arguments of the form for small images."""
+
+CPU, GPU, MOBILE = (Preset(ProxylessNASSpace, WIDTHS[name]) for name in ("cpu", "gpu", "mobile"))
+PROXYLESSNAS_SMALL = Preset(ProxylessNASSpace, SMALL)

@@ -9,9 +9,9 @@ from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_spos.errors import PathError, nearest
+from nni_spos.errors import PathError, unknown
 from nni_spos.path import Path, PathSpace, load_path
-from nni_spos.recipe import SpaceSettings
+from nni_spos.recipe.recipe import SpaceSettings
 from nni_spos.spaces.registry import Form, build_space
 
 FREE = ("num_classes", "input_size", "in_channels", "dropout", "affine")
@@ -27,7 +27,7 @@ class PublishedNetwork:
     name
         As in `PUBLISHED`.
     space
-        Key of `nni_spos.spaces.SPACES`.
+        One of `nni_spos.spaces.SPACES`.
     arguments
         Keyword arguments of the space that are not its defaults.
     path
@@ -169,10 +169,7 @@ def published(name: str) -> PublishedNetwork:
     ('fbnet', {'last_channels': 1504}, 'k3e3')
     """
     if name not in PUBLISHED:
-        raise PathError(
-            f"unknown network '{name}'{nearest(name, PUBLISHED) or '.'} "
-            f"Published networks: {', '.join(PUBLISHED)}."
-        )
+        raise PathError(unknown("network", name, PUBLISHED))
     return PUBLISHED[name]
 
 

@@ -1,4 +1,4 @@
-"""Build the space that a recipe names: one of ours, or ``module:Class`` of the user's."""
+"""Build the space that a recipe names: one of ours, a plug-in's, or ``module:Class``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import contextlib
 import enum
 import inspect
 import logging
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from types import ModuleType
 from typing import Any
 
 from nni.mutable import LabeledMutable
@@ -19,59 +16,16 @@ from nni.mutable.exception import SampleValidationError
 from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import model_context
 
-from nni_spos.errors import QuantizationError, RecipeError, SpaceError, SposError, nearest
-from nni_spos.mutables import SCALES
+from nni_spos.components import explain
+from nni_spos.errors import QuantizationError, RecipeError, SpaceError, unknown
+from nni_spos.mutables.advice import kept_choice_advice, plain_layer_advice
 from nni_spos.path import Choice
-from nni_spos.spaces import fbnet, proxylessnas, resnet
-from nni_spos.spaces.fbnet import FBNetSpace
-from nni_spos.spaces.nasbench_macro import NASBenchMacroSpace
-from nni_spos.spaces.proxylessnas import WIDTHS, ProxylessNASSpace
-from nni_spos.spaces.resnet import ResNetSpace
-from nni_spos.spaces.shufflenet import SMALL, ShuffleNetV2Space
-from nni_spos.user_modules import import_user_module
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A space with other defaults.
-
-    Parameters
-    ----------
-    space
-        Its class.
-    defaults
-        Keyword arguments that are used unless others are given.
-    """
-
-    space: type[ModelSpace]
-    defaults: Mapping[str, Any]
-
-    def __call__(self, **arguments: Any) -> ModelSpace:
-        return self.space(**{**self.defaults, **arguments})
-
-
-_CHANNELS: dict[str, Any] = {"channel_scales": SCALES}
-
-SPACES: dict[str, Callable[..., ModelSpace]] = {
-    "shufflenet": ShuffleNetV2Space,
-    "shufflenet_small": Preset(ShuffleNetV2Space, SMALL),
-    "shufflenet_channels": Preset(ShuffleNetV2Space, {**_CHANNELS, "blocks": "k3"}),
-    "shufflenet_channels_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS, "blocks": "k3"}),
-    "shufflenet_joint": Preset(ShuffleNetV2Space, _CHANNELS),
-    "shufflenet_joint_small": Preset(ShuffleNetV2Space, {**SMALL, **_CHANNELS}),
-    "resnet18": ResNetSpace,
-    "resnet34": Preset(ResNetSpace, {"stage_repeats": (3, 4, 6, 3)}),
-    "resnet_small": Preset(ResNetSpace, resnet.SMALL),
-    "proxylessnas_cpu": Preset(ProxylessNASSpace, WIDTHS["cpu"]),
-    "proxylessnas_gpu": Preset(ProxylessNASSpace, WIDTHS["gpu"]),
-    "proxylessnas_mobile": Preset(ProxylessNASSpace, WIDTHS["mobile"]),
-    "proxylessnas_small": Preset(ProxylessNASSpace, proxylessnas.SMALL),
-    "fbnet": FBNetSpace,
-    "fbnet_small": Preset(FBNetSpace, fbnet.SMALL),
-    "nasbench_macro": NASBenchMacroSpace,
-}
-"""Spaces by the name that recipes and the command line use."""
-
+from nni_spos.recipe.conversion_settings import CONVERTED
+from nni_spos.recipe.image_size import ImageSize, height_width
+from nni_spos.recipe.settings import rule_of
+from nni_spos.recipe.spaces import SPACES, space_parameters
+from nni_spos.spaces.preset import Preset
+from nni_spos.values import shown
 
 REFUSALS: tuple[type[Exception], ...] = (
     TypeError,
@@ -102,7 +56,8 @@ def build_space(
     *,
     num_classes: int | None = None,
     in_channels: int | None = None,
-    input_size: int | None = None,
+    input_size: ImageSize | None = None,
+    task_arguments: Mapping[str, Any] | None = None,
     path: Mapping[str, Choice] | None = None,
     folder: FilePath | None = None,
 ) -> ModelSpace:
@@ -111,13 +66,16 @@ def build_space(
     Parameters
     ----------
     name
-        Key of `SPACES`, or ``module:Class``: only name what you trust, importing runs its code.
+        One of `SPACES`, or ``module:Class``: only name what you trust, importing runs its code.
     arguments
         Keyword arguments for the class.
     form
         Gives ``affine`` to a class that has the parameter, unless `arguments` do.
     num_classes, in_channels, input_size
-        Of the data; given to a class that has the parameter, unless `arguments` do.
+        Of the data; given to a class that has the parameter, unless `arguments` do. `input_size` is
+        (height, width) where these differ.
+    task_arguments
+        What a task tells a space beside these, such as ``num_outputs``; given in the same way.
     path
         Label to choice: build the network of this path, which the space has, with the weights
         that its constructor draws for it.
@@ -128,26 +86,35 @@ def build_space(
     ------
     RecipeError
         Unknown name, module, class or argument, or values that the class refuses; for a user's
-        class, whatever its constructor raises.
+        class, whatever its constructor raises. Or it takes square images only.
     """
-    factory = _find(name, folder)
-    parameters = inspect.signature(_constructor(factory)).parameters
+    factory = SPACES.find(name, folder)
+    parameters = space_parameters(factory)
     offered = {
         "affine": form is Form.SUBNET,
         "num_classes": num_classes,
         "in_channels": in_channels,
         "input_size": input_size,
+        **(task_arguments or {}),
     }
+    if name == CONVERTED:  # whose network may be a user's
+        offered["folder"] = None if folder is None else str(folder)
     given = {k: v for k, v in offered.items() if k in parameters and v is not None}
     _check_arguments(name, arguments, parameters)
-    refusals = REFUSALS if name in SPACES else (Exception,)
+    _check_size(name, {**given, **arguments}.get("input_size"), parameters)
+    refusals = REFUSALS if name in SPACES.ours else (Exception,)
     try:
-        with _construction(path):
+        with construction(path):
             space = factory(**{**given, **arguments})
     except refusals as problem:
-        raise RecipeError(f"space {name}: {explain(problem, folder)}") from problem
+        seen: Exception = problem
+        if advice := plain_layer_advice(problem):
+            seen = SpaceError(advice).with_traceback(problem.__traceback__)
+        raise RecipeError(f"space {name}: {explain(seen, folder)}") from problem
     if not isinstance(space, ModelSpace):
         raise RecipeError(f"space {name}: is a {type(space).__name__}, not an NNI ModelSpace.")
+    if advice := kept_choice_advice(space):
+        raise RecipeError(f"space {name}: {advice}")
     _check_labels(name, space)
     return space
 
@@ -159,18 +126,32 @@ def _check_arguments(
     known = [
         key
         for key, parameter in parameters.items()
-        if key != "self" and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    unknown = [key for key in arguments if key not in known]
-    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+    strange = [key for key in arguments if key not in known]
+    if strange and inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise RecipeError(f"space {name}: {unknown('argument', strange[0], known)}")
+    for key, value in arguments.items():
+        rule = rule_of(parameters[key].annotation) if key in parameters else None
+        if rule and not rule.accepts(value):
+            raise RecipeError(f"space {name}.{key}: got {shown(value)}; must be {rule.words}.")
+
+
+def _check_size(name: str, size: Any, parameters: Mapping[str, inspect.Parameter]) -> None:
+    """Refuse images that are not square for a space that takes one number. Raises RecipeError."""
+    if size is None or isinstance(size, int) or "input_size" not in parameters:
+        return
+    rule = rule_of(parameters["input_size"].annotation)
+    if rule and not rule.accepts(size):
         raise RecipeError(
-            f"space {name}: unknown argument '{unknown[0]}'{nearest(unknown[0], known) or '.'} "
-            f"Arguments: {', '.join(known)}."
+            f"space {name}: takes square images only: its argument input_size is {rule.words}, and "
+            f"the images are {size[0]} pixels high and {size[1]} wide. Let it be "
+            "int | Sequence[int], a number or (height, width), or give a square image_size."
         )
 
 
 @contextlib.contextmanager
-def _construction(path: Mapping[str, Choice] | None) -> Iterator[None]:
+def construction(path: Mapping[str, Choice] | None) -> Iterator[None]:
     """Build the network of a path, if there is one, and let NNI raise errors without logging them.
 
     Raises
@@ -223,8 +204,7 @@ def default_input_shape(space: ModelSpace) -> tuple[int, int, int]:
 
     Its own ``in_channels`` and ``input_size``, or those of ImageNet.
     """
-    size = getattr(space, "input_size", 224)
-    return (getattr(space, "in_channels", 3), size, size)
+    return (getattr(space, "in_channels", 3), *height_width(getattr(space, "input_size", 224)))
 
 
 def find_default(name: str, argument: str, folder: FilePath | None = None) -> Any:
@@ -232,105 +212,10 @@ def find_default(name: str, argument: str, folder: FilePath | None = None) -> An
 
     Raises RecipeError if there is no such space.
     """
-    factory = _find(name, folder)
+    factory = SPACES.find(name, folder)
     if isinstance(factory, Preset) and argument in factory.defaults:
         return factory.defaults[argument]
-    parameter = inspect.signature(_constructor(factory)).parameters.get(argument)
+    parameter = space_parameters(factory).get(argument)
     if parameter is None or parameter.default is parameter.empty:
         return None
     return parameter.default
-
-
-def _constructor(factory: Callable[..., ModelSpace]) -> Callable[..., Any]:
-    """Where the parameters are declared: `small` and presets pass everything on to a class."""
-    owner = factory.space if isinstance(factory, Preset) else getattr(factory, "__self__", factory)
-    if not inspect.isclass(owner):
-        return factory
-    # NNI replaces the constructor of a ModelSpace by one of (*args, **kwargs) and keeps the
-    # original; for a class without its own constructor that is its base's replacement.
-    bases: list[Any] = [base for base in owner.__mro__ if "_init_wrapped" in vars(base)]
-    originals = [base._init_wrapped for base in bases]
-    replacements = [base.__init__ for base in bases]
-    return next((init for init in originals if init not in replacements), owner.__init__)
-
-
-def _find(name: str, folder: FilePath | None) -> Callable[..., ModelSpace]:
-    """Return the class or function that makes a space. Raises RecipeError.
-
-    A function of a module that knows no space is not called: a recipe would run any command with
-    ``os:system``.
-    """
-    if name in SPACES:
-        return SPACES[name]
-    module, factory = _import(name, folder)
-    if not callable(factory):
-        raise RecipeError(f"space {name}: is a {type(factory).__name__}, not a class.")
-    if inspect.isclass(factory) and not issubclass(factory, ModelSpace):
-        raise RecipeError(
-            f"space {name}: is a {factory.__name__}, not an NNI ModelSpace. Derive the class from "
-            "nni.nas.nn.pytorch.ModelSpace."
-        )
-    is_elsewhere = inspect.isroutine(factory) and factory.__module__ != module.__name__
-    if is_elsewhere or not any(map(_is_model_space, vars(module).values())):
-        raise RecipeError(
-            f"space {name}: is a {type(factory).__name__}, and '{module.__name__}' does not say "
-            "that it makes an NNI ModelSpace. Write it in a module that imports ModelSpace."
-        )
-    return factory
-
-
-def _import(name: str, folder: FilePath | None) -> tuple[ModuleType, Any]:
-    module_name, colon, class_name = name.partition(":")
-    if not colon:
-        raise RecipeError(
-            f"unknown space '{name}'{nearest(name, SPACES) or '.'} "
-            f"Spaces: {', '.join(SPACES)}, or module:Class."
-        )
-    try:
-        module = import_user_module(module_name, folder)
-    except Exception as problem:  # the module's own code runs: anything can be raised
-        missing = problem.name if isinstance(problem, ModuleNotFoundError) else None
-        if missing and f"{module_name}.".startswith(f"{missing}."):
-            reason = _where_looked(missing, folder)
-        else:
-            reason = explain(problem, folder)
-        raise RecipeError(f"space {name}: cannot import '{module_name}' ({reason}).") from problem
-    if not hasattr(module, class_name):
-        spaces = [x for x, value in vars(module).items() if _is_own_space(value)]
-        raise RecipeError(
-            f"space {name}: module '{module_name}' has no '{class_name}'"
-            f"{nearest(class_name, spaces) or '.'}"
-        )
-    return module, getattr(module, class_name)
-
-
-def _is_own_space(value: Any) -> bool:
-    return _is_model_space(value) and value is not ModelSpace
-
-
-def _is_model_space(value: Any) -> bool:
-    return inspect.isclass(value) and issubclass(value, ModelSpace)
-
-
-def _where_looked(module_name: str, folder: FilePath | None) -> str:
-    if folder is None:
-        return f"there is no '{module_name}' among installed packages and in PYTHONPATH"
-    others = [file.stem for file in folder.glob("*.py")]
-    return (
-        f"there is no '{module_name}' in the recipe's folder {folder}, among installed packages "
-        f"and in PYTHONPATH{nearest(module_name, others)}"
-    )
-
-
-def explain(problem: Exception, folder: FilePath | None) -> str:
-    """Return in one line what went wrong in a user's code and, if that is in the folder, where."""
-    text = " ".join(str(problem).split())
-    if not isinstance(problem, SposError | TypeError | ValueError):
-        text = f"{type(problem).__name__}: {text}"
-    # An error of ours may stand for one that the code raised.
-    for raised in (problem, problem.__context__):
-        frames = traceback.extract_tb(raised.__traceback__) if raised else []
-        own = [frame for frame in frames if FilePath(frame.filename).parent == folder]
-        if own:
-            return f"{text} ({FilePath(own[-1].filename).name}, line {own[-1].lineno})"
-    return text

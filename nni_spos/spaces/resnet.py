@@ -19,7 +19,15 @@ from nni_spos.mutables import (
     bits_choice,
     channel_choice,
 )
-from nni_spos.spaces.shufflenet import affine_or_default, check_positive, check_rounding
+from nni_spos.mutables.quantizer_kinds import find_quantizer
+from nni_spos.recipe.image_size import read_size
+from nni_spos.spaces.preset import Preset
+from nni_spos.spaces.shufflenet import (
+    affine_or_default,
+    check_input_size,
+    check_positive,
+    check_rounding,
+)
 
 BIT_PAIRS = ((1, 2), (2, 2), (1, 4), (2, 4), (3, 4), (4, 4))
 """Bits of weights and of activations, one choice for all convolutions of a block."""
@@ -50,6 +58,8 @@ class ResidualBlock(nn.Module):
         Whether BatchNorm has statistics of its own for every pair of bit widths.
     affine
         Whether BatchNorm has weights and biases.
+    quantizer
+        Of the convolutions.
 
     Notes
     -----
@@ -67,8 +77,10 @@ class ResidualBlock(nn.Module):
         *,
         switchable_norm: bool,
         affine: bool,
+        quantizer: str = "dorefa",
     ):
         super().__init__()
+        self._quantizer = quantizer
         self._bits: dict[str, Any] = {}
         if bits is not None:
             self._bits = {"weight_bits": bits.weight, "activation_bits": bits.activation}
@@ -86,21 +98,25 @@ class ResidualBlock(nn.Module):
             conv = self._conv(in_channels, out_channels, 1, stride)
             self.downsample = nn.Sequential(conv, self._norm(out_channels))
         self.relu = nn.ReLU(inplace=True)
-        del self._bits
+        del self._bits, self._quantizer
 
     def _conv(
         self, in_channels: Channels, out_channels: Channels, kernel_size: int, stride: int
     ) -> nn.Module:
-        conv = QuantConv2d if self._bits else MutableConv2d
-        padding = kernel_size // 2
-        return conv(
-            in_channels, out_channels, kernel_size, stride, padding, bias=False, **self._bits
-        )
+        size = (in_channels, out_channels, kernel_size, stride, kernel_size // 2)
+        if not self._bits:
+            return MutableConv2d(*size, bias=False)
+        return QuantConv2d(*size, bias=False, **self._bits, quantizer=self._quantizer)
 
     def _norm(self, channels: Channels) -> nn.Module:
         if self._switchable_norm:
             return SwitchableBatchNorm2d(channels, **self._bits, affine=self._affine)
         return MutableBatchNorm2d(channels, affine=self._affine)
+
+    @property
+    def residual_branch(self) -> nn.Module:
+        """What is added to the input, or to its convolution."""
+        return self.main
 
     def forward(self, x: Tensor) -> Tensor:
         return self.relu(self.main(x) + self.downsample(x))
@@ -118,7 +134,7 @@ class ResNetSpace(ModelSpace):
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels.
+        Height and width of the images in pixels, or (height, width).
     in_channels
         Channels of the images.
     stem
@@ -140,6 +156,9 @@ class ResNetSpace(ModelSpace):
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, but in a subnet
         built for a path (``frozen_factory``, retraining).
+    quantizer
+        ``dorefa``, the paper's, or ``symmetric``, integers times learned steps, which become
+        integers in an exported file. It takes weights of 2 or more bits, so give it ``bit_pairs``.
 
     Raises
     ------
@@ -158,7 +177,7 @@ class ResNetSpace(ModelSpace):
     def __init__(
         self,
         num_classes: int = 1000,
-        input_size: int = 224,
+        input_size: int | Sequence[int] = 224,
         in_channels: int = 3,
         stem: str = "imagenet",
         stage_repeats: Sequence[int] = (2, 2, 2, 2),
@@ -169,21 +188,24 @@ class ResNetSpace(ModelSpace):
         outer_bits: int = 32,
         switchable_norm: bool = False,
         affine: bool | None = None,
+        quantizer: str = "dorefa",
     ):
         super().__init__()
         self._check(stem, stage_repeats, stage_channels)
-        check_positive(num_classes=num_classes, input_size=input_size, in_channels=in_channels)
+        check_positive(num_classes=num_classes, in_channels=in_channels)
+        check_input_size(input_size, 1)
         if not bit_pairs and not channel_scales:
             raise ValueError("bit_pairs and channel_scales are both None: nothing to choose.")
         if switchable_norm and not bit_pairs:
             raise ValueError("switchable_norm needs bit_pairs to switch between.")
         check_rounding(channels_multiple_of, channel_scales)
+        _check_quantizer(quantizer, bit_pairs, outer_bits)
         affine = affine_or_default(affine)
         self.num_classes = num_classes
-        self.input_size = input_size
+        self.input_size = read_size(input_size)
         self.in_channels = in_channels
 
-        first = _outer_conv(in_channels, stage_channels[0], *STEMS[stem], outer_bits)
+        first = _outer_conv(in_channels, stage_channels[0], *STEMS[stem], outer_bits, quantizer)
         self.stem = nn.Sequential(
             first,
             nn.BatchNorm2d(stage_channels[0], affine=affine),
@@ -208,12 +230,13 @@ class ResNetSpace(ModelSpace):
                         _bits_choice(f"bits_{number}", bit_pairs),
                         switchable_norm=switchable_norm,
                         affine=affine,
+                        quantizer=quantizer,
                     )
                 )
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.globalpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = _outer_linear(channels, num_classes, outer_bits)
+        self.classifier = _outer_linear(channels, num_classes, outer_bits, quantizer)
         self.init_weights()
 
     @classmethod
@@ -241,20 +264,37 @@ class ResNetSpace(ModelSpace):
             )
 
 
+def _check_quantizer(
+    quantizer: str, pairs: Sequence[Sequence[int]] | None, outer_bits: int
+) -> None:
+    """Refuse a quantizer where nothing is quantized, or that lacks the bits that there are."""
+    find_quantizer(quantizer)
+    if quantizer != "dorefa" and not pairs and outer_bits == 32:
+        raise ValueError(f"quantizer {quantizer} needs bit_pairs or outer_bits.")
+    for pair in pairs or ():
+        if quantizer == "symmetric" and isinstance(pair, Sequence) and pair and pair[0] == 1:
+            raise ValueError(
+                "quantizer symmetric has no 1-bit weights. Give bit_pairs such as "
+                "[[2, 4], [4, 8], [8, 8]], or use the quantizer dorefa."
+            )
+
+
 def _outer_conv(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, bits: int
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, bits: int, quantizer: str
 ) -> nn.Module:
     """Return the first convolution; images are signed, once they are normalized."""
     size = (in_channels, out_channels, kernel_size, stride, kernel_size // 2)
     if bits == 32:
         return nn.Conv2d(*size, bias=False)
-    return QuantConv2d(*size, bias=False, weight_bits=bits, activation_bits=bits, signed=True)
+    widths: dict[str, Any] = {"weight_bits": bits, "activation_bits": bits}
+    return QuantConv2d(*size, bias=False, **widths, signed=True, quantizer=quantizer)
 
 
-def _outer_linear(in_features: int, out_features: int, bits: int) -> nn.Module:
+def _outer_linear(in_features: int, out_features: int, bits: int, quantizer: str) -> nn.Module:
     if bits == 32:
         return nn.Linear(in_features, out_features)
-    return QuantLinear(in_features, out_features, weight_bits=bits, activation_bits=bits)
+    widths: dict[str, Any] = {"weight_bits": bits, "activation_bits": bits}
+    return QuantLinear(in_features, out_features, **widths, quantizer=quantizer)
 
 
 def _bits_choice(label: str, pairs: Sequence[Sequence[int]] | None) -> BitsChoice | None:
@@ -273,3 +313,6 @@ SMALL: dict[str, Any] = {
     "stage_channels": (8, 16, 32),
 }
 """Arguments of the form for small images: half the widths of the ResNets for CIFAR-10."""
+
+RESNET34 = Preset(ResNetSpace, {"stage_repeats": (3, 4, 6, 3)})
+RESNET_SMALL = Preset(ResNetSpace, SMALL)

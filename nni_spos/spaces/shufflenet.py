@@ -16,7 +16,9 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import current_model
 from torch import Tensor, nn
 
-from nni_spos.mutables import Channels, MutableBatchNorm2d, MutableConv2d, channel_choice
+from nni_spos.mutables import SCALES, Channels, MutableBatchNorm2d, MutableConv2d, channel_choice
+from nni_spos.recipe.image_size import IMAGE_SIZE, height_width, read_size
+from nni_spos.spaces.preset import Preset
 
 BLOCKS = {"k3": ("pdp", 3), "k5": ("pdp", 5), "k7": ("pdp", 7), "xcep": ("dpdpdp", 3)}
 """Choice to the order of its point-wise (p) and depth-wise (d) convolutions, and kernel size."""
@@ -155,7 +157,8 @@ class ShuffleNetV2Space(ModelSpace):
     num_classes
         Outputs of the classifier.
     input_size
-        Height and width of the images in pixels; a multiple of the total stride is best.
+        Height and width of the images in pixels, or (height, width); a
+        multiple of the total stride is best.
     in_channels
         Channels of the images.
     stem_channels, stem_stride
@@ -194,7 +197,7 @@ class ShuffleNetV2Space(ModelSpace):
     def __init__(
         self,
         num_classes: int = 1000,
-        input_size: int = 224,
+        input_size: int | Sequence[int] = 224,
         in_channels: int = 3,
         stem_channels: int = 16,
         stem_stride: int = 2,
@@ -222,7 +225,7 @@ class ShuffleNetV2Space(ModelSpace):
         check_rounding(channels_multiple_of, channel_scales)
         affine = affine_or_default(affine)
         self.num_classes = num_classes
-        self.input_size = input_size
+        self.input_size = read_size(input_size)
         self.in_channels = in_channels
 
         self.first_conv = nn.Sequential(
@@ -278,7 +281,7 @@ class ShuffleNetV2Space(ModelSpace):
 
     @staticmethod
     def _check(
-        input_size: int,
+        input_size: int | Sequence[int],
         stem_channels: int,
         stem_stride: int,
         repeats: Sequence[int],
@@ -298,8 +301,7 @@ class ShuffleNetV2Space(ModelSpace):
                 f"got {list(widths)}."
             )
         least = stem_stride * 2 ** len(repeats)
-        if input_size < least:
-            raise ValueError(f"input_size must be at least {least} pixels, got {input_size}.")
+        check_input_size(input_size, least)
 
 
 def _fixed_blocks(blocks: str | Sequence[str] | None, num_units: int) -> list[str]:
@@ -327,6 +329,14 @@ def check_positive(**numbers: int) -> None:
             raise ValueError(f"{name} must be at least 1, got {number}.")
 
 
+def check_input_size(size: int | Sequence[int], least: int) -> None:
+    """Refuse images with a side that is too short, or what is no size. Raises ValueError."""
+    if not IMAGE_SIZE.accepts(size):
+        raise ValueError(f"input_size must be {IMAGE_SIZE.words}, got {size}.")
+    if min(height_width(size)) < least:
+        raise ValueError(f"input_size must be at least {least} pixels, got {size}.")
+
+
 def check_rounding(multiple_of: int, scales: Sequence[float] | None) -> None:
     """Refuse the rounding of channels that are no choices. Raises ValueError."""
     if multiple_of != 1 and not scales:
@@ -341,3 +351,11 @@ SMALL: dict[str, Any] = {
     "last_channels": 256,
 }
 """Arguments of the form for small images."""
+
+_SCALED: dict[str, Any] = {"channel_scales": SCALES}
+
+SHUFFLENET_SMALL = Preset(ShuffleNetV2Space, SMALL)
+CHANNELS = Preset(ShuffleNetV2Space, {**_SCALED, "blocks": "k3"})
+CHANNELS_SMALL = Preset(ShuffleNetV2Space, {**SMALL, **_SCALED, "blocks": "k3"})
+JOINT = Preset(ShuffleNetV2Space, _SCALED)
+JOINT_SMALL = Preset(ShuffleNetV2Space, {**SMALL, **_SCALED})

@@ -17,11 +17,19 @@ from typing import Any
 
 import schema
 
-from nni_spos.errors import RecipeError, nearest
-from nni_spos.files import check_name, unlinked
-from nni_spos.settings import FILE, TEXT, Rule, one_of, optional, read_settings, real, setting
-from nni_spos.values import shown
-from nni_spos.yaml_files import read_yaml
+from nni_spos.errors import RecipeError, nearest, unknown
+from nni_spos.files.atomic import check_name, unlinked
+from nni_spos.files.yaml_files import read_yaml
+from nni_spos.recipe.settings import (
+    FILE,
+    TEXT,
+    Rule,
+    one_of,
+    optional,
+    read_settings,
+    real,
+    setting,
+)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_-]*)(\.output)?\}")
@@ -33,24 +41,24 @@ KINDS = ("networks", "searches", "generations", "stages", "values")
 
 _IS_NAME: Any = schema.And(str, lambda x: NAME.fullmatch(x) is not None)
 _SECTIONS = schema.Schema({schema.Optional(str): schema.Or(dict, list, str, None)})
-TEXTS: Rule = (schema.Schema({schema.Optional(str): TEXT[0]}), "a mapping of names to text")
-NUMBERS: Rule = (
+TEXTS = Rule(schema.Schema({schema.Optional(str): TEXT[0]}), "a mapping of names to text")
+NUMBERS = Rule(
     schema.Schema({schema.Optional(str): real(0)[0]}),
     "a mapping of names to numbers >= 0",
 )
-CHANGES: Rule = (_SECTIONS, "sections of a recipe, each with the keys to change")
-VARIANTS: Rule = (
+CHANGES = Rule(_SECTIONS, "sections of a recipe, each with the keys to change")
+VARIANTS = Rule(
     schema.Schema({schema.Optional(_IS_NAME): schema.Or(None, _SECTIONS)}),
     "a mapping of names to sections of a recipe",
 )
-VALUES: Rule = (
+VALUES = Rule(
     schema.Schema({schema.Optional(_IS_NAME): schema.Or(str, int, float)}),
     "a mapping of names to text or numbers",
 )
-NAMES: Rule = (schema.Schema([TEXT[0]]), "a list of names")
-NAME_RULE: Rule = (_IS_NAME, "a name of small letters, digits, _ and -")
-SCALES: Rule = (schema.Schema({schema.Optional(str): dict}), "a mapping of names to mappings")
-MAPPINGS: Rule = (schema.Schema([dict]), "a list of mappings")
+NAMES = Rule(schema.Schema([TEXT[0]]), "a list of names")
+NAME_RULE = Rule(_IS_NAME, "a name of small letters, digits, _ and -")
+SCALES = Rule(schema.Schema({schema.Optional(str): dict}), "a mapping of names to mappings")
+MAPPINGS = Rule(schema.Schema([dict]), "a list of mappings")
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,9 @@ class Study:
     Parameters
     ----------
     file
-        Where it was read; file names in it are relative to its folder.
+        Where it was read; the names of recipes in it are relative to its folder.
+    folder
+        What the names of outputs and of images are relative to.
     title, about
         What it is, and what of the paper's experiment it is not.
     output
@@ -122,6 +132,7 @@ class Study:
     """
 
     file: FilePath
+    folder: FilePath
     title: str
     about: str
     output: FilePath
@@ -137,10 +148,7 @@ class Study:
     def scale(self, name: str) -> Scale:
         """Return a scale by its name. Raises RecipeError."""
         if name not in self.scales:
-            raise RecipeError(
-                f"{self.file.name}: unknown scale '{name}'{nearest(name, self.scales) or '.'} "
-                f"Scales: {', '.join(self.scales)}."
-            )
+            raise RecipeError(f"{self.file.name}: {unknown('scale', name, self.scales)}")
         return self.scales[name]
 
     def steps_of(self, scale: str) -> list[Step]:
@@ -152,8 +160,15 @@ class Study:
         return [table for table in self.tables if table.scales is None or scale in table.scales]
 
 
-def load_study(file: str | os.PathLike[str]) -> Study:
+def load_study(file: str | os.PathLike[str], folder: FilePath | None = None) -> Study:
     """Read and check an experiment; its recipes are checked by `nni_spos.study.make_plan`.
+
+    Parameters
+    ----------
+    file
+        YAML.
+    folder
+        What the names of outputs and of images are relative to; by default the file's folder.
 
     Raises
     ------
@@ -163,13 +178,14 @@ def load_study(file: str | os.PathLike[str]) -> Study:
     """
     file = unlinked(file)
     check_name(file, RecipeError)
-    where = file.name
+    where, folder = file.name, folder or file.parent
     content = read_settings(_Content, read_yaml(file), where)
     study = Study(
         file=file,
+        folder=folder,
         title=content.title,
         about=content.about,
-        output=FilePath(os.path.realpath(file.parent / os.path.expanduser(content.output))),
+        output=FilePath(os.path.realpath(folder / os.path.expanduser(content.output))),
         scales={
             name: read_settings(Scale, {**_NOTHING, **scale}, f"{where}: scales.{name}")
             for name, scale in content.scales.items()
@@ -228,10 +244,7 @@ def _check_scale(study: Study, name: str) -> None:
 def _check_variant(name: str, changes: Mapping[str, Any], scale: Scale, where: str) -> None:
     folder = changes.get(OUTPUT, name)
     if folder not in list(scale.variants):
-        raise RecipeError(
-            f"{where}.output: {shown(folder)} is not a variant"
-            f"{nearest(folder, scale.variants) or '.'} Variants: {', '.join(scale.variants)}."
-        )
+        raise RecipeError(f"{where}.output: {unknown('variant', folder, scale.variants)}")
     if not isinstance(changes.get("base", scale.base), str):
         raise RecipeError(f"{where}.base: must be the name of a file.")
 

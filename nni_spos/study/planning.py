@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.errors import ExperimentError, RecipeError, nearest
-from nni_spos.files import read_json
-from nni_spos.identity import IMAGES, TEST_IMAGES, Result, describe
-from nni_spos.recipe import Recipe, check_recipe
+from nni_spos.errors import ExperimentError, RecipeError, unknown
+from nni_spos.files.atomic import read_json
+from nni_spos.recipe.identity import IMAGES, TEST_IMAGES, Result, describe
+from nni_spos.recipe.recipe import Recipe, check_recipe
 from nni_spos.study.description import OUTPUT, PLACEHOLDER, Scale, Step, Study
 from nni_spos.study.recipes import Content, merge_recipes
 from nni_spos.values import changes
@@ -101,8 +101,7 @@ class Plan:
         for name in names:
             if name not in known:
                 raise RecipeError(
-                    f"{self.study.file.name}: unknown step '{name}'{nearest(name, known) or '.'} "
-                    f"Steps of the scale {self.scale}: {', '.join(known)}."
+                    f"{self.study.file.name}: scales.{self.scale}: {unknown('step', name, known)}"
                 )
         return [step for step in self.steps if not names or step.name in names]
 

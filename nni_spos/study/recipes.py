@@ -9,8 +9,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos.errors import RecipeError
+from nni_spos.files.yaml_files import parse_yaml, read_yaml
 from nni_spos.study.description import OUTPUT, Study
-from nni_spos.yaml_files import parse_yaml, read_yaml
 
 Content = dict[str, Any]
 
@@ -39,14 +39,15 @@ def merge_recipes(
         A base recipe cannot be read.
     """
     scale = study.scale(scale_name)
-    folder = study.file.parent
     recipes = {}
     for name, changes in scale.variants.items():
         variant = dict(changes or {})
-        base = FilePath(os.path.realpath(folder / variant.pop("base", scale.base)))
-        content = _located(read_yaml(base), base.parent)
+        base = variant.pop("base", scale.base)
+        content = _located(
+            read_yaml(os.path.realpath(study.file.parent / base)), (study.folder / base).parent
+        )
         for layer in (scale.changes, variant):
-            content = merge(content, _located(layer, folder))
+            content = merge(content, _located(layer, study.folder))
         for layer in overrides:
             content = merge(content, _located(layer, FilePath.cwd()))
         content[OUTPUT] = str(output / variant.get(OUTPUT, name))

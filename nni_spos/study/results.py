@@ -7,9 +7,10 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from nni_spos._version import __version__
-from nni_spos.files import write_json, write_text
-from nni_spos.report.markdown import as_markdown, escape_markdown
-from nni_spos.report.tables import Table, format_duration
+from nni_spos.display.markdown import as_markdown, escape_markdown
+from nni_spos.display.numbers import format_duration
+from nni_spos.display.tables import Table
+from nni_spos.files.atomic import write_json, write_text
 from nni_spos.study.planning import Plan, PlannedStep
 from nni_spos.study.tables import TABLES, ResultTable
 

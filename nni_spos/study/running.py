@@ -12,14 +12,14 @@ from pathlib import Path as FilePath
 
 import yaml
 
-from nni_spos.child import python_command
+from nni_spos.display.numbers import format_duration
 from nni_spos.errors import ExperimentError
-from nni_spos.files import write_json, write_text
-from nni_spos.locks import exclusive
-from nni_spos.report.tables import format_duration
+from nni_spos.files.atomic import write_json, write_text
+from nni_spos.files.locks import exclusive
+from nni_spos.process.child import python_command
+from nni_spos.process.termination import Terminated, raise_on_signals
 from nni_spos.study.planning import Plan, PlannedStep
 from nni_spos.study.results import write_results
-from nni_spos.termination import Terminated, raise_on_signals
 
 INTERRUPTED = (130, -signal.SIGINT)
 """Exit codes of a command that Ctrl-C ended."""

@@ -14,16 +14,18 @@ from typing import Any
 from nni_spos.baseline import BaselineResult, baseline_table, read_baselines
 from nni_spos.baseline.retraining import read_network
 from nni_spos.baseline.table import NOT_YET
-from nni_spos.constraint import format_metric
+from nni_spos.display.numbers import NOT_RECORDED, format_duration, format_memory
+from nni_spos.display.tables import Table
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.results import JOURNAL_NAME, Results, load_results
-from nni_spos.experiment.run_record import read_run_record
-from nni_spos.files import read_json
-from nni_spos.recipe import load_recipe
+from nni_spos.files.atomic import read_json
+from nni_spos.metrics import format_metric, metric_title
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.report.figures import summarise_generations
 from nni_spos.report.stages import read_stages
-from nni_spos.report.tables import NOT_RECORDED, Table, format_duration, format_memory
-from nni_spos.report.titles import metric_title
+from nni_spos.search.results import Results, load_results
+from nni_spos.search.run_record import read_run_record
+from nni_spos.tasks.base import Figure
 
 Record = dict[str, Any]
 Names = Mapping[str, str]
@@ -66,28 +68,30 @@ def networks_table(title: str, of: Names) -> ResultTable:
 
 def searches_table(title: str, of: Names) -> ResultTable:
     """Compare what searches found, by the folders of their journals."""
-    records = [{"search": name, **_search_record(FilePath(folder))} for name, folder in of.items()]
-    metrics = list(dict.fromkeys(metric for x in records for metric in x.get("costs", {})))
-    header = [
-        "search",
-        "candidates",
-        "best validation top-1 (%)",
-        "mean of the last generation (%)",
+    folders = {name: SearchFolder(FilePath(folder)) for name, folder in of.items()}
+    found = {name: _read_search(folder) for name, folder in folders.items()}
+    records = [
+        {"search": name, **_search_record(folder, found[name])} for name, folder in folders.items()
     ]
+    metrics = list(dict.fromkeys(metric for x in records for metric in x.get("costs", {})))
+    figures = {x.figure for x in found.values() if x is not None}
+    common = figures.pop() if len(figures) == 1 else Figure("result")
+    header = ["search", "candidates", f"best validation {common.short_title}"]
+    header.append(f"mean of the last generation{_unit(common)}")
     header += [*map(metric_title, metrics), "time"]
     rows = []
-    for record in records:
+    for record, results in zip(records, found.values(), strict=True):
         costs, seconds = record.get("costs", {}), record.get("seconds")
         row = [record["search"], str(record.get("num_candidates", NOT_YET))]
-        row += [_percent(record.get("best")), _percent(record.get("mean_of_last"))]
+        own = results.figure if results is not None else common
+        row += [_cell(record.get(key), own, common) for key in ("best", "mean_of_last")]
         row += [format_metric(x, costs[x]) if x in costs else NOT_YET for x in metrics]
         row.append(NOT_RECORDED if seconds is None else format_duration(seconds))
         rows.append(row)
     return ResultTable(title, records, Table(header, rows))
 
 
-def _search_record(folder: FilePath) -> Record:
-    results = _read_search(folder)
+def _search_record(folder: SearchFolder, results: Results | None) -> Record:
     generations = _generations(results)
     if results is None or not generations:
         return {}
@@ -104,17 +108,20 @@ def _search_record(folder: FilePath) -> Record:
 
 def generations_table(title: str, of: Names) -> ResultTable:
     """Compare searches generation by generation."""
-    found = {name: _generations(_read_search(FilePath(folder))) for name, folder in of.items()}
+    searches = {name: _read_search(SearchFolder(FilePath(folder))) for name, folder in of.items()}
+    found = {name: _generations(results) for name, results in searches.items()}
+    figures = [x.figure if x is not None else Figure("result") for x in searches.values()]
     header = ["candidates so far"]
-    for name in found:
-        header += [f"{name}: best so far (%)", f"{name}: mean (%)"]
+    for name, figure in zip(searches, figures, strict=True):
+        unit = _unit(figure)
+        header += [f"{name}: best {figure.brief} so far{unit}", f"{name}: mean{unit}"]
     most = max(map(len, found.values()), default=0)
     rows = []
     for i in range(most):
         columns = [rows_of[i] if i < len(rows_of) else {} for rows_of in found.values()]
         row = [str(next(x["num_so_far"] for x in columns if x))]
-        for column in columns:
-            row += [_percent(column.get("best_so_far")), _percent(column.get("mean"))]
+        for column, figure in zip(columns, figures, strict=True):
+            row += [_cell(column.get(key), figure, figure) for key in ("best_so_far", "mean")]
         rows.append(row)
     records = [{"search": name, "generations": rows_of} for name, rows_of in found.items()]
     return ResultTable(title, records, Table(header, rows))
@@ -147,7 +154,7 @@ def stages_table(title: str, of: Names) -> ResultTable:
 
 def _stages(file: FilePath) -> list[Any]:
     recipe = load_recipe(file)
-    folder = recipe.output / "search"
+    folder = recipe.files.search
     results = _read_search(folder)
     best = results.best.path if results is not None and results.num_done else {}
     return read_stages(recipe, read_run_record(folder).cost, best, None)
@@ -202,12 +209,19 @@ def _figure(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _percent(value: float | None) -> str:
-    return NOT_YET if value is None else f"{value:.2f}"
+def _cell(value: float | None, figure: Figure, title: Figure) -> str:
+    """Return a value for a column; its name goes with it if the title is that of another."""
+    if value is None:
+        return NOT_YET
+    return figure.number(value) if figure == title else f"{figure.brief} {figure.format(value)}"
 
 
-def _read_search(folder: FilePath) -> Results | None:
-    return load_results(folder) if (folder / JOURNAL_NAME).is_file() else None
+def _unit(figure: Figure) -> str:
+    return f" ({figure.unit})" if figure.unit else ""
+
+
+def _read_search(folder: SearchFolder) -> Results | None:
+    return load_results(folder.path) if folder.journal.is_file() else None
 
 
 def _generations(results: Results | None) -> list[Record]:

@@ -1,15 +1,15 @@
-"""The supernet: how its single paths are trained, and how a path is scored with its weights."""
+"""The supernet: how its single paths are trained and scored, and the file that it is kept in."""
 
+from nni_spos.modules.subnet import extract_subnet
+from nni_spos.scoring.evaluation import Evaluation, evaluate_path, evaluate_paths
 from nni_spos.supernet.checkpoint import (
     SupernetCheckpoint,
     load_supernet,
     restore_supernet,
     save_supernet,
 )
-from nni_spos.supernet.evaluation import Evaluation, evaluate_path, evaluate_paths, score
-from nni_spos.supernet.recalibration import recalibrate
+from nni_spos.supernet.opening import open_supernet
 from nni_spos.supernet.strategy import SinglePathModule, SinglePathOneShot
-from nni_spos.supernet.subnet import extract_subnet
 
 __all__ = [
     "Evaluation",
@@ -20,8 +20,7 @@ __all__ = [
     "evaluate_paths",
     "extract_subnet",
     "load_supernet",
-    "recalibrate",
+    "open_supernet",
     "restore_supernet",
     "save_supernet",
-    "score",
 ]

@@ -8,22 +8,25 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import Tensor
+from torch import nn
 
+from nni_spos.components import explain
 from nni_spos.cost_table import Costs
 from nni_spos.data import DatasetSpec, ImageData, check_preprocessing, dataset_spec
-from nni_spos.errors import CheckpointError, CostError, SpaceError, SposError, StaleWarning
-from nni_spos.identity import Result, describe
+from nni_spos.errors import CheckpointError, CostError, SposError, StaleWarning
+from nni_spos.latency.recipe_tables import load_latencies
+from nni_spos.metrics.building import build_metrics
 from nni_spos.path import Choice, PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.profilers.copying import copy_network
 from nni_spos.profilers.dry_run import run_dry
-from nni_spos.recipe import Recipe
-from nni_spos.recipe_latency import load_latencies
+from nni_spos.recipe.identity import Result, describe
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.recipe.task import find_task
 from nni_spos.spaces import SPACES, Form, build_space
-from nni_spos.spaces.registry import explain
 from nni_spos.supernet.checkpoint import SupernetCheckpoint, restore_supernet
 from nni_spos.supernet.strategy import SinglePathOneShot
+from nni_spos.tasks.base import Task
 from nni_spos.values import changes
 
 
@@ -33,7 +36,17 @@ def build_recipe_supernet(recipe: Recipe, seed: int | None = None) -> ModelSpace
     The parameters and errors are those of `build_recipe_space`.
     """
     with _seeded(seed):
-        return SinglePathOneShot().mutate_model(build_recipe_space(recipe, Form.SUPERNET))
+        supernet = SinglePathOneShot().mutate_model(build_recipe_space(recipe, Form.SUPERNET))
+        if recipe.space.is_converted and recipe.supernet.initial_weights == "random":
+            draw_weights(supernet)
+        return supernet
+
+
+def draw_weights(network: nn.Module) -> None:
+    """Let every layer of a network begin anew, as PyTorch's own do."""
+    for module in network.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
 
 
 def restore_recipe_supernet(
@@ -92,7 +105,7 @@ def build_recipe_space(
     Parameters
     ----------
     recipe
-        Its sections ``space`` and ``data`` are used; no image is read.
+        Its sections ``space``, ``data`` and ``task`` are used; no image is read.
     form
         Whether for shared weights or for one path.
     seed
@@ -106,7 +119,7 @@ def build_recipe_space(
     RecipeError, DataError
         See `nni_spos.spaces.build_space` and `nni_spos.data.dataset_spec`.
     """
-    spec = dataset_spec(recipe.data)
+    spec, task = _spec_and_task(recipe)
     with _seeded(seed):
         return build_space(
             recipe.space.name,
@@ -115,6 +128,7 @@ def build_recipe_space(
             num_classes=spec.num_classes,
             in_channels=spec.channels,
             input_size=spec.image_size,
+            task_arguments=task.space_arguments(spec),
             path=path,
             folder=recipe.file.parent,
         )
@@ -123,7 +137,7 @@ def build_recipe_space(
 def build_recipe_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     """Return all cost tables of a recipe's space: analytic ones, and measured latencies.
 
-    Raises the errors of `build_analytic_costs` and `nni_spos.recipe_latency.load_latencies`.
+    Raises the errors of `build_analytic_costs` and `nni_spos.latency.recipe_tables.load_latencies`.
     """
     space, costs = build_analytic_costs(recipe)
     return space, {**costs, **load_latencies(recipe, space, costs.get("flops"))}
@@ -135,13 +149,14 @@ def build_analytic_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     Raises the errors of `build_recipe_space`, and for a space that cannot be counted, does not run
     or has too few outputs CostError and the like.
     """
-    spec = dataset_spec(recipe.data)
+    spec, task = _spec_and_task(recipe)
+    metrics = build_metrics(recipe.metrics, recipe.file.parent)
     model = build_recipe_space(recipe, Form.SUBNET)
     try:
-        costs = build_costs(model, spec.input_shape)
-        _check_outputs(model, spec)
+        costs = build_costs(model, spec.input_shape, metrics)
+        _check_outputs(model, spec, task)
     except Exception as problem:
-        if recipe.space.name in SPACES:
+        if recipe.space.name in SPACES.ours and not metrics:
             raise
         reason = explain(problem, recipe.file.parent)
         if isinstance(problem, SposError):
@@ -150,20 +165,23 @@ def build_analytic_costs(recipe: Recipe) -> tuple[PathSpace, Costs]:
     return PathSpace.from_model_space(model), costs
 
 
-def _check_outputs(model: ModelSpace, spec: DatasetSpec) -> None:
-    """Refuse a space that does not return a logit for every class. Raises SpaceError."""
+def _spec_and_task(recipe: Recipe) -> tuple[DatasetSpec, Task]:
+    """Return what is known of the images, and the task, if it is for them.
+
+    Raises
+    ------
+    RecipeError, DataError
+        It is not, see `nni_spos.tasks.base.Task.check_data`.
+    """
+    spec, task = dataset_spec(recipe.data), find_task(recipe.task)
+    task.check_data(recipe.task.name, spec)
+    return spec, task
+
+
+def _check_outputs(model: ModelSpace, spec: DatasetSpec, task: Task) -> None:
+    """Refuse a space that does not return what the task needs. Raises SpaceError."""
     for outputs in run_dry(lambda device: copy_network(model, device).eval(), spec.input_shape):
-        if not isinstance(outputs, Tensor):
-            found = f"a {type(outputs).__name__}"
-        elif outputs.ndim != 2 or len(outputs) != 1 or outputs.shape[1] < spec.num_classes:
-            found = f"a tensor of shape {tuple(outputs.shape)}"
-        else:
-            continue
-        raise SpaceError(
-            f"the space returns {found} for one image of the data. It must return one logit for "
-            f"every class, shape (1, {spec.num_classes}); take their number as the argument "
-            "num_classes."
-        )
+        task.check_outputs(outputs, 1, spec)
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ from typing import Any
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor
 
-from nni_spos.digests import digest_open_weights
 from nni_spos.errors import CheckpointError, NotFiniteError, PathError
+from nni_spos.files.digests import digest_open_weights
+from nni_spos.files.tensors import inspect_tensors, is_loadable, name_not_finite, replace_tensors
 from nni_spos.path import PathSpace
-from nni_spos.stage_cost import StageCost
-from nni_spos.tensors import inspect_tensors, is_loadable, name_not_finite, replace_tensors
+from nni_spos.process.stage_cost import StageCost
 from nni_spos.values import is_plain, shown
 
 VERSION = 1
@@ -33,9 +33,9 @@ class SupernetCheckpoint:
     preprocessing
         How the training images were prepared, for `nni_spos.data.check_preprocessing`.
     made_for
-        What the weights depend on, see `nni_spos.identity`; None if the file does not say so.
+        What the weights depend on, see `nni_spos.recipe.identity`; None if the file does not say.
     digest
-        Of the weights in the very file that was read, see `nni_spos.digests.digest_weights`.
+        Of the weights in the very file that was read, see `nni_spos.files.digests.digest_weights`.
     """
 
     space: PathSpace
@@ -65,7 +65,7 @@ def save_supernet(
     cost
         Of the training, if it is known; `nni_spos.report` shows it.
     made_for
-        What the weights depend on, see `nni_spos.identity`: a change is then noticed.
+        What the weights depend on, see `nni_spos.recipe.identity`: a change is then noticed.
 
     Raises
     ------

@@ -16,12 +16,12 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 
-from nni_spos.agreement import Outputs, Run, differ
-from nni_spos.copies import copy_values
 from nni_spos.errors import one_line
-from nni_spos.memory_format import kept_buffers, kept_generators, seed_generators
+from nni_spos.modules.agreement import Outputs, Run, differ
+from nni_spos.modules.copies import copy_values
+from nni_spos.modules.memory_format import kept_buffers, kept_generators, seed_generators
+from nni_spos.modules.subnet import extract_subnet, without_path
 from nni_spos.path import Path
-from nni_spos.supernet.subnet import extract_subnet, without_path
 from nni_spos.training.layout import train_once
 
 _UNITS = (

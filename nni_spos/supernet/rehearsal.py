@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,20 +19,24 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
+from nni_spos.components import explain
 from nni_spos.data import DatasetSpec, ImageData, dataset_spec
 from nni_spos.data.generated import GeneratedData
+from nni_spos.display.announcement import announce
 from nni_spos.errors import RehearsalError, ScoringWarning
-from nni_spos.memory_format import kept_generators, seed_generators
+from nni_spos.modules.memory_format import kept_generators, seed_generators
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import Path, PathSpace
-from nni_spos.recipe import Recipe, TrainSettings
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.recipe.task import find_task
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths, score
+from nni_spos.scoring.scoring_format import note_format
 from nni_spos.spaces import Form
-from nni_spos.spaces.registry import explain
 from nni_spos.supernet.building import build_recipe_space, build_recipe_supernet
-from nni_spos.supernet.evaluation import evaluate_path, evaluate_paths, score
 from nni_spos.supernet.faithfulness import find_difference
-from nni_spos.supernet.scoring_format import note_format
-from nni_spos.supernet.subnet import extract_subnet
 from nni_spos.supernet.trainee import Trainee, choose_device
+from nni_spos.tasks.base import Task
 from nni_spos.training.layout import find_layout
 
 FEW = 2
@@ -77,6 +82,8 @@ class Rehearsal:
         Its supernet is trained, searched, and its paths are retrained.
     spec
         Of its data.
+    task
+        What is predicted.
     supernet
         In the memory format of the training, on the device; no step changes its weights.
     layout
@@ -89,6 +96,7 @@ class Rehearsal:
 
     recipe: Recipe
     spec: DatasetSpec
+    task: Task
     supernet: ModelSpace
     layout: torch.memory_format
     paths: list[Path]
@@ -127,7 +135,9 @@ def rehearse(recipe: Recipe, data: ImageData | None = None) -> torch.memory_form
     RehearsalError
         The code of the space fails; the message names path, step and reason.
     """
+    announce("rehearsing a step of training, scoring and retraining")
     spec, device = dataset_spec(recipe.data), choose_device()
+    task = find_task(recipe.task)
     with kept_generators(device), _without_notes():
         seed_generators(recipe.supernet.seed, device)
         supernet = build_recipe_supernet(recipe, recipe.supernet.seed).to(device)
@@ -136,7 +146,7 @@ def rehearse(recipe: Recipe, data: ImageData | None = None) -> torch.memory_form
         layout = find_layout(supernet, wanted, device, shape, _at_paths(supernet, paths))
         supernet.to(memory_format=layout)
         sizes = _real_sizes(recipe, recipe.supernet, data)
-        rehearsal = Rehearsal(recipe, spec, supernet, layout, paths, sizes)
+        rehearsal = Rehearsal(recipe, spec, task, supernet, layout, paths, sizes)
         for step in STEPS:
             step(rehearsal)
     return layout
@@ -154,6 +164,7 @@ def rehearse_retraining(recipe: Recipe, path: Path, data: ImageData) -> torch.me
 
     Returns, warns and raises as `rehearse` does.
     """
+    announce("rehearsing a step of retraining")
     device = choose_device()
     with kept_generators(device), _without_notes():
         seed_generators(recipe.retrain.seed, device)
@@ -165,7 +176,7 @@ def rehearse_retraining(recipe: Recipe, path: Path, data: ImageData) -> torch.me
 def rehearse_training(rehearsal: Rehearsal) -> None:
     """Do a training step of the supernet on every path, at every size of the images."""
     settings, layout = rehearsal.recipe.supernet, rehearsal.layout
-    trainee = Trainee(rehearsal.supernet, settings, layout, rehearsal.spec)
+    trainee = Trainee(rehearsal.supernet, settings, layout, rehearsal.spec, rehearsal.task)
     for path, _ in zip(
         rehearsal.paths, _at_paths(rehearsal.supernet, rehearsal.paths), strict=True
     ):
@@ -185,7 +196,8 @@ def rehearse_scoring(rehearsal: Rehearsal) -> None:
     supernet = _restored(rehearsal)
 
     def run(chosen: list[Path], sizes: Sizes) -> None:
-        data = GeneratedData(rehearsal.spec, sizes.recalibration, sizes.scoring + sizes.last)
+        num_scored = sizes.scoring + sizes.last
+        data = GeneratedData(rehearsal.spec, sizes.recalibration, num_scored, rehearsal.task)
         settings = replace(
             recipe.evaluation,
             batch_size=sizes.scoring,
@@ -294,12 +306,14 @@ def _retrain_once(
     layout = find_layout(network, wanted, choose_device(), shape, [network])
     if layout is torch.channels_last:
         note_format(network, shape, True)
-    trainee = Trainee(network.to(memory_format=layout), settings, layout, spec)
+    task = find_task(recipe.task)
+    trainee = Trainee(network.to(memory_format=layout), settings, layout, spec, task)
 
     def run(sizes: Sizes) -> None:
         trainee.train(sizes.training)
-        data = GeneratedData(spec, 0, sizes.scoring)
-        score(network, data.validation_batches(sizes.scoring), settings.channels_last)
+        data = GeneratedData(spec, 0, sizes.scoring, task)
+        batches = data.validation_batches(sizes.scoring)
+        score(network, batches, settings.channels_last, task)
 
     what = f"a step of retraining the path {_shown(path)}"
     _perform(
@@ -317,7 +331,7 @@ def _perform(
     spec: DatasetSpec,
 ) -> None:
     """Run a step with few images, and if that fails with as many as there will be."""
-    most = max(FEW, MOST_VALUES // (spec.channels * spec.image_size**2))
+    most = max(FEW, MOST_VALUES // math.prod(spec.input_shape))
     small, real = sizes.at_most(FEW), sizes.at_most(most)
     try:
         run(small)

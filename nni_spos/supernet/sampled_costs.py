@@ -37,6 +37,8 @@ class SampledCosts(Callback):
         paths, self._paths = self._paths, []
         if trainer.logger is None or not trainer.is_global_zero:
             return
+        if not hasattr(trainer.logger.experiment, "add_histogram"):
+            return  # only TensorBoard has histograms
         for metric, table in self._costs.items():
             values = np.array([table.price(path) for path in paths], dtype=np.float64)
             trainer.logger.experiment.add_histogram(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 # NNI's two packages import each other: with oneshot first, nni.nas.strategy would hold stand-ins
@@ -18,9 +19,18 @@ from torch import nn
 
 from nni_spos.errors import RecipeError
 from nni_spos.mutables import SlicedOperation, share_weights
+from nni_spos.mutables.repeat import SampledRepeat
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
 from nni_spos.training.finite_loss import LossNotFinite
+
+
+def _says_something(record: logging.LogRecord) -> bool:
+    return "`training_service` will be ignored" not in str(record.msg)
+
+
+# NNI warns a dozen times that it ignores an option which it has set itself.
+logging.getLogger("nni.nas.experiment.config.experiment").addFilter(_says_something)
 
 
 class SinglePathModule(RandomSamplingLightningModule):
@@ -46,6 +56,8 @@ class SinglePathModule(RandomSamplingLightningModule):
     def set_model(self, model: nn.Module) -> None:
         super().set_model(model)
         self._units = []
+        # Lightning keeps the mode, and the space of a converted network begins in evaluation mode.
+        self.train()
 
     def resample(self) -> Sample:
         """Set every unit to the path of the current step, and return it."""
@@ -55,6 +67,11 @@ class SinglePathModule(RandomSamplingLightningModule):
         for unit in self._units:
             unit.resample(memo=path)
         return path
+
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)
+        # NNI's setup put it there, and it works only as long as this module is trained.
+        self.training_module.__dict__.pop("log", None)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         self.resample()
@@ -90,7 +107,12 @@ class SinglePathOneShot(RandomOneShot):
         self.prior = prior
 
     def default_mutation_hooks(self) -> list[Any]:
-        return [_keep_shared, _sample_paths, *super().default_mutation_hooks()]
+        return [
+            _keep_shared,
+            _sample_paths,
+            SampledRepeat.mutate,
+            *super().default_mutation_hooks(),
+        ]
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
         """Make a model space a supernet, in place; one that is a supernet stays as it is.
@@ -106,7 +128,8 @@ class SinglePathOneShot(RandomOneShot):
             A tensor that has to grow was changed after the space was built, or is computed from
             others.
         """
-        if is_supernet(model):
+        # Layers of a space may share weights already while its choices of layers are as built.
+        if is_supernet(model) and not any(type(x) is LayerChoice for x in model.modules()):
             return model
         super().mutate_model(share_weights(model))
         return model
@@ -124,7 +147,7 @@ class SinglePathOneShot(RandomOneShot):
 
 def _keep_shared(module: nn.Module, *_: Any) -> bool:
     """Keep NNI's hooks from what is as it should be already: a mutation hook."""
-    is_done = isinstance(module, SlicedOperation | PathSamplingLayer)
+    is_done = isinstance(module, SlicedOperation | PathSamplingLayer | SampledRepeat)
     return is_done or (isinstance(module, ParametrizedModule) and not module.mutables)
 
 

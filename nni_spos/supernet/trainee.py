@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from nni_spos.data import DatasetSpec
 from nni_spos.data.generated import GeneratedData
-from nni_spos.errors import SpaceError
-from nni_spos.recipe import TrainSettings
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.tasks.base import Task
+from nni_spos.training.composed import build_techniques
 from nni_spos.training.evaluator import choose_precision
-from nni_spos.training.module import ImageClassification, check_logits
-from nni_spos.training.resizing import resize
+from nni_spos.training.module import TaskModule
+from nni_spos.training.resizing import resize, resize_targets
 
 
 def choose_device() -> torch.device:
@@ -28,34 +31,34 @@ class Trainee:
         settings: TrainSettings,
         layout: torch.memory_format,
         spec: DatasetSpec,
+        task: Task,
     ):
         self._settings = settings
         self._layout = layout
         self._spec = spec
-        self._module = ImageClassification(settings, layout)
+        self._task = task
+        self._module = TaskModule(settings, layout, task=task)
         self._module.set_model(network)  # refuses learning rates of parts that it lacks
+        build_techniques(settings, spec).check_network(network)
         self._optimizer = self._module.build_optimizer()
         for group in self._optimizer.param_groups:
             group["lr"] = 0.0
 
     def train(self, num_images: int) -> None:
         """Do a step at every size that the images of a training have."""
-        images, labels = GeneratedData(self._spec, num_images, 0).train_batch()
+        images, targets = GeneratedData(self._spec, num_images, 0).train_batch()
         device = choose_device()
-        images, labels = images.to(device), labels.to(device)
+        images, targets = images.to(device), targets.to(device)
         self._module.train()
         for size in (None, *(size for size, _ in self._settings.progressive_resizing)):
             self._optimizer.zero_grad()
             resized = resize(images, size).to(memory_format=self._layout)
             with _autocast(self._settings.precision, device):
-                logits = check_logits(self._module(resized), labels)
-                if logits.shape[1] < self._spec.num_classes:
-                    raise SpaceError(
-                        f"in training mode the network returns a tensor of shape "
-                        f"{tuple(logits.shape)}, which lacks logits of some of the "
-                        f"{self._spec.num_classes} classes."
-                    )
-                loss = self._module.loss(logits, labels)
+                spec = replace(self._spec, image_size=tuple(resized.shape[-2:]))
+                outputs = self._task.check_outputs(
+                    self._module(resized), len(targets), spec, training=True
+                )
+                loss = self._module.loss(outputs, resize_targets(targets, size))
             loss.backward()
             if self._has_finite_gradients():  # else not even a learning rate of 0 keeps the weights
                 self._optimizer.step()

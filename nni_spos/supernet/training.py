@@ -6,17 +6,20 @@ from pathlib import Path as FilePath
 
 import torch
 from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import RawFormatModelSpace
+from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
-from nni_spos.errors import ConstraintError, nearest
-from nni_spos.identity import Result, describe
 from nni_spos.mutables import channel_labels
-from nni_spos.path import PathSpace
-from nni_spos.priors import ConstrainedPrior, Prior, UniformPrior, WarmUpPrior, quantile_bins
-from nni_spos.ranks import check_settings, is_first, run_processes
-from nni_spos.recipe import Recipe, SupernetSettings
+from nni_spos.mutables.quantization import beginning
+from nni_spos.priors import Prior, WarmUpPrior
+from nni_spos.priors.building import build_prior
+from nni_spos.ranks import check_training, is_first, run_processes
+from nni_spos.recipe.identity import Result, describe
+from nni_spos.recipe.output import training_folder
+from nni_spos.recipe.recipe import Recipe
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import load_supernet, save_supernet
 from nni_spos.supernet.rehearsal import rehearse
@@ -63,7 +66,7 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
         See `nni_spos.data.open_data`, `nni_spos.spaces.build_space` and
         `nni_spos.ranks.run_processes`.
     """
-    data = open_data(recipe.data)
+    data = open_data(recipe.data, task=recipe.task, measured=recipe.files.normalisation)
     prepared = _prepare(recipe, data)
     with exclusive(_folder(recipe), timeout=0):
         if start is Start.CONTINUE and is_written(recipe.checkpoint):
@@ -82,38 +85,18 @@ def ensure_supernet(recipe: Recipe) -> FilePath:
     if not recipe.checkpoint.exists():
         with exclusive(_folder(recipe), timeout=-1):
             if not recipe.checkpoint.exists():
-                data = open_data(recipe.data)
+                measured = recipe.files.normalisation
+                data = open_data(recipe.data, task=recipe.task, measured=measured)
                 _train(recipe, data, *_prepare(recipe, data), Start.CONTINUE)
     return recipe.checkpoint
-
-
-def build_prior(
-    settings: SupernetSettings, space: PathSpace, costs: Costs
-) -> UniformPrior | ConstrainedPrior:
-    """Make the prior that a recipe's section ``supernet`` asks for.
-
-    Raises
-    ------
-    ConstraintError, InfeasibleError
-        There is no such cost, a bin is empty, or the quantiles do not make bins.
-    """
-    metric = settings.metric_of_prior
-    if metric not in costs:
-        raise ConstraintError(
-            f"prior: unknown metric '{metric}'{nearest(metric, costs) or '.'} "
-            f"Metrics: {', '.join(costs)}."
-        )
-    if settings.prior == "uniform":
-        return UniformPrior(space, settings.seed)
-    intervals = settings.prior_bins or quantile_bins(costs[metric], settings.prior_quantiles)
-    return ConstrainedPrior(space, costs[metric], intervals, settings.seed)
 
 
 def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs, torch.memory_format]:
     """Refuse what cannot be trained, before anything is written or deleted."""
     space, costs = build_recipe_costs(recipe)
     prior = build_prior(recipe.supernet, space, costs)
-    check_settings(recipe.supernet, data.spec.image_size)
+    check_training(recipe.supernet, data.spec.image_size)
+    data.check_batch_size(recipe.supernet.batch_size, "supernet")
     return prior, costs, rehearse(recipe, data)
 
 
@@ -145,6 +128,11 @@ def _fit(
         prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
     meter = TrainingCost()
     made_for = describe(Result.SUPERNET, recipe)
+    if settings.epochs == 0:
+        if is_first():
+            _begin(supernet, costs, data, settings.batch_size)
+            save_supernet(recipe.checkpoint, supernet, data.preprocessing, None, made_for)
+        return
     evaluator = build_evaluator(
         settings,
         data,
@@ -168,5 +156,18 @@ def _fit(
         save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost, made_for)
 
 
+def _begin(supernet: nn.Module, costs: Costs, data: ImageData, batch_size: int) -> None:
+    """Let quantized layers begin with images, as in the training that there is not."""
+    _, path = costs["flops"].dearest()
+    for module in supernet.modules():
+        if isinstance(module, BaseSuperNetModule):
+            module.resample(memo=dict(path))
+    images, _ = next(iter(data.train_loader(batch_size, seed=0)))
+    supernet.eval()
+    with beginning(supernet), torch.no_grad():
+        supernet(images)
+    supernet.train()
+
+
 def _folder(recipe: Recipe) -> FilePath:
-    return recipe.checkpoint.with_suffix("")
+    return training_folder(recipe.checkpoint)

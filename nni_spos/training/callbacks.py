@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,9 +13,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
 
+from nni_spos.display.progress import interval, open_bar
 from nni_spos.errors import CheckpointError
-from nni_spos.progress import interval, open_bar
-from nni_spos.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
+from nni_spos.process.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
+from nni_spos.tasks.base import Task
 
 
 class SeededSteps(Callback):
@@ -30,6 +32,8 @@ class SeededSteps(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         words = [self._seed, trainer.global_step, trainer.global_rank]
+        if (several := trainer.accumulate_grad_batches) > 1:
+            words.append(batch_idx % several)
         seed = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
         # torch.manual_seed would note the stack for each kind of device that is not in use: 1 ms.
         torch.default_generator.manual_seed(seed)
@@ -119,21 +123,24 @@ class ResumedEpoch(Callback):
 
 
 class TrainingProgress(Callback):
-    """Show one bar for the whole training: epoch, loss, accuracy and images per second.
+    """Show one bar for the whole training: epoch, loss, figures and images per second.
 
-    Loss and accuracy are moving averages, since every step of a supernet trains another path.
+    Loss and figures are moving averages, since every step of a supernet trains another path.
 
     Parameters
     ----------
     title
         What is trained.
+    task
+        Says how its figures are shown.
     """
 
     WEIGHT = 0.05
     """Of a new step in the moving averages."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str, task: Task):
         self._title = title
+        self._task = task
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._averages: dict[str, Tensor] = {}
@@ -157,8 +164,9 @@ class TrainingProgress(Callback):
     ) -> None:
         self._num_images += len(batch[1]) * trainer.world_size
         metrics = trainer.callback_metrics  # made anew at every look
-        for name in ("loss", "top1"):
-            value = metrics[name]
+        for name, value in metrics.items():
+            if name == "learning_rate":
+                continue
             self._averages[name] = torch.lerp(self._averages.get(name, value), value, self.WEIGHT)
         now = time.monotonic()
         is_last = trainer.global_step == self._bar.total
@@ -182,8 +190,13 @@ class TrainingProgress(Callback):
         if trainer.max_epochs and trainer.max_epochs > 0:
             epoch += f"/{trainer.max_epochs}"
         speed = self._num_images / max(now - self._begin, 1e-9)
-        self._bar.set_postfix_str(
-            f"{epoch}, loss {self._averages['loss']:.3f}, accuracy {self._averages['top1']:.1f} %, "
-            f"{speed:.0f} images/s",
-            refresh=False,
+        figures = (
+            f"{name} {value:.3f}" if name == "loss" else self._named(name, float(value))
+            for name, value in self._averages.items()
         )
+        text = ", ".join([epoch, *figures, f"{speed:.0f} images/s"])
+        self._bar.set_postfix_str(text, refresh=False)
+
+    def _named(self, name: str, value: float) -> str:
+        figure = self._task.figure(name)
+        return f"{figure.title or name} {replace(figure, digits=figure.digits - 1).format(value)}"

@@ -16,11 +16,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from nni_spos import locks
 from nni_spos.errors import CheckpointError, FileWarning
-from nni_spos.files import previous
-from nni_spos.owned import check_own_file
-from nni_spos.tensors import load_tensors, load_undamaged, save_tensors
+from nni_spos.files import locks
+from nni_spos.files.atomic import previous
+from nni_spos.files.owned import check_own_file
+from nni_spos.files.tensors import load_tensors, load_undamaged, save_tensors
 from nni_spos.values import changes, is_plain
 
 Identity = Mapping[str, Mapping[str, Any]]
@@ -239,7 +239,7 @@ def prepare_start(start: Start | FilePath, folder: FilePath, product: FilePath) 
     ------
     CheckpointError
         There is something to lose, or nothing to go on from.
-    nni_spos.owned.NotOwnError
+    nni_spos.files.owned.NotOwnError
         A file of the logs is a link, or another user's.
     """
     _remove_unfinished(folder, product)

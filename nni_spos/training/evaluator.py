@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
 
@@ -14,14 +12,14 @@ import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from pytorch_lightning import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from nni_spos.data import ImageData
-from nni_spos.freed_memory import keep_freed_memory
-from nni_spos.ranks import choose_devices, launched
-from nni_spos.recipe import TrainSettings
-from nni_spos.termination import Terminated
+from nni_spos.process.freed_memory import keep_freed_memory
+from nni_spos.process.termination import Terminated
+from nni_spos.ranks import count_devices, launched
+from nni_spos.recipe.training_settings import TrainSettings
 from nni_spos.training.busy_machine import BusyMachine
 from nni_spos.training.callbacks import (
     RefusedCheckpoint,
@@ -37,8 +35,16 @@ from nni_spos.training.checkpoints import (
     check_identity,
     epoch_checkpoints,
 )
+from nni_spos.training.composed import (
+    NO_TECHNIQUES,
+    TechniqueHooks,
+    Techniques,
+    build_techniques,
+)
+from nni_spos.training.curves import Curves
 from nni_spos.training.gradients import choose_strategy
-from nni_spos.training.module import ImageClassification
+from nni_spos.training.module import TaskModule
+from nni_spos.training.quiet import quiet
 
 
 def build_evaluator(
@@ -79,30 +85,38 @@ def build_evaluator(
     callbacks
         More of Lightning's callbacks.
     layout
-        See `ImageClassification`.
+        See `TaskModule`.
 
     Raises
     ------
     CheckpointError
         `resume` is missing, damaged, or of a training with other settings.
     RecipeError
-        See `nni_spos.ranks.choose_devices`.
+        See `nni_spos.ranks.count_devices`.
     """
-    devices = choose_devices(settings)
+    devices = count_devices(settings)
     identity = identity or {"settings": settings.deciding()}
     if resume is not None:
         check_identity(resume, identity)
         callbacks = [*callbacks, RefusedCheckpoint(resume), ResumedEpoch()]
-    loader = data.train_loader(settings.batch_size, settings.seed)
-    callbacks = [*callbacks, SeededSteps(settings.seed), TrainingProgress(title), BusyMachine()]
+    techniques = build_techniques(settings, data.spec) if settings.techniques else NO_TECHNIQUES
+    options = techniques.loader_options()
+    loader = data.train_loader(settings.batch_size, settings.seed, **options)
+    bar = TrainingProgress(title, data.task)
+    callbacks = [*callbacks, SeededSteps(settings.seed), bar, BusyMachine()]
+    accumulated = techniques.trainer_options().get("accumulate_grad_batches", 1)
+    log_steps = min(50, -(-len(loader) // accumulated))
+    if settings.techniques:
+        callbacks = [TechniqueHooks(techniques, data), *techniques.callbacks(), *callbacks]
     if folder is not None:
         callbacks += [
+            Curves(folder, log_steps),
             IdentityInCheckpoints(identity),
             epoch_checkpoints(folder, settings.keep_checkpoints),
         ]
     # Whatever else the machine runs, SLURM for one, would be found first.
     environment = [TorchElasticEnvironment()] if launched() else []
-    with _quiet():
+    with quiet():
         trainer = Trainer(
             accelerator="auto",
             devices=devices,
@@ -112,8 +126,8 @@ def build_evaluator(
             max_epochs=settings.epochs if settings.epochs is not None else -1,
             max_steps=settings.steps if settings.steps is not None else -1,
             gradient_clip_val=settings.gradient_clip,
-            logger=TensorBoardLogger(folder, name="", version=LOGS) if folder else False,
-            log_every_n_steps=min(50, len(loader)),
+            logger=choose_logger(techniques, folder),
+            log_every_n_steps=log_steps,
             callbacks=callbacks,
             plugins=[SafeCheckpointIO(), *environment],
             enable_checkpointing=folder is not None,
@@ -122,14 +136,23 @@ def build_evaluator(
             num_sanity_val_steps=0,
             # A supernet has no accuracy of its own, and the held-out images are for the search.
             limit_val_batches=0,
+            **techniques.trainer_options(),
         )
         return Lightning(
-            ImageClassification(settings, layout),
+            TaskModule(settings, layout, techniques, data.task),
             trainer,
             train_dataloaders=loader,
             val_dataloaders=data.validation_batches(settings.batch_size),
             fit_kwargs={"ckpt_path": str(resume)} if resume is not None else None,
         )
+
+
+def choose_logger(techniques: Techniques, folder: FilePath | None) -> Logger | bool:
+    """Return what logs a training: TensorBoard, unless a technique says otherwise."""
+    if folder is None:
+        return False
+    other = techniques.logger(folder / LOGS)
+    return TensorBoardLogger(folder, name="", version=LOGS) if other is None else other
 
 
 @contextlib.contextmanager
@@ -149,7 +172,7 @@ def training_session() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     keep_freed_memory()
     try:
-        with _quiet():
+        with quiet():
             yield
     except SIGTERMException:
         raise Terminated from None
@@ -166,27 +189,3 @@ def choose_precision(precision: str) -> str:
     if precision == "auto":
         return "16-mixed" if torch.cuda.is_available() else "32-true"
     return precision
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide what Lightning and NNI say about the machine and about what was chosen on purpose.
-
-    Also NNI's lines about an exception, which it raises as well.
-    """
-    silent = {
-        "pytorch_lightning": logging.ERROR,
-        "lightning_fabric": logging.ERROR,
-        "nni.nas": logging.CRITICAL,
-    }
-    loggers = {logging.getLogger(name): level for name, level in silent.items()}
-    before = {logger: logger.level for logger in loggers}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")
-        for logger, level in loggers.items():
-            logger.setLevel(level)
-        try:
-            yield
-        finally:
-            for logger, level in before.items():
-                logger.setLevel(level)

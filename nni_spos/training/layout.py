@@ -11,11 +11,11 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from nni_spos.agreement import Outputs
-from nni_spos.memory_format import choose_format, logits_of
+from nni_spos.modules.agreement import Outputs
+from nni_spos.modules.memory_format import choose_format, logits_of
+from nni_spos.modules.subnet import covering_subnets
 from nni_spos.mutables import SlicedOperation
 from nni_spos.mutables.convolution import pair
-from nni_spos.supernet.subnet import covering_subnets
 
 BLOCK = 16
 """Input channels that the CPU's convolutions handle at a time; with AVX2 it is half of it."""
@@ -60,12 +60,12 @@ def find_layout(
     input_shape
         Of one image: (channels, height, width).
     networks
-        What is run, in the place of copies of the network: see `nni_spos.memory_format`.
+        What is run, in the place of copies of the network: see `nni_spos.modules.memory_format`.
 
     Warns
     -----
     FormatWarning
-        The network's own code does not allow it, see `nni_spos.memory_format`.
+        The network's own code does not allow it, see `nni_spos.modules.memory_format`.
     """
     layout = choose_layout(network, channels_last, device)
     if layout is torch.channels_last:
@@ -85,8 +85,11 @@ def train_once(network: nn.Module, images: Tensor) -> Outputs:
         if isinstance(module, _DropoutNd | _BatchNorm):
             module.eval()
     logits = network(images)
-    labels = torch.arange(len(images), device=images.device) % logits.shape[1]
-    functional.cross_entropy(logits, labels).backward()
+    if logits.ndim == 2 and logits.shape[1] > 1:
+        targets = torch.arange(len(images), device=images.device) % logits.shape[1]
+        functional.cross_entropy(logits, targets).backward()
+    else:  # of one output the cross entropy is always 0
+        logits.square().mean().backward()
     gradients = [parameter.grad for parameter in network.parameters()]
     return [logits.detach(), *gradients, *logits_of(network, images)]
 

@@ -9,21 +9,22 @@ from typing import Any
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor, nn
-from torch.nn import functional
 
-from nni_spos.errors import RecipeError, SpaceError, nearest
+from nni_spos.errors import RecipeError, SpaceError, unknown
 from nni_spos.mutables import ActiveSlices, sliced_operations
-from nni_spos.recipe import TrainSettings
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.tasks.base import Task
+from nni_spos.tasks.classification import Classification
 from nni_spos.training.batchnorm import SynchronisedBatchNorm
+from nni_spos.training.composed import NO_TECHNIQUES, Techniques
 from nni_spos.training.finite_loss import FiniteLoss
 from nni_spos.training.layout import find_layout
 from nni_spos.training.optimizer import SlicedSGD
-from nni_spos.training.resizing import resize, size_at
-from nni_spos.values import shown
+from nni_spos.training.resizing import resize, resize_targets, size_at
 
 
-class ImageClassification(LightningModule):
-    """Train a classifier as the paper does: SGD, linear decay to 0 per step, label smoothing.
+class TaskModule(LightningModule):
+    """Train a network for its task as the paper does: SGD, and linear decay to 0 per step.
 
     NNI gives it the network; in `SinglePathOneShot` that is the supernet with one path active.
     A weight that the step did not use has no gradient, so that neither momentum nor weight decay
@@ -38,18 +39,31 @@ class ImageClassification(LightningModule):
     layout
         The memory format, if it is known what the network allows; None: it is found out with the
         first batch, see `nni_spos.training.layout.find_layout`.
+    techniques
+        What changes a step, see `nni_spos.training.technique`.
+    task
+        Gives the loss; by default a classification.
 
     Notes
     -----
-    A batch is images of shape (N, C, H, W) and labels of shape (N,). Logged in every step:
-    ``loss``, ``top1`` (percent of the batch) and ``learning_rate``. With several processes a batch,
-    and what is logged, is the part of one of them.
+    A batch is images of shape (N, C, H, W) and targets of shape (N, ...). Logged in every step:
+    ``loss``, what the task shows of a step, such as ``top1``, and ``learning_rate``. With several
+    processes a batch, and what is logged, is the part of one of them.
     """
 
-    def __init__(self, settings: TrainSettings, layout: torch.memory_format | None = None):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        layout: torch.memory_format | None = None,
+        techniques: Techniques = NO_TECHNIQUES,
+        task: Task | None = None,
+    ):
         super().__init__()
+        self.techniques = techniques
         self.settings = settings
         self.layout = layout
+        self.task = task or Classification()
+        self.loss = self.task.loss_of(settings)
         self.num_steps = 0
         self._finite = FiniteLoss()
         self._normalising: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
@@ -58,6 +72,7 @@ class ImageClassification(LightningModule):
         """Take the network. Raises RecipeError for a learning rate of a part that it lacks."""
         super().set_model(model)
         self._rate_factors()
+        self.techniques.check_network(model)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -69,24 +84,21 @@ class ImageClassification(LightningModule):
             self._normalising = SynchronisedBatchNorm()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        images, labels = batch
+        images, targets = batch
         layout = self._lay_out(images)
         resizing = self.settings.progressive_resizing
-        images = resize(images, size_at(resizing, self.trainer.global_step, self.num_steps))
+        size = size_at(resizing, self.trainer.global_step, self.num_steps)
+        images, targets = resize(images, size), resize_targets(targets, size)
+        images = self.techniques.batch(images, targets, self.trainer.global_step)
         with self._normalising:
-            logits = check_logits(self(images.to(memory_format=layout)), labels)
-        loss = self.loss(logits, labels)
+            outputs = check_outputs(self(images.to(memory_format=layout)), targets)
+        loss = self.techniques.loss(self.loss, outputs, targets)
         self._finite.note(loss.detach(), self.trainer.global_step)
-        hits = logits.detach().argmax(1) == labels
         self.log("loss", loss.detach())
-        self.log("top1", 100 * hits.float().mean())
+        for name, value in self.task.step_figures(outputs.detach(), targets).items():
+            self.log(name, value)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
-
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return what a training lowers."""
-        smoothing = self.settings.label_smoothing
-        return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
     def _lay_out(self, images: Tensor) -> torch.memory_format:
         """Return the memory format, in which the network is from the first batch on."""
@@ -102,7 +114,9 @@ class ImageClassification(LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = self.build_optimizer()
         self.num_steps = int(self.trainer.estimated_stepping_batches)
-        schedule = linear_decay(self.num_steps, self.settings.warmup_steps)
+        loader = self.trainer.train_dataloader
+        decay = self.techniques.schedule(self.num_steps, len(loader) if loader else 1)
+        schedule = warmed_up(decay or linear_decay(self.num_steps), self.settings.warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule)
         return {
             "optimizer": optimizer,
@@ -113,7 +127,7 @@ class ImageClassification(LightningModule):
         names = (name for name, _ in self.model.named_parameters())
         return rate_factors(self.settings.learning_rate_factors, names)
 
-    def build_optimizer(self) -> torch.optim.SGD:
+    def build_optimizer(self) -> torch.optim.Optimizer:
         """Return the optimizer of the network, which decays and slices what it should."""
         # Decaying the weights and biases of BatchNorm, and clipping values, only hurts.
         factors = self._rate_factors()
@@ -127,21 +141,23 @@ class ImageClassification(LightningModule):
             {"params": groups[key], "weight_decay": decay * key[0], "lr": rate * key[1]}
             for key in order
         ]
+        if (other := self.techniques.optimizer(parameters, self.model)) is not None:
+            return other
         options: dict[str, Any] = {"lr": rate, "momentum": self.settings.momentum}
         if self.settings.update_scope == "slice" and any(sliced_operations(self.model)):
             return SlicedSGD(parameters, **options, slices=ActiveSlices(self.model))
         return torch.optim.SGD(parameters, **options)
 
 
-def check_logits(outputs: Any, labels: Tensor) -> Tensor:
-    """Return what a network returned in training if it is a row of logits for every label.
+def check_outputs(outputs: Any, targets: Tensor) -> Tensor:
+    """Return what a network returned in training if it is a tensor with a row for every image.
 
     Raises
     ------
     SpaceError
         It is not.
     """
-    if isinstance(outputs, Tensor) and outputs.ndim == 2 and len(outputs) == len(labels):
+    if isinstance(outputs, Tensor) and outputs.ndim > 1 and len(outputs) == len(targets):
         return outputs
     found = f"a {type(outputs).__name__}"
     if isinstance(outputs, Tensor):
@@ -149,8 +165,8 @@ def check_logits(outputs: Any, labels: Tensor) -> Tensor:
     elif isinstance(outputs, list | tuple):
         found += f" of {len(outputs)}"
     raise SpaceError(
-        f"in training mode the network returns {found} for {len(labels)} images; it is trained "
-        "with its logits alone, one row for each image. Return them also if self.training."
+        f"in training mode the network returns {found} for {len(targets)} images; it is trained "
+        "with its outputs alone, one row for each image. Return them also if self.training."
     )
 
 
@@ -181,34 +197,42 @@ def rate_factors(
         inside = [x for x in found if x == name or x.startswith(f"{name}.")]
         if not inside:
             parts = dict.fromkeys(x.partition(".")[0] for x in found)
-            raise RecipeError(
-                f"learning_rate_factors: the network has no weights in "
-                f"{shown(name)}{nearest(name, parts) or '.'} Parts: {', '.join(parts)}."
-            )
+            raise RecipeError(f"learning_rate_factors: {unknown('part', name, parts)}")
         found |= dict.fromkeys(inside, float(factor))
     return found
 
 
-def linear_decay(num_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
+def linear_decay(num_steps: int) -> Callable[[int], float]:
     """Return the factor of the learning rate as a function of the step.
 
     Parameters
     ----------
     num_steps
         Steps of the whole training; the factor of step `num_steps` is 0.
-    warmup_steps
-        So many steps rise linearly to the line of decay.
 
     Examples
     --------
     >>> [linear_decay(4)(step) for step in range(5)]
     [1.0, 0.75, 0.5, 0.25, 0.0]
-    >>> [linear_decay(4, warmup_steps=2)(step) for step in range(5)]
+    """
+    return lambda step: max(0.0, 1 - step / num_steps)
+
+
+def warmed_up(decay: Callable[[int], float], warmup_steps: int) -> Callable[[int], float]:
+    """Return a schedule whose first steps rise linearly to what it is.
+
+    Parameters
+    ----------
+    decay
+        Factor of the learning rate as a function of the step.
+    warmup_steps
+        How many steps rise.
+
+    Examples
+    --------
+    >>> [warmed_up(linear_decay(4), 2)(step) for step in range(5)]
     [0.5, 0.75, 0.5, 0.25, 0.0]
     """
-
-    def factor(step: int) -> float:
-        decay = max(0.0, 1 - step / num_steps)
-        return decay * min(1.0, (step + 1) / warmup_steps) if warmup_steps else decay
-
-    return factor
+    if not warmup_steps:
+        return decay
+    return lambda step: decay(step) * min(1.0, (step + 1) / warmup_steps)

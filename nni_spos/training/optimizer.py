@@ -18,6 +18,14 @@ _PASSED = ("lr", "momentum", "weight_decay", "nesterov", "maximize", "foreach")
 _REFUSED = ("dampening", "fused", "differentiable")
 
 
+def run_closure(closure: Callable[[], Any] | None) -> Any:
+    """Return the loss that an optimizer's closure computes, with gradients; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
 class SlicedSGD(torch.optim.SGD):
     """SGD that updates only the slice of a parameter which the step's path used.
 
@@ -95,10 +103,7 @@ class SlicedSGD(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the weights that the step's path used; return the closure's loss, if any."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = run_closure(closure)
         slices = self.slices()
         for group in self.param_groups:
             self._update(group, slices)

@@ -14,7 +14,8 @@ def size_at(resizing: Sequence[tuple[int, float]], step: int, num_steps: int) ->
     Parameters
     ----------
     resizing
-        Sizes in the order in which they are used, each with its share of the steps.
+        Lengths of the shorter side in the order in which they are used, each with its share of the
+        steps.
     step
         From 0.
     num_steps
@@ -33,10 +34,25 @@ def size_at(resizing: Sequence[tuple[int, float]], step: int, num_steps: int) ->
     return None
 
 
+def resize_targets(targets: Tensor, size: int | None) -> Tensor:
+    """Return targets for images of another size: masks, shape (N, H, W), by the nearest pixel."""
+    if size is None or targets.ndim != 3:
+        return targets
+    masks = targets[:, None].float()
+    return functional.interpolate(masks, _sides(masks, size))[:, 0].to(targets.dtype)
+
+
 def resize(images: Tensor, size: int | None) -> Tensor:
-    """Return images of shape (N, C, H, W) with the height and width `size`, bilinearly."""
+    """Return images of shape (N, C, H, W) whose shorter side is `size`, bilinearly."""
     if size is None:
         return images
     return functional.interpolate(
-        images, (size, size), mode="bilinear", align_corners=False, antialias=True
+        images, _sides(images, size), mode="bilinear", align_corners=False, antialias=True
     )
+
+
+def _sides(images: Tensor, size: int) -> tuple[int, int]:
+    """Return height and width of images whose shorter side becomes `size`."""
+    height, width = images.shape[-2:]
+    shorter = min(height, width)
+    return round(height * size / shorter), round(width * size / shorter)

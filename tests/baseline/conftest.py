@@ -4,7 +4,7 @@ import pytest
 import yaml
 from tiny_space import TINY_DATA, TINY_SPACE
 
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
 
 CONTENT = {
     "output": "output",

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from nni_spos.baseline import (
-    FOLDER,
     random_baselines,
     read_baselines,
     read_compared,
@@ -20,12 +19,13 @@ from nni_spos.baseline.retraining import read_network
 from nni_spos.baseline.table import baseline_table
 from nni_spos.cli import main
 from nni_spos.errors import CheckpointError, ExperimentError
-from nni_spos.experiment.local_search import run_search
-from nni_spos.network import load_network
-from nni_spos.recipe import load_recipe
-from nni_spos.retrain import retrain
+from nni_spos.files.tensors import save_tensors
+from nni_spos.recipe.output import Output
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.retraining.network import load_network
+from nni_spos.retraining.retrain import retrain
+from nni_spos.search.running import run_search
 from nni_spos.supernet.training import train_supernet
-from nni_spos.tensors import save_tensors
 
 
 def run(file, *arguments):
@@ -38,13 +38,14 @@ def rows(output):
     return {cells[0].strip(): [x.strip() for x in cells[1:]] for cells in lines[2:]}
 
 
+@pytest.mark.slow
 def test_a_fixed_network_is_that_of_a_retraining_with_its_widths(write, capsys):
     file = write()
     assert run(file, "fixed", "--choice", "k3", "--target", "13k") == 0
     output = capsys.readouterr().out
     assert "widths times" in output
     recipe = load_recipe(file)
-    folder = recipe.output / FOLDER
+    folder = recipe.files.baselines
     content = json.loads((folder / "fixed-k3-13000.json").read_text())
     widths = content["widths"]["channels"]
     assert f"widths times {content['widths']['multiplier']:.4g}: {widths[0]}, {widths[1]}" in output
@@ -64,6 +65,7 @@ def test_a_fixed_network_is_that_of_a_retraining_with_its_widths(write, capsys):
     assert cells[-2] == f"{trained.test['top1']:.2f}"
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_repeated_and_other_settings_are_refused(write, capsys, monkeypatch):
     file = write()
     trained = []
@@ -89,6 +91,7 @@ def test_what_is_done_is_not_repeated_and_other_settings_are_refused(write, caps
     assert len(trained) == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_retraining_goes_on(write, monkeypatch):
     file = write(retrain={"epochs": 2})
     recipe = load_recipe(file)
@@ -99,14 +102,15 @@ def test_an_interrupted_retraining_goes_on(write, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(retraining, "write_json", interrupted)
         assert run(file, "random", "-n", "1") == 130
-    network = recipe.output / FOLDER / "random-1.pt"
+    network = recipe.files.baseline("random-1")
     before = network.stat().st_mtime_ns
     assert run(file, "random", "-n", "1") == 0
     assert network.stat().st_mtime_ns == before
-    (result,) = read_baselines(recipe.output / FOLDER)
+    (result,) = read_baselines(recipe.files.baselines)
     assert result.tests == [load_network(network).test]
 
 
+@pytest.mark.slow
 def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     recipe = load_recipe(write())
     train_supernet(recipe)
@@ -123,8 +127,8 @@ def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     table = rows(capsys.readouterr().out)
     assert table["winner of the search"][-2] == f"{trained.test['top1']:.2f}"
     other = next(x for x in run_search(recipe).candidates if x.path != best.path)
-    recipe.retrained.unlink()
-    for checkpoint in recipe.retrained.with_suffix("").glob("*.ckpt"):
+    recipe.files.retrained.unlink()
+    for checkpoint in recipe.files.retrained.with_suffix("").glob("*.ckpt"):
         checkpoint.unlink()
     trained = retrain(recipe, other.path)
     winner, retrained = read_compared(recipe)
@@ -135,6 +139,7 @@ def test_random_search_and_the_winner_are_in_one_table(write, capsys):
     assert read_compared(recipe) == [retrained]
 
 
+@pytest.mark.slow
 def test_random_search_has_as_many_candidates_of_its_own(write):
     recipe = load_recipe(write())
     train_supernet(recipe)
@@ -165,7 +170,7 @@ def test_refusals(write, capsys, arguments, words):
     assert words in captured.err
     assert len(captured.err.splitlines()) == 1
     assert captured.out == ""
-    assert not (file.parent / "output" / FOLDER).exists()
+    assert not Output(file.parent / "output").baselines.exists()
 
 
 RESULT = {"name": "a", "costs": {"flops": 1}, "test": {"top1": 9.0}, "cost": None, "widths": None}
@@ -212,13 +217,14 @@ def test_results_are_ordered_by_number(tmp_path):
     assert [x.name for x in read_baselines(tmp_path)] == ["fixed-k3", "random-2", "random-10"]
 
 
+@pytest.mark.slow
 def test_repeats(write, capsys):
     file = write()
     recipe = load_recipe(file)
     assert run(file, "random", "-n", "1") == 0
     capsys.readouterr()
     assert run(file, "random", "-n", "1", "--repeats", "3") == 0
-    folder = recipe.output / FOLDER
+    folder = recipe.files.baselines
     seed = recipe.retrain.seed
     files = [folder / f"random-1{end}.pt" for end in ("", f"_seed{seed + 1}", f"_seed{seed + 2}")]
     networks = [load_network(x) for x in files]
@@ -232,6 +238,7 @@ def test_repeats(write, capsys):
     assert shown == f"{np.mean(top1):.2f} ± {np.std(top1, ddof=1):.2f} (3)"
 
 
+@pytest.mark.slow
 def test_the_winner_with_repeats(write, capsys, tmp_path):
     recipe = load_recipe(write())
     path = random_baselines(recipe, 2, 0)[0].path
@@ -240,7 +247,7 @@ def test_the_winner_with_repeats(write, capsys, tmp_path):
     command = ["retrain", str(recipe.file), "--path", str(tmp_path / "path.json")]
     command += ["--output", str(output), "--repeats", "2"]
     assert main([*command, "--resume"]) == 2
-    assert "--repeats: goes with --continue" in capsys.readouterr().err
+    assert "--repeats: cannot go with --resume" in capsys.readouterr().err
     assert main([*command, "--continue"]) == 0
     assert "2 seeds: test top-1" in capsys.readouterr().out
     found_path, result = read_network(output, "net")

@@ -11,7 +11,7 @@ from nni_spos.constraint import Constraint
 from nni_spos.errors import InfeasibleError, PathError, RecipeError
 from nni_spos.evolution import FeasibleSampler
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.supernet.building import build_analytic_costs
 
 SPACE = PathSpace(
@@ -74,6 +74,7 @@ EXACT = 11336
 """Multiply-adds with widths 10 and 20."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [6800, 7000, 9087, 9088, EXACT, 13000, 50000, 123456])
 def test_the_widest_network_that_meets_the_target(recipe, target):
     baseline = fixed_baseline(recipe, ["k3"], target)
@@ -108,6 +109,7 @@ def test_a_space_without_widths_is_refused(write):
         fixed_baseline(recipe, ["k3e3"], 10**7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "choice", "widths"),
     [("proxylessnas_small", "k3e3", (16, 24, 40)), ("fbnet_small", "k3e1", (16, 32, 64))],

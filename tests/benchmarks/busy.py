@@ -74,7 +74,7 @@ class Contender:
 
 
 def _environment(name: str) -> dict[str, str]:
-    from nni_spos.openmp import VARIABLES
+    from nni_spos.process.openmp import VARIABLES
 
     unset = (*VARIABLES, "OMP_NUM_THREADS")
     environment = {key: value for key, value in os.environ.items() if key not in unset}

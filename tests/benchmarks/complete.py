@@ -26,10 +26,12 @@ def measure(num_images: int, num_alone: int, prefix: int) -> dict[str, Any]:
     from nni_spos.data import open_data
     from nni_spos.path import PathSpace
     from nni_spos.profilers import build_costs
-    from nni_spos.recipe import DataSettings, EvaluationSettings
+    from nni_spos.recipe.data_settings import DataSettings
+    from nni_spos.recipe.search_settings import EvaluationSettings
+    from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
+    from nni_spos.scoring.population import PrefixTree
     from nni_spos.spaces import Form, build_space
-    from nni_spos.supernet import SinglePathOneShot, evaluate_path, evaluate_paths
-    from nni_spos.supernet.population import PrefixTree
+    from nni_spos.supernet import SinglePathOneShot
 
     arguments = {"num_classes": 10, "in_channels": 1, "input_size": 8}
     torch.manual_seed(0)

@@ -87,7 +87,7 @@ class Watch:
             except psutil.Error:
                 return ""
             names = {
-                "nni_spos.experiment.worker": "worker",
+                "nni_spos.worker.service": "worker",
                 "cli trial": "trial",
                 "cli search": "search",
             }

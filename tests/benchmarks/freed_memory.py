@@ -54,7 +54,9 @@ def training(options: argparse.Namespace) -> Step:
 
 def scoring(options: argparse.Namespace) -> Step:
     """Return scoring passes of the supernet's paths."""
-    from nni_spos.supernet import extract_subnet, recalibrate, score
+    from nni_spos.modules.subnet import extract_subnet
+    from nni_spos.scoring.evaluation import score
+    from nni_spos.scoring.recalibration import recalibrate
 
     supernet, prior, batch = _parts(options)
 
@@ -90,7 +92,7 @@ def _parts(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def serve(name: str, options: argparse.Namespace, pipe: Connection) -> None:
     """Do the step of each number that comes, and answer with page faults and peak memory."""
-    from nni_spos.freed_memory import keep_freed_memory
+    from nni_spos.process.freed_memory import keep_freed_memory
 
     if name == KEPT:
         keep_freed_memory()
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if min(options.image_size, options.batch_size, options.paths, options.repeats) < 1:
         parser.error("numbers must be at least 1.")
 
-    from nni_spos.freed_memory import keep_freed_memory
+    from nni_spos.process.freed_memory import keep_freed_memory
 
     if not keep_freed_memory():
         parser.error("freed memory cannot be kept here, or the environment says otherwise.")

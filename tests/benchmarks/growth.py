@@ -37,9 +37,9 @@ from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable
 from nni_spos.counting import PathCounter
 from nni_spos.evolution import EvolutionSearch, Signal, read_journal
-from nni_spos.experiment.results import load_results
 from nni_spos.path import PathSpace
 from nni_spos.priors import ConstrainedPrior
+from nni_spos.search.results import load_results
 
 UNITS, CHOICES, POPULATION = 20, 4, 50
 """The paper's: what stays as it is while another number grows."""

@@ -38,10 +38,11 @@ from torch import nn
 from nni_spos.constraint import Constraint, format_cost
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.evolution import EvolutionSearch, Signal
-from nni_spos.latency_table import LatencyTable, mape, spearman
+from nni_spos.latency.accuracy import mape, spearman
+from nni_spos.latency.profiler import NUM_REFERENCES, LatencyProfiler
+from nni_spos.latency.table import LatencyTable
 from nni_spos.path import Path, PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.profilers.latency import NUM_REFERENCES, LatencyProfiler
 from nni_spos.spaces import ShuffleNetV2Space, default_input_shape
 
 Latencies = npt.NDArray[np.float64]

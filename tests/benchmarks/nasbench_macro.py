@@ -34,10 +34,13 @@ class MacroTable:
         Mean test accuracy of three trainings, in percent, by path.
     costs
         Exact tables of ``flops`` and ``params``.
+    space
+        Labels and choices; positions in it are the keys.
     """
 
     accuracies: Mapping[PathKey, float]
     costs: Costs
+    space: PathSpace = SPACE
 
     def best(self, limit: Constraint) -> float:
         """Return the highest accuracy under a limit."""

@@ -19,13 +19,13 @@ def arithmetic_saving(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from nni_spos.supernet.population import PrefixTree, Statistics, sharing
+    from nni_spos.scoring.population import PrefixTree, Statistics, sharing
 
     images, labels = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64)
     with sharing(supernet) as run:
         calls = run.trace(paths[0], images)
         tree = PrefixTree(flops.space, paths, [part.labels for part in calls])
         with FlopCounterMode(display=False) as counter:
-            run.walk(tree, paths, [(images, labels)], Statistics.RECALIBRATED, lambda *_: None)
+            run.walk(tree, paths, [(images, labels)], Statistics.OF_SUPERNET, lambda *_: None)
     every = sum(flops.price(path) for path in paths)
     return float(every) / (counter.get_total_flops() / 2 / len(images))

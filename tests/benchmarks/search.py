@@ -1,6 +1,9 @@
-"""Compare searches on NAS-Bench-Macro: regret by number of evaluations, with and without limits.
+"""Compare searches on published tables: regret by number of evaluations, with and without limits.
 
-Run ``OMP_NUM_THREADS=1 python tests/benchmarks/search.py --plot search.png``. The score of a path
+Run ``OMP_NUM_THREADS=1 python tests/benchmarks/search.py --plot search.png``; with
+``--output FOLDER`` it can be stopped at any moment, and the same command, or one with more seeds or
+contenders, goes on. Tables are NAS-Bench-Macro, and with ``--tables all`` also both of
+Channel-Bench-Macro. The score of a path
 is its published accuracy; regret is the best accuracy under the limit less that of the best path
 found so far. The limits on FLOPs are those that 30 % and 50 % of all paths keep.
 
@@ -14,6 +17,7 @@ It is what a search does with that which differs:
   refuses paths over the limit, which then have no part in the population.
 - optuna's default sampler (TPE, categorical) is told of paths over the limit as pruned trials
   with their excess as the violated constraint, and again of paths that it proposes again.
+- optuna's GP sampler is told the same. It takes about a second for each proposal.
 
 A run ends when it finds the optimum: its regret stays 0. Intervals are 95 % of bootstrapped means
 over the seeds.
@@ -22,22 +26,33 @@ over the seeds.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
-from nasbench_macro import CHOICES, SPACE, TABLE, MacroTable, load_macro
+from nasbench_macro import TABLE, MacroTable, load_macro
+from published_tables import TABLES
 
-from nni_spos.constraint import Constraint, format_metric
-from nni_spos.evolution import EvolutionSearch, Nsga2Search, RandomSearch, Search, Signal
-from nni_spos.files import write_atomically
-from nni_spos.path import PathKey
+from nni_spos.constraint import Constraint
+from nni_spos.evolution import (
+    BayesianSearch,
+    EvolutionSearch,
+    Nsga2Search,
+    RandomSearch,
+    Search,
+    Signal,
+)
+from nni_spos.files.atomic import write_atomically
+from nni_spos.metrics import format_metric
+from nni_spos.path import PathKey, PathSpace
 
 POINTS = (25, 50, 100, 150, 200, 300)
 """Numbers of evaluations that the table shows."""
@@ -60,9 +75,14 @@ class Scores:
     known: dict[PathKey, float] = field(default_factory=dict)
     best: list[float] = field(default_factory=list)
 
+    @property
+    def space(self) -> PathSpace:
+        """Labels and choices."""
+        return self.table.space
+
     def excess(self, key: PathKey) -> float:
         """Return by which share of the limit a path is over it; negative if it keeps it."""
-        price = self.table.costs[self.limit.metric].price(SPACE.decode([key])[0])
+        price = self.table.costs[self.limit.metric].price(self.space.decode([key])[0])
         return price / self.limit.high - 1
 
     def score(self, key: PathKey) -> float:
@@ -94,7 +114,7 @@ def ours(algorithm: type[Search], **settings: Any) -> Contender:
 
     def run(scores: Scores, seed: int) -> None:
         search = algorithm(
-            SPACE,
+            scores.space,
             scores.table.costs,
             constraints=[scores.limit],
             num_generations=scores.budget,
@@ -102,7 +122,7 @@ def ours(algorithm: type[Search], **settings: Any) -> Contender:
             **settings,
         )
         while not scores.is_over and not isinstance(path := search.ask(), Signal):
-            search.tell(path, {"top1": scores.score(SPACE.key(path))})
+            search.tell(path, {"top1": scores.score(scores.space.key(path))})
 
     return run
 
@@ -123,71 +143,145 @@ def nni_evolution(scores: Scores, seed: int) -> None:
     class Units(ModelSpace):
         def __init__(self) -> None:
             super().__init__()
-            for label in SPACE:
-                choices = {choice: nn.Identity() for choice in CHOICES}
-                self.add_module(label, LayerChoice(choices, label=label))
+            for label, choices in scores.space.items():
+                layers = {str(place): nn.Identity() for place in range(len(choices))}
+                self.add_module(label, LayerChoice(layers, label=label))
+
+    def key(sample: Mapping[str, Any]) -> PathKey:
+        return tuple(int(sample[label]) for label in scores.space)
 
     class LookUp(Evaluator):
         def _execute(self, model: ExecutableModelSpace) -> None:
-            nni.report_final_result(scores.score(SPACE.key(model.sample)))
+            nni.report_final_result(scores.score(key(model.sample)))
 
     class Engine(SequentialExecutionEngine):
         def budget_available(self) -> bool:
             return not scores.is_over
 
     model_space = SimplifiedModelSpace.from_model(Units(), LookUp())
-    keeps = Filter(lambda model: scores.excess(SPACE.key(model.sample)) <= 0)
+    keeps = Filter(lambda model: scores.excess(key(model.sample)) <= 0)
     Chain(RegularizedEvolution(seed=seed), keeps)(model_space, Engine())
 
 
-def optuna_tpe(scores: Scores, seed: int) -> None:
-    """Run optuna's default sampler, with the limit as its constraint."""
-    import optuna
+def optuna_sampler(name: str) -> Contender:
+    """Return a contender that runs a sampler of optuna's, with the limit as its constraint."""
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(
-        seed=seed, constraints_func=lambda trial: (trial.user_attrs["excess"],)
-    )
-    study = optuna.create_study(direction="maximize", sampler=sampler)
-    for _ in range(PATIENCE * scores.budget):
-        if scores.is_over:
-            return
-        trial = study.ask()
-        key = SPACE.key({label: trial.suggest_categorical(label, CHOICES) for label in SPACE})
-        excess = scores.excess(key)
-        trial.set_user_attr("excess", excess)
-        if excess > 0:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        else:
-            study.tell(trial, scores.score(key))
+    def run(scores: Scores, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.simplefilter("ignore")
+        sampler = getattr(optuna.samplers, name)(
+            seed=seed, constraints_func=lambda trial: (trial.user_attrs["excess"],)
+        )
+        study = optuna.create_study(direction="maximize", sampler=sampler)
+        for _ in range(PATIENCE * scores.budget):
+            if scores.is_over:
+                return
+            trial = study.ask()
+            key = tuple(
+                trial.suggest_categorical(label, list(range(number)))
+                for label, number in zip(scores.space, scores.space.num_choices, strict=True)
+            )
+            excess = scores.excess(key)
+            trial.set_user_attr("excess", excess)
+            # The GP sampler learns of complete trials alone, and takes the excess into account.
+            if excess > 0 and name != "GPSampler":
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, scores.table.accuracies[key] if excess > 0 else scores.score(key))
+
+    return run
 
 
 CONTENDERS: Mapping[str, Contender] = {
+    "bayesian, population 5": ours(BayesianSearch, population_size=5),
+    "bayesian, population 1": ours(BayesianSearch, population_size=1),
     "evolution": ours(EvolutionSearch),
     "evolution, population 20": ours(EvolutionSearch, population_size=20),
     "nsga2": ours(Nsga2Search),
     "random": ours(RandomSearch),
     "NNI RegularizedEvolution": nni_evolution,
-    "optuna TPE": optuna_tpe,
+    "optuna TPE": optuna_sampler("TPESampler"),
+    "optuna GP": optuna_sampler("GPSampler"),
 }
+DEFAULT = [name for name in CONTENDERS if name != "optuna GP"]
+"""Contenders that run if none are named: the GP sampler takes some hundred times as long."""
 
 
-def measure(table: MacroTable, budget: int, num_seeds: int) -> dict[str, dict[str, Any]]:
-    """Return for every limit and contender the regrets, shape (num_seeds, budget), and seconds."""
+class Record:
+    """Regrets that were measured, kept in a file if there is one.
+
+    Parameters
+    ----------
+    file
+        One JSON object a line; None: they are not kept.
+    """
+
+    def __init__(self, file: FilePath | None):
+        self._file = file
+        self._known: dict[tuple[Any, ...], tuple[list[float], float]] = {}
+        if file is not None and file.exists():
+            text = file.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            if whole != text:  # a line was cut short; the next one would be a part of it
+                file.write_text(whole, encoding="utf-8")
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                self._known[tuple(entry["what"])] = entry["regrets"], entry["seconds"]
+
+    def find(
+        self, what: tuple[Any, ...], budget: int, run: Callable[[], list[float]]
+    ) -> tuple[list[float], float]:
+        """Return regrets and seconds of a run, which is only made if they are not known."""
+        known = self._known.get(what)
+        if known is None or len(known[0]) < budget:
+            begin = time.process_time()
+            regrets = run()
+            known = self._known[what] = regrets, time.process_time() - begin
+            if self._file is not None:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                entry = {"what": what, "regrets": regrets, "seconds": known[1]}
+                with self._file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(entry) + "\n")
+        return known[0][:budget], known[1]
+
+
+def run_one(contender: str, scores: Scores, seed: int) -> list[float]:
+    """Return the regrets of a run."""
+    CONTENDERS[contender](scores, seed)
+    return scores.regrets()
+
+
+def measure(
+    tables: Mapping[str, MacroTable],
+    budget: int,
+    num_seeds: int,
+    contenders: Sequence[str],
+    record: Record,
+) -> dict[str, dict[str, Any]]:
+    """Return by limit and contender the regrets, shape (num_seeds, budget), and seconds."""
     found: dict[str, dict[str, Any]] = {}
-    for name, share in SHARES.items():
-        limit = table.quantile(share)
-        optimum = table.best(limit)
-        found[name] = {"limit": str(limit), "optimum": optimum, "contenders": {}}
-        for contender, run in CONTENDERS.items():
-            begin, regrets = time.process_time(), []
-            for seed in range(num_seeds):
+    problems = {}
+    for title, table in tables.items():
+        for name, share in SHARES.items():
+            limit = table.quantile(share)
+            optimum = table.best(limit)
+            key = f"{title}, {name}"
+            problems[key] = table, limit, optimum
+            empty = {contender: {"regrets": [], "seconds": 0.0} for contender in contenders}
+            found[key] = {"limit": str(limit), "optimum": optimum, "contenders": empty}
+    # Seed by seed, so that what is there when it is stopped is of the same seeds.
+    for seed in range(num_seeds):
+        for key, (table, limit, optimum) in problems.items():
+            for contender in contenders:
                 scores = Scores(table, limit, optimum, budget)
-                run(scores, seed)
-                regrets.append(scores.regrets())
-            seconds = time.process_time() - begin
-            found[name]["contenders"][contender] = {"regrets": regrets, "seconds": seconds}
-            print(f"{name}: {contender}, {seconds:.0f} s", file=sys.stderr, flush=True)
+                run = functools.partial(run_one, contender, scores, seed)
+                regrets, seconds = record.find((key, contender, seed), budget, run)
+                measured = found[key]["contenders"][contender]
+                measured["regrets"].append(regrets)
+                measured["seconds"] += seconds
+        print(f"seed {seed}", file=sys.stderr, flush=True)
     return found
 
 
@@ -249,7 +343,7 @@ def plot(summary: Mapping[str, Any], file: FilePath) -> None:
 
     figure = Figure(figsize=(5 * len(summary), 4), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(summary), sharey=True)
+    panels = figure.subplots(1, len(summary), sharey=True, squeeze=False)[0]
     for axes, (name, content) in zip(panels, summary.items(), strict=True):
         for contender, curve in content["contenders"].items():
             evaluations = np.arange(1, len(curve["mean"]) + 1)
@@ -271,6 +365,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=100, help="runs of each search")
     parser.add_argument("--evaluations", type=int, default=300, help="of each run")
     parser.add_argument("--table", type=FilePath, default=TABLE, help="of NAS-Bench-Macro, JSON")
+    parser.add_argument(
+        "--tables", nargs="+", choices=["all", *TABLES], help="others than NAS-Bench-Macro alone"
+    )
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=DEFAULT)
+    parser.add_argument("--output", type=FilePath, help="keep what is measured in this folder")
     parser.add_argument("--plot", type=FilePath, help="draw the curves to this PNG file")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args(arguments)
@@ -279,7 +378,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.table.is_file():
         parser.error(f"{options.table}: no such file; it is published with NAS-Bench-Macro.")
 
-    summary = summarise(measure(load_macro(options.table), options.evaluations, options.seeds))
+    named = [] if options.tables is None else options.tables
+    names = list(TABLES) if "all" in named else named
+    tables = {name: TABLES[name][1]() for name in names}
+    if not tables:
+        tables = {"NAS-Bench-Macro": load_macro(options.table)}
+    record = Record(options.output / "regrets.jsonl" if options.output else None)
+    measured = measure(tables, options.evaluations, options.seeds, options.contenders, record)
+    summary = summarise(measured)
     if options.plot:
         plot(summary, options.plot)
     if options.json:

@@ -22,13 +22,13 @@ from unittest import mock
 import numpy as np
 
 from nni_spos.cost_table import CostTable, Factor
+from nni_spos.costs.stored import save_costs
 from nni_spos.experiment import tuner as tuner_module
-from nni_spos.experiment.costs import save_costs
 from nni_spos.experiment.manager import TrialJob
-from nni_spos.experiment.results import JOURNAL_NAME
 from nni_spos.experiment.tuner import EvolutionTuner
 from nni_spos.path import Path, PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.recipe.recipe import load_recipe
 
 PRIME = 10_007
 """Scores are taken modulo this, so that they do not follow the costs."""
@@ -286,4 +286,4 @@ def started_tuner(
 
 def journal_of(folder: FilePath) -> FilePath:
     """Return the file of an experiment's outcomes."""
-    return folder / "checkpoint" / JOURNAL_NAME
+    return search_of_experiment(folder).journal

@@ -1,5 +1,6 @@
 """A candidate costs the same work and the same bytes, however many came before it."""
 
+import dataclasses
 import itertools
 import os
 import sys
@@ -18,8 +19,8 @@ from simulated import (
 )
 
 from nni_spos.evolution import read_journal
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.run_record import RECORD_NAME
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.search.results import load_results
 
 SPACE = make_space(num_units=8, num_choices=4)
 
@@ -42,6 +43,7 @@ def calls_of(work):
     return calls["call"] + calls["c_call"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["evolution", "nsga2", "random"])
 def test_the_last_of_2000_candidates_cost_what_the_first_do(folder, algorithm):
     settings = {"population_size": 20, "num_generations": 100, "algorithm": algorithm}
@@ -52,7 +54,7 @@ def test_the_last_of_2000_candidates_cost_what_the_first_do(folder, algorithm):
         for _ in range(10):
             calls.append(calls_of(lambda: simulation.end_trials(200)))
             sizes.append(journal_of(folder).stat().st_size)
-            record_sizes.add((folder / "checkpoint" / RECORD_NAME).stat().st_size)
+            record_sizes.add(search_of_experiment(folder).record.stat().st_size)
         simulation.end_trials()
     assert len(load_results(folder).candidates) == 2000
     # The first tenth has the random generation; the rest differ by what was proposed in vain.
@@ -63,6 +65,7 @@ def test_the_last_of_2000_candidates_cost_what_the_first_do(folder, algorithm):
     assert max(record_sizes) < 300
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's counters")
 def test_a_tell_writes_its_own_line_and_no_other(folder):
     write_experiment(folder, SPACE, population_size=20, num_generations=100)
@@ -78,6 +81,7 @@ def test_a_tell_writes_its_own_line_and_no_other(folder):
     assert max(written[10:]) < 1.1 * max(written[:10])
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_side_by_side_find_what_they_find_one_by_one(folder):
     found, most = [], []
     for concurrency in (1, 1000):
@@ -91,7 +95,9 @@ def test_a_thousand_trials_side_by_side_find_what_they_find_one_by_one(folder):
             simulation.end_trials()
         assert manager.max_trial_number == 2000
         most.append(simulation.most_running)
-        found.append(read_journal(journal_of(place))[1])
+        # Reasons name the trial and its log.
+        candidates = read_journal(journal_of(place))[1]
+        found.append([dataclasses.replace(x, reason=x.reason[:60]) for x in candidates])
     assert most == [1, 1000]
     assert found[0] == found[1]
     ways = Counter(fails(candidate.path) for candidate in found[0])

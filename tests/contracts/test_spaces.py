@@ -7,15 +7,13 @@ import re
 import runpy
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from nni_spos.path import PathSpace
-from nni_spos.priors import UniformPrior
-from nni_spos.spaces import SPACES, Form, build_space
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.recipe.spaces import space_parameters
+from nni_spos.spaces import SPACES
+from nni_spos.testing.spaces import CHECKS, SpaceCase, choose, storages
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 
@@ -59,6 +57,14 @@ PROXYLESS = ("k3e3", "k3e6", "k5e3", "k5e6", "k7e3", "k7e6")
 PROXYLESSNAS = inverted((4, 4, 4, 4, 4, 1), PROXYLESS)
 FBNET = ("k3e1", "k3e1g2", "k3e3", "k3e6", "k5e1", "k5e1g2", "k5e3", "k5e6")
 
+NARROW = (8, 12, 16, 8, 12, 4, 20)
+"""Full widths that are computed with in moments."""
+
+
+def quarters(widths):
+    return {f"channels_{i}": tuple(n * x // 4 for x in (1, 2, 3, 4)) for i, n in enumerate(widths)}
+
+
 LABELS = {
     "shufflenet": blocks(20),
     "shufflenet_small": blocks(8),
@@ -76,12 +82,12 @@ LABELS = {
     "fbnet": inverted((1, 4, 4, 4, 4, 4, 1), FBNET, [1]),
     "fbnet_small": inverted((1, 3, 4), FBNET, [1]),
     "nasbench_macro": {f"layer_{i}": ("identity", "k3e3", "k5e6") for i in range(1, 9)},
+    "channelbench_resnet": quarters(NARROW),
+    "channelbench_mobilenet": quarters(NARROW),
 }
 
 SMALLEST = {"input_size": 16, "in_channels": 1}
 EVERYTHING = {"switchable_norm": True, "outer_bits": 8, "affine": True}
-NUM_PATHS = 50
-NUM_KEPT = 3
 # Title to the arguments of the space, whose name is the title's first word, and the size of a
 # batch.
 CASES = {
@@ -106,127 +112,40 @@ CASES = {
     "fbnet_small": (SMALLEST, 4),
     "fbnet_small of 28 pixels": ({"input_size": 28, "in_channels": 1, "affine": True}, 4),
     "nasbench_macro": (SMALLEST, 4),
+    "channelbench_resnet": ({**SMALLEST, "full_channels": NARROW}, 4),
+    "channelbench_mobilenet": ({**SMALLEST, "full_channels": NARROW, "affine": True}, 4),
 }
+FULL_SIZE = [title for title, (_, batch) in CASES.items() if batch == 2]
 
 
-class Case:
-    """A supernet whose weights and statistics look trained, so that outputs do not vanish."""
-
-    def __init__(self, title):
-        self.name = title.split()[0]
-        self.arguments, batch = CASES[title]
-        self.arguments = {"num_classes": 10, **self.arguments}
-        torch.manual_seed(0)
-        self.space = build_space(self.name, self.arguments, Form.SUPERNET)
-        self.path_space = PathSpace.from_model_space(self.space)
-        self.supernet = SinglePathOneShot().mutate_model(copy.deepcopy(self.space)).eval()
-        self.randomize()
-        size = self.space.input_size
-        self.x = torch.randn(batch, self.space.in_channels, size, size)
-        draws = UniformPrior(self.path_space).draw(NUM_PATHS, np.random.default_rng(0))
-        self.paths = self.path_space.decode(draws)
-        self.subnets, self.outputs, self.shared = [], [], []
-        for path in self.paths:
-            self.extract(path)
-
-    def extract(self, path):
-        """Run a path's own network, and keep only the first few: 50 take gigabytes."""
-        subnet = extract_subnet(self.supernet, path).eval()
-        with torch.no_grad():
-            self.outputs.append(subnet(self.x))
-        self.shared.append(storages(subnet) & storages(self.supernet))
-        if len(self.subnets) < NUM_KEPT:
-            self.subnets.append(subnet)
-
-    def randomize(self):
-        for module in self.supernet.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                fan_in = module.weight[0].numel()
-                nn.init.normal_(module.weight, 0.0, (2 / fan_in) ** 0.5)
-                if module.bias is not None:
-                    nn.init.normal_(module.bias, 0.0, 0.1)
-            elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
-                nn.init.normal_(module.running_mean, 0.0, 0.1)
-                nn.init.uniform_(module.running_var, 0.5, 1.5)
-                module.num_batches_tracked.fill_(7)
-                if module.affine:
-                    nn.init.uniform_(module.weight, 0.5, 1.2)
-                    nn.init.normal_(module.bias, 0.0, 0.1)
-            for parameter in module.parameters(recurse=False):
-                if parameter.dim() == 0:  # a clipping value
-                    nn.init.uniform_(parameter, 1.0, 4.0)
-
-    def build(self, path):
-        return build_space(self.name, self.arguments, Form.SUPERNET, path=path)
+def make(title):
+    arguments, batch_size = CASES[title]
+    num_paths = 50 if title in FULL_SIZE else 5
+    return SpaceCase(title.split()[0], arguments, batch_size=batch_size, num_paths=num_paths)
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(title, marks=pytest.mark.slow if title in FULL_SIZE else ()) for title in CASES
+    ],
+)
 def case(request):
-    return Case(request.param)
-
-
-def choose(supernet, path):
-    for module in supernet.modules():
-        if hasattr(module, "resample"):
-            module.resample(memo=path)
-    return supernet
-
-
-def largest_difference(a, b):
-    return (a - b).abs().max().item()
-
-
-def storages(network):
-    tensors = [*network.parameters(), *network.buffers()]
-    found = {tensor.untyped_storage().data_ptr() for tensor in tensors}
-    assert len(found) > 1
-    assert 0 not in found
-    return found
+    return make(request.param)
 
 
 def test_labels_and_choices(case):
     assert dict(case.path_space) == LABELS[case.name]
-    assert PathSpace.from_model_space(case.supernet) == case.path_space
+    assert len(storages(case.supernet)) > 1
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_contract(case, check):
+    check(case)
 
 
 def test_every_space_is_checked():
-    assert {title.split()[0] for title in CASES} == set(SPACES) == set(LABELS)
-
-
-def test_paths_differ_in_their_outputs(case):
-    # Otherwise the comparisons below would show nothing.
-    first, *rest = case.outputs
-    assert first.shape == (len(case.x), 10)
-    assert first.std() > 0.01
-    assert all(largest_difference(first, other) > 0.01 for other in rest)
-
-
-def test_supernet_at_a_path_equals_the_extracted_subnet(case):
-    first = case.paths[0], case.outputs[0]
-    # The first once more at the end: what ran in between leaves nothing behind.
-    for path, expected in [*zip(case.paths, case.outputs, strict=True), first]:
-        with torch.no_grad():
-            assert largest_difference(choose(case.supernet, path)(case.x), expected) < 1e-5
-
-
-def test_a_network_built_for_its_path_takes_the_weights(case):
-    for path, subnet, expected in zip(case.paths, case.subnets, case.outputs, strict=False):
-        network = case.build(path)
-        assert not network.simplify()
-        network.load_state_dict(subnet.state_dict(), strict=True)
-        with torch.no_grad():
-            assert largest_difference(network.eval()(case.x), expected) < 1e-5
-
-
-def test_a_space_that_is_no_supernet_yet_freezes_to_the_same_network(case):
-    names = list(case.subnets[0].state_dict())
-    shapes = [tensor.shape for tensor in case.subnets[0].state_dict().values()]
-    frozen = case.space.freeze(case.paths[0]).state_dict()
-    assert (list(frozen), [tensor.shape for tensor in frozen.values()]) == (names, shapes)
-
-
-def test_a_subnet_shares_no_storage_with_the_supernet(case):
-    assert case.shared == [set()] * NUM_PATHS
+    assert {title.split()[0] for title in CASES} == set(SPACES.ours) == set(LABELS)
 
 
 def plain_name(name, path):
@@ -271,13 +190,15 @@ def regenerated():
     return {file.name: (file, text) for file, text in search_spaces()}
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", SPACES.ours)
 def test_the_search_space_file_equals_the_space(name, regenerated):
     file, text = regenerated[f"{name}.json"]
     assert file.read_text(encoding="utf-8") == text, "run python search_spaces/generate.py"
-    space = PathSpace.from_model_space(SPACES[name]())
+    space = PathSpace.from_model_space(SPACES.find(name)())
     assert PathSpace.from_search_space(json.loads(text)) == space
-    assert dict(space) == LABELS[name]
+    assert set(space) == set(LABELS[name])
+    if "full_channels" not in space_parameters(SPACES.find(name)):  # there the cases are narrower
+        assert dict(space) == LABELS[name]
 
 
 def test_no_search_space_file_without_a_space(regenerated):

@@ -6,16 +6,13 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10, FashionMNIST
 
-from nni_spos.data import datasets, open_data
-from nni_spos.data.datasets import (
-    DEBIAN_FASHION_MNIST,
-    dataset_spec,
-    open_test_set,
-    open_training_set,
-)
+from nni_spos.data import open_data
+from nni_spos.data.datasets import dataset_spec, open_test_set, open_training_set
+from nni_spos.data.sources import fashion_mnist
 from nni_spos.data.transforms import describe_preprocessing
-from nni_spos.errors import DataError
-from nni_spos.recipe import DATASETS, DataSettings
+from nni_spos.errors import DataError, ImagesWarning
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.datasets import DATASETS
 
 
 def parts(settings):
@@ -24,7 +21,7 @@ def parts(settings):
 
 
 def pixels(store):
-    return store.read(np.arange(len(store.labels)))
+    return store.read(np.arange(len(store.targets)))
 
 
 def error_of(settings):
@@ -35,11 +32,17 @@ def error_of(settings):
 
 
 def test_specs_need_no_files():
-    specs = [dataset_spec(DataSettings(name, "nowhere", num_classes=10)) for name in DATASETS]
+    own = {"csv": {"file": "nowhere.csv", "label": "class"}}
+    specs = [
+        dataset_spec(DataSettings(name, "nowhere", num_classes=10, arguments=own.get(name, {})))
+        for name in DATASETS.ours
+    ]
     assert [(s.image_size, s.channels, s.augmentation) for s in specs] == [
         (16, 1, "shift"),
         (28, 1, "crop_flip"),
         (32, 3, "crop_flip"),
+        (224, 3, "imagenet"),
+        (224, 3, "imagenet"),
         (224, 3, "imagenet"),
     ]
     changed = dataset_spec(DataSettings("digits", image_size=8, augmentation="none"))
@@ -66,7 +69,7 @@ def test_digits_parts_are_stratified_and_disjoint():
     assert pixels(train).shape == (1437, 1, 8, 8)
     assert pixels(test).shape == (360, 1, 8, 8)
     assert pixels(train).max() == 255
-    assert np.bincount(test.labels).min() >= 34
+    assert np.bincount(test.targets).min() >= 34
     mean, std = pixels(train).double().mean() / 255, pixels(train).double().std() / 255
     spec = dataset_spec(DataSettings("digits"))
     assert spec.mean[0] == pytest.approx(float(mean), abs=1e-3)
@@ -80,12 +83,12 @@ def test_ignored_keys_warn():
         open_data(DataSettings("digits", root="somewhere"))
 
 
-@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.is_dir(), reason="no package dataset-fashion-mnist")
+@pytest.mark.skipif(not fashion_mnist.DEBIAN.is_dir(), reason="no package dataset-fashion-mnist")
 def test_fashion_mnist_of_debians_package():
     train, test = parts(DataSettings("fashion_mnist"))
     assert pixels(train).shape == (60_000, 1, 28, 28)
-    np.testing.assert_array_equal(np.bincount(train.labels), [6000] * 10)
-    np.testing.assert_array_equal(np.bincount(test.labels), [1000] * 10)
+    np.testing.assert_array_equal(np.bincount(train.targets), [6000] * 10)
+    np.testing.assert_array_equal(np.bincount(test.targets), [1000] * 10)
     spec = dataset_spec(DataSettings("fashion_mnist"))
     assert spec.mean[0] == pytest.approx(float(pixels(train).double().mean()) / 255, abs=1e-4)
 
@@ -98,7 +101,7 @@ def test_fashion_mnist_plain_and_in_torchvisions_folders(fashion_mnist_folder, t
         (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
     train, test = parts(DataSettings("fashion_mnist", str(tmp_path / "other")))
     assert pixels(train).equal(expected)
-    assert len(test.labels) == 50
+    assert len(test.targets) == 50
     # torchvision agrees about what is in these files
     assert FashionMNIST(tmp_path / "other").data[:, None].equal(expected)
 
@@ -109,7 +112,7 @@ def test_fashion_mnist_missing_says_where_and_how(tmp_path, monkeypatch):
     assert "'download: true'" in message
     assert "dataset-fashion-mnist" in message
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     assert str(tmp_path / "cache" / "nni_spos") in error_of(DataSettings("fashion_mnist"))
     assert not (tmp_path / "cache").exists()
 
@@ -150,8 +153,8 @@ def test_download_is_torchvisions_and_happens_only_when_needed(
 
     monkeypatch.setattr(FashionMNIST, "download", download)
     settings = DataSettings("fashion_mnist", str(tmp_path / "new"), download=True)
-    assert len(parts(settings)[0].labels) == 200
-    assert len(parts(settings)[0].labels) == 200
+    assert len(parts(settings)[0].targets) == 200
+    assert len(parts(settings)[0].targets) == 200
     assert len(calls) == 1
     assert capsys.readouterr().out == ""
 
@@ -180,7 +183,7 @@ def test_cifar10(cifar10_folder):
     assert pixels(train).shape == (200, 3, 32, 32)
     expected = CIFAR10(cifar10_folder).data  # height, width, channels
     np.testing.assert_array_equal(pixels(train).permute(0, 2, 3, 1).numpy(), expected)
-    assert len(test.labels) == 30
+    assert len(test.targets) == 30
 
 
 def test_cifar10_missing_or_damaged(cifar10_folder, tmp_path):
@@ -199,16 +202,16 @@ def test_image_folder(image_folder):
     (image_folder / "train" / "cat" / "notes.txt").write_text("not an image")
     assert dataset_spec(settings).num_classes == 2
     train, test = parts(settings)
-    np.testing.assert_array_equal(np.bincount(train.labels), [12, 12])
-    np.testing.assert_array_equal(np.bincount(test.labels), [3, 3])
+    np.testing.assert_array_equal(np.bincount(train.targets), [12, 12])
+    np.testing.assert_array_equal(np.bincount(test.targets), [3, 3])
     bright = [np.asarray(image).mean() > 100 for image in pixels(train)]
-    np.testing.assert_array_equal(bright, train.labels == 1)
+    np.testing.assert_array_equal(bright, train.targets == 1)
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
 def test_other_names_of_the_test_folder(image_folder, name):
     (image_folder / "val").rename(image_folder / name)
-    assert len(parts(DataSettings("image_folder", str(image_folder)))[1].labels) == 6
+    assert len(parts(DataSettings("image_folder", str(image_folder)))[1].targets) == 6
 
 
 def test_image_folder_problems(image_folder, tmp_path):
@@ -230,3 +233,22 @@ def test_image_folder_problems(image_folder, tmp_path):
     shutil.rmtree(image_folder / "train" / "cat")
     (image_folder / "train" / "cat").mkdir()
     assert "cat has no image of its own. Allowed are files that end in" in error_of(settings)
+
+
+def test_damaged_files_of_a_folder_are_left_out_if_the_recipe_says_so(image_folder):
+    (image_folder / "train" / "cat" / "3.jpg").write_bytes(b"no image")
+    (image_folder / "val" / "dog" / "1.jpg").write_bytes(b"")
+    settings = DataSettings("image_folder", str(image_folder), image_size=8, on_error="skip")
+    message = (
+        "open_training_set: 1 of 24 images cannot be read and are left out.*/cat/3.jpg: cannot"
+    )
+    with pytest.warns(ImagesWarning, match=message):
+        data = open_data(settings)
+    with pytest.warns(ImagesWarning, match="open_test_set: 1 of 6 images cannot be read"):
+        assert data.test_batches(9).num_images == 5
+    assert data.num_train + data.num_validation == 23
+    assert sum(len(x) for x, _ in data.train_loader(data.num_train, 0)) == data.num_train
+    for file in (image_folder / "train").rglob("*.jpg"):
+        file.write_bytes(b"no image")
+    with pytest.raises(DataError, match="none of 24 images can be read"):
+        open_data(settings)

@@ -13,7 +13,7 @@ from nni_spos.data import open_data
 from nni_spos.data.rgb import to_rgb
 from nni_spos.data.stores import ImageFiles
 from nni_spos.errors import DataError
-from nni_spos.recipe import DataSettings
+from nni_spos.recipe.data_settings import DataSettings
 
 GREYS = np.linspace(0.1, 0.9, 48).reshape(6, 8)
 

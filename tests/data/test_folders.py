@@ -12,7 +12,7 @@ from nni_spos.data import folders, open_data
 from nni_spos.data.folders import find_images
 from nni_spos.data.stores import ImageFiles
 from nni_spos.errors import DataError
-from nni_spos.recipe import DataSettings
+from nni_spos.recipe.data_settings import DataSettings
 
 CLASSES = ["cat", "dog"]
 

@@ -17,8 +17,8 @@ from second_user import NOBODY, as_another_user, needs_root, shared_folder
 from nni_spos.data import held, open_data
 from nni_spos.data.stores import ImageFiles, ImageTensor
 from nni_spos.errors import DataError, RecipeError
-from nni_spos.recipe import DataSettings
-from nni_spos.settings import read_settings
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.settings import read_settings
 
 SIZE = 24
 
@@ -158,6 +158,7 @@ def test_a_later_process_uses_the_file(settings, folder, decoded):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "shift", "crop_flip"])
+@pytest.mark.slow
 def test_training_images_are_decoded_once_and_augmented_as_before(settings, decoded, augmentation):
     settings = dataclasses.replace(settings, augmentation=augmentation)
     from_files = trained_on(opened(settings, 0))

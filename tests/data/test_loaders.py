@@ -10,7 +10,7 @@ import torch
 from nni_spos.data import open_data
 from nni_spos.data.loaders import EpochSampler
 from nni_spos.errors import DataError
-from nni_spos.recipe import DataSettings
+from nni_spos.recipe.data_settings import DataSettings
 
 SMALL = {"num_train": 330, "num_validation": 100}
 
@@ -84,6 +84,7 @@ def test_every_image_comes_once_an_epoch():
 
 
 @pytest.mark.parametrize("augmentation", ["crop_flip", "imagenet"])
+@pytest.mark.slow
 def test_workers_and_global_generators_change_nothing(augmentation):
     settings = DataSettings("digits", num_train=60, augmentation=augmentation)
     alone = open_data(settings).train_loader(20, seed=0)
@@ -98,6 +99,7 @@ def test_workers_and_global_generators_change_nothing(augmentation):
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
+@pytest.mark.slow
 def test_an_iteration_that_was_broken_off_leaves_no_trace():
     data = open_data(DataSettings("digits", num_train=60, workers=1))
     batches = data.train_loader(20, seed=0)
@@ -189,6 +191,7 @@ def test_nothing_but_test_batches_reads_the_test_files(
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("augmentation", ["imagenet", "crop_flip"])
+@pytest.mark.slow
 def test_image_folder_batches(image_folder, workers, augmentation):
     settings = DataSettings("image_folder", str(image_folder), image_size=24, workers=workers)
     data = open_data(DataSettings(**{**vars(settings), "augmentation": augmentation}))
@@ -208,6 +211,7 @@ def test_image_folder_batches(image_folder, workers, augmentation):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_its_iteration(image_folder):
     settings = DataSettings("image_folder", str(image_folder), image_size=24, workers=2)
     data = open_data(settings)
@@ -285,6 +289,7 @@ def fit(tmp_path):
 @pytest.mark.parametrize(
     ("workers", "every_steps", "step"), [(0, None, 3), (2, None, 3), (2, None, 6), (0, 1, 4)]
 )
+@pytest.mark.slow
 def test_lightning_resumes_with_the_same_batches(fit, tmp_path, workers, every_steps, step):
     whole = fit(workers, every_steps)
     data = open_data(DataSettings("digits", num_train=300)).train_loader(100, seed=0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nni_spos.data.datasets import DatasetSpec, dataset_spec
+from nni_spos.data import DatasetSpec, dataset_spec
 from nni_spos.data.transforms import (
     ImageTransform,
     Normalisation,
@@ -15,7 +15,7 @@ from nni_spos.data.transforms import (
     random_keys,
 )
 from nni_spos.errors import CheckpointError
-from nni_spos.recipe import DataSettings
+from nni_spos.recipe.data_settings import DataSettings
 
 N = 400
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from study import Study
+from nni_home import Study
 
 # The published table of the search benchmark.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -22,8 +22,7 @@ def one_thread(monkeypatch):
 
 
 @pytest.fixture
-def study(alone, tmp_path, monkeypatch):
-    """NNI gives a tuner seconds to connect, and the tests its processes seconds to end."""
+def study(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     study = Study(tmp_path)

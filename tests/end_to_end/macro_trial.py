@@ -9,6 +9,6 @@ from pathlib import Path
 from nni_spos.experiment.exchange import open_trial
 
 if __name__ == "__main__":
-    trial = open_trial()
-    entry = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["".join(trial.path.values())]
-    trial.report({"top1": entry["mean_acc"]})
+    if (trial := open_trial()) is not None:
+        table = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        trial.report({"top1": table["".join(trial.path.values())]["mean_acc"]})

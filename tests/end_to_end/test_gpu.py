@@ -11,15 +11,16 @@ import yaml
 
 from nni_spos.cli import main
 from nni_spos.data import open_data
-from nni_spos.experiment.local_search import run_search
-from nni_spos.experiment.run_record import read_run_record
-from nni_spos.network import load_network
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.recipe.recipe import Recipe, load_recipe
 from nni_spos.report.stages import read_stages
+from nni_spos.retraining.network import load_network
+from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
+from nni_spos.search.run_record import read_run_record
+from nni_spos.search.running import run_search
 from nni_spos.spaces import Form
-from nni_spos.supernet import evaluate_path, evaluate_paths, load_supernet
+from nni_spos.supernet import load_supernet
 from nni_spos.supernet.building import build_recipe_space, restore_recipe_supernet
 
 pytestmark = pytest.mark.gpu
@@ -46,10 +47,10 @@ def test_from_images_to_a_network(recipe, tmp_path):
 
     results = run_search(recipe)
     assert (results.num_done, results.num_failed) == (32, 0)
-    trained = load_network(recipe.retrained)
+    trained = load_network(recipe.files.retrained)
     assert trained.path == results.best.path
     assert trained.test["top1"] > 90
-    cost = read_run_record(results.file.parent).cost
+    cost = read_run_record(results.folder).cost
     for stage in read_stages(recipe, cost, trained.path, None):
         assert stage.cost.device == torch.cuda.get_device_name(), stage.name
         assert stage.cost.peak_memory_bytes > 1e6, stage.name

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from study import wait_until
+from nni_home import wait_until
 
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.local_search import run_search
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.start import resume, start
-from nni_spos.recipe import load_recipe
+from nni_spos.experiment.start import ManagerOptions, resume, start
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.results import load_results
+from nni_spos.search.running import run_search
 from nni_spos.supernet.training import ensure_supernet
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nni
 
 SPACE = """
 from pathlib import Path
@@ -93,7 +93,7 @@ class Trouble:
         study.config.write_text(yaml.safe_dump(config))
 
     def end_worker(self) -> None:
-        for process in self.study.processes("nni_spos.experiment.worker"):
+        for process in self.study.processes("nni_spos.worker.service"):
             process.kill()
 
     def begin_little_memory(self) -> None:
@@ -120,7 +120,7 @@ def stopped(study, begin) -> str:
     breaker = threading.Thread(target=break_it)
     breaker.start()
     with pytest.raises(ExperimentError) as raised:
-        start(study.config, port=study.port, report=lambda line: None)
+        start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     breaker.join()
     assert study.processes() == []
     return str(raised.value)
@@ -131,7 +131,7 @@ def goes_on(study, trouble, said: str) -> None:
     experiment_id = said.split()[1]
     assert f"nni-spos resume {experiment_id}" in said
     assert {x.state.value for x in load_results(experiment_id).candidates} == {"done"}
-    result = resume(experiment_id, port=study.port, report=lambda line: None)
+    result = resume(experiment_id, ManagerOptions(port=study.port), report=lambda line: None)
     assert result.status == "DONE"
     assert study.processes() == []
     expected, found = run_search(trouble.recipe, progress=False), load_results(experiment_id)
@@ -157,7 +157,7 @@ def test_trouble_stops_a_search_until_it_is_mended(study, one_thread, name, reas
 
 
 def test_a_full_disk_stops_a_search_until_there_is_room(study, one_thread, small_disk):
-    trouble = Trouble(study, small_disk.folder / "output")
+    trouble = Trouble(study, small_disk.root / "output")
 
     def fill():
         small_disk.fill()
@@ -175,7 +175,7 @@ def test_a_users_command_that_always_fails_is_named(study):
     config["trialCommand"] = "ls /nowhere"
     study.config.write_text(yaml.safe_dump(config))
     with pytest.raises(ExperimentError, match=r"all 8 candidates failed") as raised:
-        start(study.config, port=study.port, report=lambda line: None)
+        start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     assert "No trial of the command 'ls /nowhere' gave a result" in str(raised.value)
     assert study.processes() == []
 
@@ -183,7 +183,7 @@ def test_a_users_command_that_always_fails_is_named(study):
 def test_noise_in_a_worker_is_told_by_the_command(study, one_thread):
     Trouble(study, study.folder / "output", "Noisy")
     lines = []
-    result = start(study.config, port=study.port, report=lines.append)
+    result = start(study.config, ManagerOptions(port=study.port), report=lines.append)
     assert result.status == "DONE"
     noise = [line for line in lines if "it gives other outputs each time" in line]
     assert len(noise) == 1

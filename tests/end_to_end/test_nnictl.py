@@ -12,20 +12,20 @@ from collections import Counter
 import psutil
 import pytest
 from fake_trial import fate, score
-from study import SPACE, wait_until
+from nni_home import SPACE, wait_until
 
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import State
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.start import _run, resume, start, stop
+from nni_spos.experiment.start import ManagerOptions, _run, resume, start, stop
+from nni_spos.search.results import load_results
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nni
 
 
 def test_concurrent_trials_that_fail_do_not_disturb_the_search(study):
     study.write(concurrency=4)
     lines = []
-    result = start(study.config, port=study.port, keep=True, report=lines.append)
+    result = start(study.config, ManagerOptions(port=study.port, keep=True), report=lines.append)
     assert result.status == "DONE"
 
     # Every row that NNI exports has the path that was evaluated.
@@ -71,14 +71,19 @@ def test_concurrent_trials_that_fail_do_not_disturb_the_search(study):
     fates = Counter(fate(job.parameters) for job in jobs)
     assert len(fates) == 5, f"the seed should give every kind of failure: {fates}"
     assert reported == fates["scores"] + fates["reports NaN"]
+    # What failed says why, in the words of the trial and with its log.
+    reasons = {fate(c.path): c.reason for c in load_results(result.id).candidates if c.reason}
+    assert "the trial failed; its last words: RuntimeError: as planned (see /" in reasons["crashes"]
+    assert "a call of report is missing" in reasons["is silent"]
+    assert "the trial failed; its last words: none (see /" in reasons["dies early"]
     assert any(result.id in line and str(study.port) in line for line in lines)
 
 
 RUN = """
 import signal, sys
-from nni_spos.experiment.start import start
+from nni_spos.experiment.start import ManagerOptions, start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
-print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status)
+print(start(sys.argv[1], ManagerOptions(port=int(sys.argv[2])), report=lambda line: None).status)
 """
 
 
@@ -137,7 +142,7 @@ def test_a_search_that_was_cut_off_goes_on(study, how, monkeypatch):
     }
     num_before = len(study.evaluated())
 
-    result = resume(experiment_id, port=study.port, report=lambda line: None)
+    result = resume(experiment_id, ManagerOptions(port=study.port), report=lambda line: None)
     assert result.status == "DONE"
     assert study.processes() == []
     results = load_results(experiment_id)
@@ -169,7 +174,7 @@ def test_an_exception_in_the_tuner_ends_the_experiment(study, monkeypatch):
     study.write()
     customize_tuner(study, BROKEN, monkeypatch)
     with pytest.raises(ExperimentError, match="No space left on device") as caught:
-        start(study.config, port=study.port, report=lambda line: None)
+        start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     assert "nnimanager.log" in str(caught.value)
     assert "\n" not in str(caught.value)
     log = next(study.folder.glob("experiments/*/log/nnimanager.log")).read_text()
@@ -182,7 +187,7 @@ def test_wrong_class_args_end_the_experiment_even_without_a_check(study):
     study.write(class_args={"num_generation": 2})
     command = ["create", "--config", str(study.config), "--port", str(study.port)]
     with pytest.raises(ExperimentError, match=r"did you mean 'num_generations'") as caught:
-        _run(command, None, study.port, False, False, 1, lambda line: None)
+        _run(command, None, ManagerOptions(study.port), 1, lambda line: None)
     assert "nnimanager.log" in str(caught.value)
     assert study.processes() == []
 
@@ -193,7 +198,7 @@ def test_a_port_in_use_is_named(study):
         server.bind(("127.0.0.1", study.port))
         server.listen()
         with pytest.raises(ExperimentError, match=rf"port {study.port} is in use.*--port"):
-            start(study.config, port=study.port, report=lambda line: None)
+            start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     assert not (study.folder / "experiments").exists()
     assert study.processes() == []
 

@@ -12,17 +12,17 @@ import yaml
 
 from nni_spos.cli import main
 from nni_spos.errors import CheckpointError
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.start import start
-from nni_spos.network import load_network
-from nni_spos.recipe import load_recipe
+from nni_spos.experiment.start import ManagerOptions, start
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.retraining.network import load_network
+from nni_spos.search.results import load_results
 from nni_spos.spaces import Form
 from nni_spos.supernet.building import build_recipe_space
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_model"
 
 
-@pytest.mark.slow
+@pytest.mark.nni
 def test_a_model_beside_its_recipe(study, monkeypatch):
     monkeypatch.chdir("/")
     folder = study.folder / "own"
@@ -37,7 +37,7 @@ def test_a_model_beside_its_recipe(study, monkeypatch):
     file.write_text(yaml.safe_dump(content))
 
     # The tuner, the trials and the process that builds the costs all find the model.
-    result = start(folder / "spos.yml", port=study.port, report=lambda line: None)
+    result = start(folder / "spos.yml", ManagerOptions(port=study.port), report=lambda line: None)
     assert result.status == "DONE"
     assert study.processes() == []
     results = load_results(result.id)
@@ -52,9 +52,9 @@ def test_a_model_beside_its_recipe(study, monkeypatch):
     assert str(folder) not in sys.path
     recipe = load_recipe(file)
     with pytest.raises(CheckpointError, match=r"'my_model:MySpace', which is not imported"):
-        load_network(recipe.retrained)
+        load_network(recipe.files.retrained)
     space = type(build_recipe_space(recipe, Form.SUBNET))
-    trained = load_network(recipe.retrained, space())
+    trained = load_network(recipe.files.retrained, space())
     assert trained.path == results.best.path
     assert trained.costs == results.best.costs
     assert trained.network(torch.zeros(2, 1, 16, 16)).shape == (2, 10)

@@ -29,7 +29,7 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.spawn
 def test_commands_print_progress_and_nothing_else_to_the_error_stream(tmp_path):
     (tmp_path / "recipe.yml").write_text(RECIPE)
     plain = {key: text for key, text in os.environ.items() if key != "PYTHONWARNINGS"}

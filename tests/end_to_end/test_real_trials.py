@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.results import experiment_folder, load_results
-from nni_spos.experiment.run_record import read_run_record
-from nni_spos.experiment.scoring import open_scorer
-from nni_spos.experiment.start import resume, start, stop
-from nni_spos.files import previous
+from nni_spos.experiment.start import ManagerOptions, resume, start, stop
+from nni_spos.files.atomic import previous
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.search.results import experiment_folder, load_results
+from nni_spos.search.run_record import read_run_record
+from nni_spos.search.scorer import open_scorer
 from nni_spos.supernet.training import ensure_supernet
 
 
-@pytest.mark.slow
+@pytest.mark.nni
 @pytest.mark.parametrize("evaluator", ["auto", "inline"])
 def test_the_example_without_a_supernet(study, one_thread, evaluator):
     recipe = study.copy_examples(
@@ -29,8 +30,7 @@ def test_the_example_without_a_supernet(study, one_thread, evaluator):
 
     result = start(
         study.folder / "examples" / "spos.yml",
-        port=study.port,
-        keep=True,
+        ManagerOptions(port=study.port, keep=True),
         report=lambda line: None,
     )
     rows = study.manager.export()
@@ -64,12 +64,15 @@ def test_the_example_without_a_supernet(study, one_thread, evaluator):
         costs = {name: reported.pop(name) for name in ("flops", "params")}
         assert costs["flops"] <= 800e3
         assert reported == found
-    assert read_run_record(experiment_folder(result.id) / "checkpoint").cost.peak_memory_bytes > 1e8
+    assert (
+        read_run_record(search_of_experiment(experiment_folder(result.id))).cost.peak_memory_bytes
+        > 1e8
+    )
     best = load_results(result.id).best
     assert best.metrics["top1"] == scorer(best.path)["top1"]
 
 
-@pytest.mark.slow
+@pytest.mark.nni
 def test_a_supernet_that_no_trial_can_read_ends_the_search_until_it_is_mended(study, one_thread):
     recipe = study.copy_examples(
         supernet={"epochs": 1}, search={"population_size": 3, "num_generations": 2, "top_k": 2}
@@ -80,11 +83,14 @@ def test_a_supernet_that_no_trial_can_read_ends_the_search_until_it_is_mended(st
     previous(recipe.checkpoint).unlink(missing_ok=True)
     config = study.folder / "examples" / "spos.yml"
     with pytest.raises(ExperimentError, match=r"not for its path: .*supernet\.pt") as ended:
-        start(config, port=study.port, report=lambda line: None)
+        start(config, ManagerOptions(port=study.port), report=lambda line: None)
     assert study.processes() == []
 
     recipe.checkpoint.write_bytes(content)
     experiment_id = str(ended.value).split()[1]
-    assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
+    assert (
+        resume(experiment_id, ManagerOptions(port=study.port), report=lambda line: None).status
+        == "DONE"
+    )
     assert [x.state.value for x in load_results(experiment_id).candidates] == ["done"] * 6
     assert study.processes() == []

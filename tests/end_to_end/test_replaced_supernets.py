@@ -9,26 +9,26 @@ import sys
 import pytest
 import torch
 import yaml
-from study import wait_until
+from nni_home import wait_until
 
 from nni_spos.data import open_data
 from nni_spos.errors import ExperimentError
-from nni_spos.experiment.local_search import run_search
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.start import resume, start
-from nni_spos.identity import WEIGHTS, Result, describe
+from nni_spos.experiment.start import ManagerOptions, resume, start
+from nni_spos.files.tensors import save_tensors
+from nni_spos.recipe.identity import WEIGHTS, Result, describe
+from nni_spos.search.results import load_results
+from nni_spos.search.running import run_search
 from nni_spos.spaces import Form
 from nni_spos.supernet import load_supernet, save_supernet
 from nni_spos.supernet.building import build_recipe_space
 from nni_spos.supernet.training import ensure_supernet
-from nni_spos.tensors import save_tensors
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nni
 
 RUN = """
 import sys
-from nni_spos.experiment.start import start
-print(start(sys.argv[1], port=int(sys.argv[2]), report=lambda line: None).status)
+from nni_spos.experiment.start import ManagerOptions, start
+print(start(sys.argv[1], ManagerOptions(port=int(sys.argv[2])), report=lambda line: None).status)
 """
 
 
@@ -83,28 +83,41 @@ def test_a_search_keeps_its_supernet(study, recipe, config, then):
     (experiment,) = (x for x in folders if x.parent.name != "_latest")
     experiment_id = experiment.parent.name
     if then != "goes on":
-        assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
+        assert (
+            resume(experiment_id, ManagerOptions(port=study.port), report=lambda line: None).status
+            == "DONE"
+        )
     results = load_results(experiment_id)
     assert found(results) == expected
-    assert results.settings[WEIGHTS] == weights
+    assert results.settings[WEIGHTS] == weights != describe(Result.SCORES, recipe)[WEIGHTS]
     assert study.processes() == []
 
-    # A new experiment has the new supernet.
-    new = start(config, port=study.port, report=lambda line: None).results
-    assert found(new) != expected
-    assert new.settings[WEIGHTS] == describe(Result.SCORES, recipe)[WEIGHTS] != weights
+    if then == "goes on":
+        start_anew(recipe, config, study.port, expected)
+    else:
+        resume_the_finished(recipe, experiment_id, study.port)
+    assert study.processes() == []
 
-    # A finished one is resumed as what it was, or not at all.
-    content = yaml.safe_load(recipe.file.read_text())
-    content["search"]["seed"] = 77
+
+def start_anew(recipe, config, port, before):
+    """A new experiment has the new supernet."""
+    results = start(config, ManagerOptions(port=port), report=lambda line: None).results
+    assert found(results) != before
+    assert results.settings[WEIGHTS] == describe(Result.SCORES, recipe)[WEIGHTS]
+
+
+def resume_the_finished(recipe, experiment_id, port):
+    """It is resumed as what it was, or not at all."""
     text = recipe.file.read_text()
+    content = yaml.safe_load(text)
+    content["search"]["seed"] = 77
     recipe.file.write_text(yaml.safe_dump(content))
     with pytest.raises(ExperimentError, match=r"seed was 0 and now is 77") as refused:
-        resume(experiment_id, port=study.port, report=lambda line: None)
+        resume(experiment_id, ManagerOptions(port=port), report=lambda line: None)
     assert "\n" not in str(refused.value)
     recipe.file.write_text(text)
-    assert resume(experiment_id, port=study.port, report=lambda line: None).status == "DONE"
-    assert study.processes() == []
+    options = ManagerOptions(port=port)
+    assert resume(experiment_id, options, report=lambda line: None).status == "DONE"
 
 
 def test_a_supernet_that_is_not_finite_ends_in_an_error(study, recipe, config):
@@ -121,5 +134,5 @@ def test_a_supernet_that_is_not_finite_ends_in_an_error(study, recipe, config):
     }
     save_tensors(recipe.checkpoint, content)
     with pytest.raises(ExperimentError, match=r"failed, and not for its path: .*is not finite"):
-        start(config, port=study.port, report=lambda line: None)
+        start(config, ManagerOptions(port=study.port), report=lambda line: None)
     assert study.processes() == []

@@ -9,27 +9,27 @@ from pathlib import Path
 import pytest
 from nasbench_macro import SPACE, TABLE, load_macro
 
+from nni_spos.costs.stored import load_costs
 from nni_spos.evolution import Signal, State
-from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.searches import build_search
-from nni_spos.experiment.start import start
+from nni_spos.experiment.start import ManagerOptions, start
 from nni_spos.path import load_path
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.building import build_search
+from nni_spos.search.results import load_results
 
 TRIAL = Path(__file__).with_name("macro_trial.py")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not TABLE.is_file(), reason=f"needs {TABLE.name} of NAS-Bench-Macro")
-@pytest.mark.parametrize("algorithm", ["evolution", "nsga2"])
+@pytest.mark.nni
+@pytest.mark.usefixtures("nas_bench_macro_file")
+@pytest.mark.parametrize("algorithm", ["evolution", "nsga2", "bayesian"])
 def test_the_best_path_has_the_score_of_the_table(study, tmp_path, algorithm):
     table = load_macro()
     limit = table.quantile(0.5)
     search = {"constraints": [str(limit)], "population_size": 10, "num_generations": 4, "top_k": 5}
     command = f"{sys.executable} {TRIAL} {TABLE}"
     study.write_files(SPACE, table.costs, command, search, 4, {"algorithm": algorithm})
-    result = start(study.config, port=study.port, report=lambda line: None)
+    result = start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     assert result.status == "DONE"
     assert study.processes() == []
 

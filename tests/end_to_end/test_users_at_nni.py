@@ -11,14 +11,14 @@ import urllib.error
 import urllib.request
 
 import pytest
+from nni_home import wait_until
 from second_user import begin_as_another_user, needs_root
-from study import wait_until
 from test_nnictl import assert_same_search
 
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.start import start
+from nni_spos.experiment.start import ManagerOptions, start
+from nni_spos.search.results import load_results
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nni
 
 RUN = """
 import signal, sys
@@ -100,7 +100,7 @@ def test_another_user_reaches_nothing(study):
             results.append([request(study.port, *what, host) for what in asked])
 
     end = begin_as_another_user(attack, study.port, content, 25)
-    result = start(study.config, port=study.port, report=own_requests)
+    result = start(study.config, ManagerOptions(port=study.port), report=own_requests)
     num_tries, answers = end()
     assert num_tries > 100
     assert answers == []

@@ -140,6 +140,7 @@ def test_offspring_keep_the_constraints(make):
 
 
 @pytest.mark.parametrize("texts", [(), ("flops <= 30",)])
+@pytest.mark.slow
 def test_beats_random_search(make_costs, run, texts):
     leads = []
     for seed in range(8):
@@ -264,6 +265,7 @@ def test_rare_limits_leave_the_order_of_results_and_resuming_free(rare, run, wor
     assert resumed.candidates == whole.candidates
 
 
+@pytest.mark.slow
 def test_all_paths_that_meet_rare_limits_are_found(make, run):
     search = make(
         constraints=[Constraint.parse("flops <= 2")], num_generations=10**6, population_size=30

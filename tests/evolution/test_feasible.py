@@ -37,6 +37,7 @@ def test_streams_exactly_the_feasible_paths(space, costs, monkeypatch, texts, en
 
 
 @pytest.mark.parametrize("enumerate_below", [100_000, 0])
+@pytest.mark.slow
 def test_feasible_paths_are_alike(space, costs, monkeypatch, enumerate_below):
     monkeypatch.setattr(FeasibleSampler, "ENUMERATE_BELOW", enumerate_below)
     sampler = FeasibleSampler(space, costs, limits("flops <= 1"))  # 1 + 6 paths

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from nni_spos.constraint import Constraint
 from nni_spos.evolution import RandomSearch
@@ -11,6 +12,7 @@ def test_results_do_not_guide_it(space, costs, run, score):
     assert asked == again
 
 
+@pytest.mark.slow
 def test_draws_uniformly_among_feasible_paths(space, costs, run):
     limits = [Constraint.parse("flops <= 1")]  # 1 + 6 paths
     counts = np.zeros((7, 7))

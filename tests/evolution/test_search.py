@@ -286,6 +286,7 @@ def test_a_small_space_is_exhausted(make, run, score, space, text):
     assert search.ask() is Signal.FINISHED
 
 
+@pytest.mark.slow
 def test_a_large_space_with_few_feasible_paths_ends_too(make_costs, run, monkeypatch):
     monkeypatch.setattr(FeasibleSampler, "MAX_DRAWS", 3 * 4096)
     space = PathSpace({str(i): [0, 1, 2, 3] for i in range(9)})  # 262,144 paths

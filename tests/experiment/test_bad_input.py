@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from trained import change_recipe
+from trained_recipes import change_recipe
 
 from nni_spos.cli import main
 from nni_spos.spaces import ShuffleNetV2Space
@@ -119,7 +119,7 @@ def test_checkpoint_that_would_run_code(folder, refused):
     assert not (folder / "ran").exists()
 
 
-def test_absent_data(refused, costs_built_here):
+def test_absent_data(refused):
     change_recipe("data", name="cifar10", root="nowhere", num_train=None)
     for command in ("train", "search"):
         line = refused(command, "recipe.yml", *(["--overwrite"] if command == "train" else []))
@@ -128,7 +128,8 @@ def test_absent_data(refused, costs_built_here):
         assert "download: true" in line
 
 
-def test_port_in_use(folder, refused, capsys, costs_built_here):
+@pytest.mark.slow
+def test_port_in_use(folder, refused, capsys):
     for name in ("examples", "search_spaces"):
         shutil.copytree(ROOT / name, folder / name)
     # The costs of the recipe are built by the first check.

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small import save_table
-from trained import change_recipe
+from small_experiments import save_table
+from trained_recipes import change_recipe
 
 from nni_spos.cli import main
 from nni_spos.path import PathSpace
@@ -88,6 +88,7 @@ def files(folder):
          [f"flops >= {CHEAPEST}", "latency_ms(cpu) <= 1"]),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_limits(refused, command, limits, words, accepted):
     change_recipe("search", constraints=limits)
     assert words in refused(*COMMANDS[command])
@@ -161,6 +162,7 @@ def test_latency_tables(refused, command, spoil, words):
     assert main(COMMANDS["prior"]) == 0
 
 
+@pytest.mark.slow
 def test_measuring(folder, refused):
     file = folder / "new" / "latency.json"
     measure = ["latency", "recipe.yml", "--output", str(file)]

@@ -3,13 +3,13 @@ import sys
 
 import pytest
 import yaml
-from small import SPACE, save_table, write_recipe
+from small_experiments import SPACE, save_table, write_recipe
 
-from nni_spos import latency_table
 from nni_spos.cli import main
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.check import check_config
 from nni_spos.experiment.trial_command import trial_recipe
+from nni_spos.latency import table as latency_table
 
 
 @pytest.fixture
@@ -78,18 +78,21 @@ def test_keys_are_written_as_nni_allows(check, tmp_path, monkeypatch):
         ({"class_args": {"top_k": 0}}, "top_k: got 0; must be a whole number > 0"),
         ({"class_args": {"constraints": ["flops <= 0"]}}, r"no path meets.*1 \(cheapest.*8"),
         ({"class_args": {"constraints": ["flop <= 5"]}}, "did you mean 'flops'"),
-        ({"class_args": {"algorithm": "nsga"}}, "must be one of evolution, nsga2, random"),
+        ({"class_args": {"algorithm": "nsga"}}, "Searches: evolution, nsga2, bayesian, random, or"),
         (
             {"class_args": {"algorithm": "nsga2", "cost_objectives": ["flop"]}},
-            "there is no cost 'flop'; did you mean 'flops'",
+            "cost_objectives: unknown metric 'flop'; did you mean 'flops'",
         ),
-        ({"trialGpuNumber": 1, "service": {"useActiveGpu": True}}, "makes NNI 3.0 hang"),
+        (
+            {"trialGpuNumber": 1, "service": {"useActiveGpu": True}},
+            "NNI 3.0 hangs on a machine with 1 GPU",
+        ),
         ({"service": {"platform": "openpai"}}, "must be 'local' or 'remote', got 'openpai'"),
         ({"service": {"reuseMode": True}}, "reuseMode is not supported"),
         ({"trialCommand": "nni-spos trial none.yml"}, "none.yml: no such file"),
         (
             {"trialCommand": "nni-spos trial other.yml", "trialCodeDirectory": "code"},
-            "must be the same file",
+            "Name the same file in trialCommand and in classArgs",
         ),
     ],
 )
@@ -99,6 +102,19 @@ def test_faults_are_one_clear_line(check, changes, message):
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("spos.yml: ")
     check()  # and nothing of it lasts
+
+
+def test_a_prior_that_cannot_draw_is_found_before_the_first_trial_trains_with_it(check, tmp_path):
+    file = tmp_path / "recipe.yml"
+    content = yaml.safe_load(file.read_text())
+    content["supernet"] |= {"prior": "constrained", "prior_bins": ["flops >= 100"]}
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(RecipeError, match=r"^spos.yml: no path lies in the bin 'flops >= 100'"):
+        check()
+    check(trialCommand="python3 my_trial.py")
+    content["supernet"]["prior_bins"] = ["flops >= 8"]
+    file.write_text(yaml.safe_dump(content))
+    check()
 
 
 def test_a_missing_pymoo_is_found(check, monkeypatch):

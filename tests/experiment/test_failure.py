@@ -1,7 +1,7 @@
 import pytest
 
 from nni_spos.experiment.failure import explain_failure, explain_no_result, explain_stop
-from nni_spos.sealing import seal_record
+from nni_spos.files.sealing import seal_record
 
 REPORTED = """\
 [2026-01-01 10:00:00] INFO (NNIManager) Change status

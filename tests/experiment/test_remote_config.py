@@ -4,12 +4,12 @@ import json
 
 import pytest
 import yaml
-from small import SPACE, save_table, write_recipe
+from small_experiments import SPACE, save_table, write_recipe
 
 from nni_spos.errors import CheckpointError, ExperimentError, RecipeError
 from nni_spos.experiment import start as start_module
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.start import start
+from nni_spos.experiment.start import ManagerOptions, start
 
 
 @pytest.fixture
@@ -60,14 +60,14 @@ def test_a_good_configuration(write):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"drop": ["nniManagerIp"]}, "the key 'nniManagerIp' is missing: the address at which"),
+        ({"drop": ["nniManagerIp"]}, "the key 'nniManagerIp' is missing. Give the address"),
         ({"service": {"machineList": []}}, "NNI does not accept it: .*at least one machine"),
         ({"machine": {"sshKeyFile": "nowhere"}}, "NNI does not accept it: .*SSH key file"),
         ({"service": {"reuseMode": True}}, "reuseMode is not supported"),
-        ({"trialGpuNumber": 1}, "maxTrialNumberPerGpu: 1 makes NNI 3.0 hang"),
+        ({"trialGpuNumber": 1}, "maxTrialNumberPerGpu: 1, NNI 3.0 hangs"),
         (
             {"trialGpuNumber": 1, "machine": {"maxTrialNumberPerGpu": 2}},
-            "maxTrialNumberPerGpu: 1 makes NNI 3.0 hang",
+            "maxTrialNumberPerGpu: 1, NNI 3.0 hangs",
         ),
         (
             {"trialCommand": "nni-spos trial ../recipe.yml", "trialCodeDirectory": "code"},
@@ -129,7 +129,7 @@ def test_a_missing_supernet(write, tmp_path, monkeypatch):
     (warning,) = check_config(write()).warnings
     assert "Train it first: nni-spos train" in warning
     with pytest.raises(CheckpointError, match=r"no such checkpoint.*Train it first"):
-        start(write(), public=True, report=lambda line: None)
+        start(write(), ManagerOptions(public=True), report=lambda line: None)
     # Trials of the user's own may do without one.
     assert check_config(write(trialCommand="python3 my_trial.py")).warnings == ()
 
@@ -138,12 +138,12 @@ def test_a_missing_supernet(write, tmp_path, monkeypatch):
 def test_a_manager_that_the_machines_cannot_reach(write, monkeypatch, host):
     started = []
     monkeypatch.setattr(start_module, "_run", lambda *arguments: started.append(arguments))
-    with pytest.raises(ExperimentError, match=rf"at {host}, and without --public .*ssh -N -R 81:"):
-        start(write(nniManagerIp=host), port=81)
+    with pytest.raises(ExperimentError, match=rf"at {host}\. Without --public .*ssh -N -R 81:"):
+        start(write(nniManagerIp=host), ManagerOptions(81))
     assert started == []
-    start(write(nniManagerIp=host), port=81, public=True)
+    start(write(nniManagerIp=host), ManagerOptions(81, public=True))
     for loopback in ("127.0.0.1", "127.0.0.2", "localhost", "::1"):
-        start(write(nniManagerIp=loopback), port=81)
+        start(write(nniManagerIp=loopback), ManagerOptions(81))
     assert len(started) == 5
 
 
@@ -154,7 +154,9 @@ def test_a_resumed_experiment_may_be_out_of_reach(tmp_path, monkeypatch):
     monkeypatch.setattr(start_module, "experiment_folder", lambda name: tmp_path / name)
     monkeypatch.setattr(start_module, "_run", lambda *arguments: None)
     start_module.resume("local", report=lines.append)
-    start_module.resume("remote", public=True, report=lines.append)
+    start_module.resume("remote", ManagerOptions(public=True), report=lines.append)
     assert lines == []
     start_module.resume("remote", report=lines.append)
-    assert lines == ["warning: other machines reach the manager only with --public, or by tunnels"]
+    assert lines == [
+        "warning: other machines reach NNI's manager only with --public or through tunnels"
+    ]

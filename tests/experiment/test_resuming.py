@@ -1,18 +1,18 @@
 """What has changed since an experiment ended is said before NNI calls it done again."""
 
 import pytest
-from trained import change_recipe, write_trained
+from trained_recipes import change_recipe, write_trained
 
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import ExperimentError, RecipeError
 from nni_spos.evolution import Journal
 from nni_spos.experiment import resuming
-from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.local_search import run_search
 from nni_spos.experiment.resuming import check_resumable
-from nni_spos.experiment.searches import fingerprint
 from nni_spos.experiment.tuner_configuration import load_tuner_recipe
-from nni_spos.kept_supernets import keep_for_experiment
-from nni_spos.tensors import save_tensors
+from nni_spos.files.tensors import save_tensors
+from nni_spos.search.building import fingerprint
+from nni_spos.search.kept_supernets import keep_for_experiment
+from nni_spos.search.running import run_search
 
 CLASS_ARGS = {"recipe": "recipe.yml", "seed": 3}
 

@@ -1,14 +1,14 @@
 import logging
 
 import pytest
-from small import SPACE, reference, score, write_recipe
+from small_experiments import SPACE, reference, score, write_recipe
 
+from nni_spos.costs.stored import load_costs
 from nni_spos.evolution import Journal, State
-from nni_spos.experiment.costs import load_costs
 from nni_spos.experiment.scheduler import Scheduler
-from nni_spos.experiment.searches import build_search
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.building import build_search
 
 
 @pytest.fixture

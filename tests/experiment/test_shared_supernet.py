@@ -4,15 +4,15 @@ import threading
 
 import pytest
 import yaml
-from trained import write_trained
+from trained_recipes import write_trained
 
-from nni_spos import identity
-from nni_spos.digests import digest_weights
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.experiment.manager import Manager
 from nni_spos.experiment.shared_supernet import ensure_shared_supernet, publish_supernet
-from nni_spos.files import write_json
-from nni_spos.recipe import load_recipe
+from nni_spos.files.atomic import write_json
+from nni_spos.files.digests import digest_weights
+from nni_spos.recipe import identity
+from nni_spos.recipe.recipe import load_recipe
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import requests
 from nni.experiment import launcher
 
 from nni_spos.errors import ExperimentError, RecipeError
+from nni_spos.experiment import nnictl
 from nni_spos.experiment import start as module
 from nni_spos.experiment.manager_environment import OPEN_TO_USERS
 from nni_spos.experiment.start_locks import experiment_lock, port_lock
@@ -27,7 +29,7 @@ def port():
 def test_ports(port):
     with pytest.raises(ExperimentError, match=rf"port {port} is in use.*--port {port + 1}"):
         module._check_port(port)
-    with pytest.raises(ExperimentError, match="70000 is not a port"):
+    with pytest.raises(ExperimentError, match="from 1024 to 65535, got 70000"):
         module._check_port(70000)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -51,27 +53,16 @@ def test_the_reason_in_the_output_of_nnictl(output, reason):
     assert module._reason(output) == reason
 
 
-def test_a_slow_manager_is_started_once_more(monkeypatch):
-    calls = []
-
-    def nnictl(arguments, environment):
-        calls.append(arguments)
-        if len(calls) == 1:
-            raise ExperimentError("nnictl create failed: requests.exceptions.ConnectionError: x")
-        return "output"
-
-    monkeypatch.setattr(module, "_nnictl", nnictl)
-    assert module._launch(["create"], {}) == "output"
-    assert calls == [["create"]] * 2
-
-    def broken(arguments, environment):
-        calls.append(arguments)
-        raise ExperimentError("nnictl create failed: ValueError: x")
-
-    monkeypatch.setattr(module, "_nnictl", broken)
-    with pytest.raises(ExperimentError, match="ValueError"):
-        module._launch(["create"], {})
-    assert len(calls) == 3
+def test_a_slow_manager_is_waited_for(manager, monkeypatch):
+    """Its first answers are none, or no JSON."""
+    seconds = []
+    monkeypatch.setattr(launcher, "time", SimpleNamespace(sleep=seconds.append))
+    manager.refusals = nnictl.PATIENCE_S
+    nnictl._check_manager(manager.port)
+    assert sum(seconds) == nnictl.PATIENCE_S
+    manager.refusals = nnictl.PATIENCE_S + 1
+    with pytest.raises(requests.HTTPError):
+        nnictl._check_manager(manager.port)
 
 
 def test_a_wrong_configuration_starts_nothing(tmp_path, monkeypatch):
@@ -94,7 +85,7 @@ def test_a_running_or_unknown_experiment_is_not_resumed(tmp_path, monkeypatch):
         module.resume("abc")
     (tmp_path / "nni-experiments" / "abc").mkdir(parents=True)
     monkeypatch.setattr(module, "is_running", lambda experiment_id: True)
-    with pytest.raises(ExperimentError, match="is running; stop it first: nnictl stop abc"):
+    with pytest.raises(ExperimentError, match=r"is running\. Stop it first: nnictl stop abc"):
         module.resume("abc")
 
 
@@ -166,9 +157,9 @@ def test_a_second_start_touches_nothing(home, monkeypatch, port):
     runs = []
     monkeypatch.setattr(module, "_run", lambda *arguments: runs.append(arguments))
     with port_lock(port), pytest.raises(ExperimentError, match="in use by another"):
-        module.start(home / "spos.yml", port=port)
+        module.start(home / "spos.yml", module.ManagerOptions(port))
     assert not runs
-    module.start(home / "spos.yml", port=port)
+    module.start(home / "spos.yml", module.ManagerOptions(port))
     assert len(runs) == 1
 
 
@@ -176,10 +167,10 @@ def test_an_experiment_is_resumed_once(home, monkeypatch, port):
     runs = []
     monkeypatch.setattr(module, "_run", lambda *arguments: runs.append(arguments))
     with experiment_lock("abc"), pytest.raises(ExperimentError, match="abc is being resumed"):
-        module.resume("abc", port=port)
+        module.resume("abc", module.ManagerOptions(port))
     assert not runs
     with experiment_lock("another"):
-        module.resume("abc", port=port)
+        module.resume("abc", module.ManagerOptions(port))
     assert len(runs) == 1
 
 
@@ -217,5 +208,5 @@ def test_where_users_cannot_be_told_apart_start_says_so(home, monkeypatch, known
     lines = []
     for public in (False, True):
         with pytest.raises(ExperimentError, match="enough"):
-            module._run(["create"], None, free, public, False, 1, lines.append)
+            module._run(["create"], None, module.ManagerOptions(free, public), 1, lines.append)
     assert lines == ([] if known else [f"warning: {OPEN_TO_USERS}"])

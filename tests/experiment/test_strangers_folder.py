@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from small import write_recipe
+from small_experiments import write_recipe
 
 import nni_spos
-from nni_spos import import_path
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.reachable import NUM_NAMED, check_code_directory, reachable_warnings
+from nni_spos.process import import_path
 
 OPTIONAL = ["python_socks", "org", "yaml", "schema"]
 """Modules that are looked for: some are optional for what NNI imports, others are needed."""
@@ -43,6 +43,7 @@ def environment(**more):
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", **more}
 
 
+@pytest.mark.spawn
 def test_the_tuner_runs_none(folder, tmp_path):
     with socket.socket() as unused:  # bound, but nobody listens
         unused.bind(("127.0.0.1", 0))
@@ -71,6 +72,7 @@ def test_the_tuner_runs_none(folder, tmp_path):
     assert was_run(folder) == []
 
 
+@pytest.mark.spawn
 def test_commands_run_none(folder):
     command = [sys.executable, "-m", "nni_spos.cli", "profile", "recipe.yml", "--path", "none.json"]
     done = subprocess.run(
@@ -83,7 +85,7 @@ def test_commands_run_none(folder):
     ("command", "left"),
     [
         (["python", "-m", "nni_spos.cli", "trial"], True),
-        (["python", "-W", "ignore", "-m", "nni_spos.experiment.worker"], True),
+        (["python", "-W", "ignore", "-m", "nni_spos.worker.service"], True),
         (["python", "-m", "pytest", "nni_spos"], False),
         (["python", "-m", "nni_spos_of_mine"], False),
         (["python", "-c", "import nni_spos"], False),

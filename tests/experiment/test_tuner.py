@@ -11,18 +11,19 @@ from collections import Counter
 
 import pytest
 import torch
-from small import SPACE, reference, score, write_recipe
+from small_experiments import SPACE, reference, score, write_recipe
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment import tuner as tuner_module
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.run_record import read_run_record
 from nni_spos.experiment.trial_end import TrialEnds
 from nni_spos.experiment.tuner import EvolutionTuner
-from nni_spos.files import write_atomically
-from nni_spos.identity import WEIGHTS, Result, describe
-from nni_spos.recipe import load_recipe
-from nni_spos.tensors import save_tensors
+from nni_spos.files.atomic import write_atomically
+from nni_spos.files.tensors import save_tensors
+from nni_spos.recipe.identity import WEIGHTS, Result, describe
+from nni_spos.recipe.output import search_of_experiment
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.results import load_results
+from nni_spos.search.run_record import read_run_record
 
 
 class FakeDispatcher:
@@ -298,7 +299,7 @@ def test_recipe_and_cost_are_recorded_beside_the_journal(
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)
     elapsed = time.monotonic() - begin
-    record = read_run_record(tmp_path / "checkpoint")
+    record = read_run_record(search_of_experiment(tmp_path))
     assert record.recipe == recipe_file
     assert 0 < record.cost.seconds <= elapsed
     assert (record.cost.peak_memory_bytes, record.cost.device) == (peak, device)
@@ -671,7 +672,8 @@ def test_trials_of_a_path_that_are_always_killed(nni, manager, tmp_path, request
         assert first not in [c.path for c in load_results(tmp_path).candidates]
     else:
         assert dispatcher.errors == []
-        assert load_results(tmp_path).candidates[0].reason == "the trial was killed 3 times"
+        reason = load_results(tmp_path).candidates[0].reason
+        assert reason.startswith("the trial was killed 3 times (see trial.stderr of trial job")
 
 
 def test_a_busy_manager_fails_no_path(
@@ -726,8 +728,9 @@ def test_all_trials_of_a_users_command_failing_says_what_to_do(nni, manager, rec
     dispatcher = FakeDispatcher(tuner, manager, lambda path: "silent")
     dispatcher.request(4)
     dispatcher.wait(lambda: False)
-    assert "the trial ended without a result" in dispatcher.errors[0]
-    assert "see what they said in the files trial.stderr" in dispatcher.errors[0]
+    assert "all 6 candidates failed" in dispatcher.errors[0]
+    assert dispatcher.errors[0].count("a call of report is missing") == 1
+    assert "(see trial.stderr of trial job" in dispatcher.errors[0]
 
 
 def test_notes_of_trials_are_beside_the_journal(nni, manager, recipe_file, tmp_path):
@@ -738,7 +741,7 @@ def test_notes_of_trials_are_beside_the_journal(nni, manager, recipe_file, tmp_p
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)
     assert dispatcher.errors == []
-    assert read_run_record(tmp_path / "checkpoint").notes == ("it is noisy", "it is slow")
+    assert read_run_record(search_of_experiment(tmp_path)).notes == ("it is noisy", "it is slow")
     assert all(set(c.metrics) == {"top1"} for c in load_results(tmp_path).candidates)
 
 
@@ -751,7 +754,7 @@ def test_notes_that_are_none(nni, manager, recipe_file, tmp_path, notes):
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)
     assert dispatcher.errors == []
-    assert read_run_record(tmp_path / "checkpoint").notes == ()
+    assert read_run_record(search_of_experiment(tmp_path)).notes == ()
 
 
 def test_resume_adopts_running_trials_and_recalls_the_rest(
@@ -959,6 +962,7 @@ def test_a_trial_here_with_the_path_of_another(nni, manager, tmp_path):
     assert candidate.path == sent[1]
 
 
+@pytest.mark.slow
 def test_importing_the_tuner_is_light():
     """NNI gives a tuner ten seconds to connect."""
     code = "import sys, nni_spos.experiment.tuner; print('torch' in sys.modules)"

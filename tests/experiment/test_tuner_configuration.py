@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from small import SPACE, write_recipe
+from small_experiments import SPACE, write_recipe
 
 from nni_spos.errors import RecipeError
 from nni_spos.experiment.tuner_configuration import (
@@ -15,7 +15,7 @@ from nni_spos.experiment.tuner_configuration import (
     training_platform,
 )
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
 
 
 def test_the_search_space_must_be_that_of_the_recipe(recipe_file):

@@ -11,19 +11,19 @@ from multiprocessing.connection import Listener
 from pathlib import Path
 
 import pytest
-from held import wait_for
 from second_user import NOBODY, as_another_user, needs_root, shared_folder
-from trained import write_untrained
+from trained_recipes import write_untrained
+from worker_requests import wait_for
 
 from nni_spos.errors import EvaluatorError
-from nni_spos.experiment import worker_client
-from nni_spos.experiment.meeting_place import make_private, meeting_place
-from nni_spos.experiment.worker import Worker
-from nni_spos.experiment.worker_client import ask_worker, connect, identify, worker_folder
-from nni_spos.experiment.worker_patience import HEARTBEAT
-from nni_spos.experiment.worker_place import WorkerFolder
-from nni_spos.experiment.worker_reception import Endpoint, Reception
-from nni_spos.owned import NotOwnError
+from nni_spos.files.owned import NotOwnError
+from nni_spos.worker import client as worker_client
+from nni_spos.worker.client import ask_worker, connect, identify, worker_folder
+from nni_spos.worker.meeting_place import make_private, meeting_place
+from nni_spos.worker.patience import HEARTBEAT
+from nni_spos.worker.place import WorkerFolder
+from nni_spos.worker.reception import Endpoint, Reception
+from nni_spos.worker.service import Worker
 
 pytestmark = needs_root
 

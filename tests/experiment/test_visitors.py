@@ -137,6 +137,7 @@ def test_the_user_is_let_in(serve, host):
 @needs_root
 @needs_users
 @pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.slow
 def test_another_user_is_not(serve, host):
     server = serve(LOOPBACK, SAME_USER)
     for _ in range(3):

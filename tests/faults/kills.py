@@ -32,8 +32,8 @@ from troubles import NEED_A_WORKER, TROUBLES, small_disk
 from work import FIRST_GUESS_S, MAX_AGAIN, PATIENCE_S, RECIPE, TARGETS, Work
 
 from nni_spos.errors import SposError
-from nni_spos.experiment.results import Results, load_results
-from nni_spos.recipe import Recipe, load_recipe
+from nni_spos.recipe.recipe import Recipe, load_recipe
+from nni_spos.search.results import Results, load_results
 from nni_spos.supernet import load_supernet
 
 MAY_MOUNT = hasattr(os, "geteuid") and os.geteuid() == 0

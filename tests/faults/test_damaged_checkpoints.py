@@ -8,7 +8,7 @@ import yaml
 
 from nni_spos.cli import main
 from nni_spos.errors import CheckpointError, FileWarning
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet.training import train_supernet
 from nni_spos.training import Start
@@ -39,6 +39,7 @@ def damage(file):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
+@pytest.mark.slow
 def test_the_checkpoint_before_is_used_and_the_weights_are_the_same(recipe, capsys):
     train_supernet(recipe)
     before = weights(recipe)

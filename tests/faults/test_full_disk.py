@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from trained import write_trained
+from trained_recipes import write_trained
 
 from nni_spos.cli import main
 from nni_spos.errors import FileWarning
 from nni_spos.evolution import Candidate, Journal, State
-from nni_spos.experiment.local_search import run_search
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.score_cache import ScoreCache
-from nni_spos.files import write_json
+from nni_spos.files.atomic import write_json
+from nni_spos.files.tensors import load_tensors, replace_tensors
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.results import load_results
+from nni_spos.search.running import run_search
+from nni_spos.search.score_cache import ScoreCache
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet.training import train_supernet
-from nni_spos.tensors import load_tensors, replace_tensors
 
 FULL = "No space left on device"
 PAGE = 4096
@@ -36,15 +36,15 @@ def refused(capsys, *arguments: object) -> str:
 
 
 def test_files_stay_as_they_were(small_disk):
-    file = small_disk.folder / "supernet.pt"
+    file = small_disk.root / "supernet.pt"
     replace_tensors(file, {"weight": torch.zeros(10_000)})
     small_disk.fill(free=PAGE)
-    before = set(small_disk.folder.iterdir())
+    before = set(small_disk.root.iterdir())
     with pytest.raises(OSError, match=rf"{FULL}: '.*supernet\.pt'"):
         replace_tensors(file, {"weight": torch.ones(10_000)})
     with pytest.raises(OSError, match=rf"{FULL}: '.*best\.json'"):
-        write_json(small_disk.folder / "best.json", list(range(10_000)))
-    assert set(small_disk.folder.iterdir()) == before
+        write_json(small_disk.root / "best.json", list(range(10_000)))
+    assert set(small_disk.root.iterdir()) == before
     assert load_tensors(file)["weight"].sum() == 0
     small_disk.make_room()
     replace_tensors(file, {"weight": torch.ones(10_000)})
@@ -53,7 +53,7 @@ def test_files_stay_as_they_were(small_disk):
 
 @pytest.mark.slow
 def test_a_training(small_disk, tmp_path, capsys):
-    for folder in (tmp_path, small_disk.folder):
+    for folder in (tmp_path, small_disk.root):
         recipe = write_trained(folder, supernet={"steps": None, "epochs": 3, "batch_size": 20})
         recipe.checkpoint.unlink()
     whole = load_recipe(tmp_path / "recipe.yml")
@@ -72,8 +72,9 @@ def test_a_training(small_disk, tmp_path, capsys):
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.slow
 def test_a_search(small_disk, tmp_path, capsys):
-    for folder in (tmp_path, small_disk.folder):
+    for folder in (tmp_path, small_disk.root):
         recipe = write_trained(folder)
     whole = run_search(load_recipe(tmp_path / "recipe.yml"), progress=False)
     journal = recipe.output / "search" / "search.jsonl"
@@ -92,17 +93,17 @@ def test_a_search(small_disk, tmp_path, capsys):
     refused(capsys, "search", recipe.file)
     assert load_results(journal.parent).candidates == before
     small_disk.make_room()
-    assert main(["search", str(recipe.file), "--output", str(small_disk.folder / "a.json")]) == 0
+    assert main(["search", str(recipe.file), "--output", str(small_disk.root / "a.json")]) == 0
     assert load_results(journal.parent).candidates == whole.candidates
     small_disk.fill()
     assert "b.json" in refused(
-        capsys, "results", journal.parent, "--output", small_disk.folder / "b.json"
+        capsys, "results", journal.parent, "--output", small_disk.root / "b.json"
     )
-    assert not Path(small_disk.folder / "b.json").exists()
+    assert not Path(small_disk.root / "b.json").exists()
 
 
 def test_no_line_of_a_journal_is_left_half(small_disk):
-    journal = Journal(small_disk.folder / "search.jsonl", {})
+    journal = Journal(small_disk.root / "search.jsonl", {})
     small_disk.fill()
     candidate = Candidate({"a": "k3"}, 0, 0, {}, State.DONE, {"top1": 1.0})
 
@@ -121,7 +122,7 @@ def test_no_line_of_a_journal_is_left_half(small_disk):
 
 
 def test_scores_are_worth_more_than_their_copies(small_disk):
-    cache = ScoreCache(small_disk.folder / "scores.jsonl", PathSpace({"a": ["k3"]}))
+    cache = ScoreCache(small_disk.root / "scores.jsonl", PathSpace({"a": ["k3"]}))
     small_disk.fill()
     with pytest.warns(FileWarning, match=rf"scores.jsonl: scores are not kept \({FULL}\)"):
         cache.put_if_possible({"a": "k3"}, {"top1": 1.0})

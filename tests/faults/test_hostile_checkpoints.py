@@ -26,9 +26,9 @@ from hostile_checkpoints import (
 )
 from torch import nn
 
-from nni_spos import pickled_values
 from nni_spos.errors import MAX_LENGTH, CheckpointError
-from nni_spos.tensors import load_tensors, save_tensors
+from nni_spos.files import pickled_values
+from nni_spos.files.tensors import load_tensors, save_tensors
 
 
 def outcomes(files: list[Path]) -> list[dict]:
@@ -49,6 +49,7 @@ def write_all(folder: Path) -> list[Path]:
     return files
 
 
+@pytest.mark.spawn
 def test_each_is_an_object_or_one_line(tmp_path):
     files = write_all(tmp_path)
     assert len(files) > 150

@@ -14,8 +14,8 @@ from work import TARGETS
 SCRIPT = Path(__file__).with_name("kills.py")
 
 
-@pytest.mark.slow
-def test_a_killed_run_is_the_same_in_the_end(alone, tmp_path):
+@pytest.mark.nni
+def test_a_killed_run_is_the_same_in_the_end(tmp_path):
     # A process of its own, for it forks: a fork of one whose threads have computed would hang.
     command = [sys.executable, "-W", "ignore", str(SCRIPT), "--kills", str(len(TARGETS))]
     done = subprocess.run(

@@ -16,7 +16,7 @@ from typing import Protocol
 import psutil
 from work import PATIENCE_S, Work
 
-from nni_spos.experiment.worker_patience import SILENCE_S
+from nni_spos.worker.patience import SILENCE_S
 
 LASTS_S = 10.0
 """Seconds after which a trouble is mended, if the search has not ended before."""

@@ -121,7 +121,7 @@ class Work:
         """Return the running processes of a kind, known by their home and command."""
         words = {
             "trial": "nni_spos.cli trial",
-            "worker": "nni_spos.experiment.worker",
+            "worker": "nni_spos.worker.service",
             "tuner": "--exp_params",
             "manager": "main.js",
             "": "",

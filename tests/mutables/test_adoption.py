@@ -18,8 +18,9 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from nni_spos.errors import SpaceError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import QuantConv2d, SlicedOperation, SwitchableBatchNorm2d, share_weights
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathOneShot
 
 
 def supernet_of(space, path=None):

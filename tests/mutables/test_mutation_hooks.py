@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_spos.errors import SpaceError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import (
     MutableBatchNorm2d,
     MutableConv2d,
@@ -37,7 +38,7 @@ from nni_spos.mutables import (
     sliced_operations,
 )
 from nni_spos.path import PathSpace
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathOneShot
 
 
 def conv_without_bias():

@@ -10,6 +10,9 @@ from small_spaces import Chain, build_supernet, choose, images, paths_of, set_pa
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nni_spos.metrics import Layer
+from nni_spos.metrics.bitops import BitOps
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import (
     MutableConv2d,
     MutableLinear,
@@ -21,10 +24,8 @@ from nni_spos.mutables import (
 )
 from nni_spos.mutables.quantization import INITIAL_CLIP, QuantizedConv2d, QuantizedLinear
 from nni_spos.profilers import count_macs
-from nni_spos.profilers.bits import count_bitops
-from nni_spos.recipe import TrainSettings
-from nni_spos.supernet import extract_subnet
-from nni_spos.training import ImageClassification
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.training import TaskModule
 
 PAIRS = [(1, 2), (2, 4), (4, 4), (8, 1), (32, 3), (3, 32), (32, 32)]
 
@@ -189,9 +190,7 @@ def test_only_the_drawn_clipping_value_is_trained():
     )
     with torch.no_grad():
         supernet.layers[2].weight.abs_()  # so that what clipped inputs add up to is not zero
-    module = ImageClassification(
-        TrainSettings(steps=5, momentum=0.9, weight_decay=0.1, learning_rate=0.1)
-    )
+    module = TaskModule(TrainSettings(steps=5, momentum=0.9, weight_decay=0.1, learning_rate=0.1))
     module.set_model(supernet)
     optimizer = module.build_optimizer()
     momenta: dict[str, Tensor] = {}
@@ -286,6 +285,7 @@ def test_a_paths_layers_say_how_many_bits_their_multiply_adds_have(channels, siz
     for pair, product in (("2w4a", 8), ("4w4a", 16), ("1w2a", 2), ("32w32a", 1024)):
         total = 0
         for layer in supernet.freeze({"b": pair}).layers:
-            shapes = [(1, n, size, size) for n in (layer.in_channels, layer.out_channels)]
-            total += count_bitops(layer, count_macs(layer, *shapes))
+            macs = count_macs(layer, (layer.in_channels, size, size))
+            bits = (layer.weight_bits, layer.activation_bits)
+            total += BitOps().of_layer(Layer("", layer, (), (), (), macs, *bits))
         assert total == product * expected

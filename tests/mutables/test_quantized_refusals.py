@@ -8,6 +8,7 @@ from small_spaces import Chain, build_supernet, choose, images, paths_of, set_pa
 from torch import nn
 
 from nni_spos.errors import QuantizationError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import (
     QuantConv2d,
     QuantLinear,
@@ -16,7 +17,7 @@ from nni_spos.mutables import (
     share_weights,
 )
 from nni_spos.mutables.quantization import QuantizedConv2d, QuantizedLinear
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathOneShot
 
 ALLOWED = "bits must be a whole number from 1 to 8, or 32 for full precision, got"
 WRONG = [0, -1, 9, 16, 31, 33, 2.0, "2", True]

@@ -23,8 +23,8 @@ from small_spaces import (
 )
 from torch import nn
 
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import MutableBatchNorm2d, MutableConv2d, MutableLinear, share_weights
-from nni_spos.supernet import extract_subnet
 
 C, D, K = ("c", 4, 6, 8), ("d", 3, 5), ("k", 1, 3, 5, 7)
 C_OR_9 = {4: 2, 9: 9}  # groups of 4 and of 9 channels: 2 channels in a group, or 1

@@ -9,8 +9,8 @@ import torch
 from small_spaces import assert_close, build_supernet, choose, images, paths_of, set_path, state_of
 from torch import nn
 
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import MutableBatchNorm2d
-from nni_spos.supernet import extract_subnet
 
 WIDTHS = (2, 4, 5)
 FORMS = [

@@ -16,6 +16,7 @@ from small_spaces import (
 from torch import nn
 
 from nni_spos.errors import SpaceError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import (
     MutableBatchNorm2d,
     MutableConv2d,
@@ -25,7 +26,7 @@ from nni_spos.mutables import (
     share_weights,
     sliced,
 )
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathOneShot
 
 REFUSED = {
     "a bias as a choice": (

@@ -234,7 +234,9 @@ def test_a_table_that_cannot_be_counted(monkeypatch):
     monkeypatch.setattr(counting.plan, "MAX_STATES", 1)
     cost = chain_cost()
     with pytest.raises(
-        CostError, match=r"too many to count paths\. Choose method=\"rejection\"\.$"
+        CostError,
+        match=r"too many to count paths\. Let uniform paths be tried instead: 'prior_method: "
+        r"rejection' in a recipe, method=\"rejection\" in Python\.$",
     ):
         ConstrainedPrior(WIDTHS, cost, (3, 9))
     prior = ConstrainedPrior(WIDTHS, cost, (3, 9), method="rejection")
@@ -250,8 +252,9 @@ def test_rejection_is_bounded(monkeypatch):
     assert ConstrainedPrior(space, cost, (0, 0)).count() == (1,)
     with pytest.raises(
         InfeasibleError,
-        match=r"^none of 20000 uniform paths lies in the bin '0 <= flops <= 0'\. Widen it or "
-        r"choose method=\"counting\"\.$",
+        match=r"^none of 20000 uniform paths lies in the bin '0 <= flops <= 0'\. Widen it, or let "
+        r"its paths be counted: 'prior_method: counting' in a recipe, method=\"counting\" in "
+        r"Python\.$",
     ):
         ConstrainedPrior(space, cost, (0, 0), method="rejection")
     prior = ConstrainedPrior(space, cost, (0, 17), method="rejection")

@@ -92,18 +92,29 @@ class Twice(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("make", "kind"),
+    ("make", "number"),
     [
-        (lambda: torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())), "Sequential"),
-        (lambda: torch.jit.script(Twice()), "Twice"),
-        (lambda: torch.jit.trace(nn.Conv2d(4, 4, 1), torch.zeros(1, 4, 4, 4)), "Conv2d"),
+        (lambda: torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())), 256),
+        (lambda: torch.jit.script(Twice()), 0),
+        (lambda: torch.jit.trace(nn.Conv2d(4, 4, 1), torch.zeros(1, 4, 4, 4)), 256),
+        (lambda: torch.jit.freeze(torch.jit.script(nn.Conv2d(4, 4, 1).eval())), 256),
     ],
 )
-def test_scripted_modules_that_cannot_be_counted(make, kind):
-    assert refusal(small(last, last=make)) == (
-        f"layer 'last': no formula for the multiply-adds of a scripted {kind}, whose layers "
-        "cannot be told apart. Use the module itself, without torch.jit, or give a formula for "
-        "its class with nni_spos.profilers.register_macs."
+def test_scripted_modules_count_as_what_they_compute(make, number):
+    table = build_costs(small(last, last=make)(), IMAGE)["flops"]
+    assert table.price({"unit": "k1"}) == MACS["k1"] + number
+
+
+class Spectrum(nn.Module):
+    def forward(self, x: torch.Tensor):
+        return torch.fft.fft2(x).real
+
+
+def test_a_scripted_module_that_cannot_be_counted():
+    assert refusal(small(last, last=lambda: torch.jit.script(Spectrum()))) == (
+        "layer 'last' (scripted Spectrum) calls aten._fft_c2c "
+        f"(test_copying.py, line {last.__code__.co_firstlineno + 1}), whose multiply-adds cannot "
+        "be counted. Give the layer a formula with nni_spos.profilers.register_macs."
     )
 
 

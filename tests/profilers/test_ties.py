@@ -235,6 +235,7 @@ def ties(seed):
     return [names for names in users.values() if len(names) > 1]
 
 
+@pytest.mark.slow
 def test_random_networks_with_ties():
     refused = {}
     for seed in range(30):

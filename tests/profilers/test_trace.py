@@ -211,6 +211,6 @@ class Dangling(Space):
 
 
 def test_mutables_of_the_space_itself_are_refused():
-    with pytest.raises(CostError, match=r"'space' \(Dangling\): its costs cannot"):
+    with pytest.raises(CostError, match=r"'space' \(Dangling\): nni_spos shares no"):
         build_costs(Dangling(lambda: [unit()]), IMAGE)
     build_costs(Space(lambda: [unit()]), IMAGE)

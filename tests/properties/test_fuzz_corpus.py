@@ -22,32 +22,34 @@ from nni_spos.baseline import read_baselines
 from nni_spos.baseline.table import baseline_table
 from nni_spos.cli import main
 from nni_spos.cost_table import CostTable
+from nni_spos.costs import stored as experiment_costs
+from nni_spos.costs.stored import load_costs, save_costs
 from nni_spos.errors import FileWarning, SposError
 from nni_spos.evolution import Candidate, Journal, State
-from nni_spos.experiment import costs as experiment_costs
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.costs import load_costs, save_costs
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.run_record import RunRecorder
-from nni_spos.experiment.score_cache import ScoreCache
-from nni_spos.latency_table import (
+from nni_spos.files.tensors import save_tensors
+from nni_spos.latency.table import (
     LatencyConditions,
     LatencyTable,
     LatencyValidation,
     load_latency_table,
     this_machine,
 )
-from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import PathSpace, load_path, save_path
+from nni_spos.process.stage_cost import StageCost
 from nni_spos.profilers import build_costs
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.report import gather_report
+from nni_spos.retraining.network import SpaceArguments, TrainedNetwork, load_network, save_network
+from nni_spos.search.results import load_results
+from nni_spos.search.run_record import RunRecorder
+from nni_spos.search.score_cache import ScoreCache
 from nni_spos.spaces import Form
-from nni_spos.stage_cost import StageCost
 from nni_spos.study import load_study, make_plan
-from nni_spos.supernet import extract_subnet, load_supernet, restore_supernet, save_supernet
+from nni_spos.supernet import load_supernet, restore_supernet, save_supernet
 from nni_spos.supernet.building import build_recipe_space
-from nni_spos.tensors import save_tensors
 from nni_spos.training.checkpoints import KEY, check_identity
 
 RECIPE = {
@@ -143,7 +145,7 @@ def work(tmp_path_factory):
     prices = {name: table.price(PATH) for name, table in costs.items()}
     settings = recipe.retrain.deciding()
     save_network(
-        recipe.retrained,
+        recipe.files.retrained,
         TrainedNetwork(network, PATH, prices, settings, {"image_size": 8}, made_from, test),
     )
 
@@ -152,7 +154,7 @@ def work(tmp_path_factory):
         {"loops": {"fit": 1}, "state_dict": network.state_dict(), KEY: IDENTITY, "epoch": 2},
     )
     ScoreCache(folder / FILES["score_cache"], space).put(PATH, {"top1": 50.0, "loss": 0.5})
-    run = RunRecorder(folder / "search", recipe, 0)
+    run = RunRecorder(SearchFolder(folder / "search"), recipe, 0)
     run.add(StageCost(5.0, 300, "cpu"))
     result = {"name": "fixed", "path": PATH, "costs": prices, "test": test, "cost": None}
     (folder / "baselines").mkdir()
@@ -283,6 +285,7 @@ def check_line(text: str, kind: str) -> None:
     assert any(name in text for name in names), text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COUNTS)
 def test_each_is_read_or_refused_in_one_line(work, corpus, place, rebuilt, kind):
     assert work.read[kind](work.folder / FILES[kind]), "the seed is valid"
@@ -327,6 +330,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_the_command_line_says_one_line(
     work, corpus, place, rebuilt, kind, tmp_path, monkeypatch, capsys

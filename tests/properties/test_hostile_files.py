@@ -16,24 +16,25 @@ import pytest
 import torch
 import yaml
 
-from nni_spos import files, yaml_files
-from nni_spos.child import python_command
 from nni_spos.cli import main
+from nni_spos.costs import stored as experiment_costs
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import MAX_LENGTH, CheckpointError, PathError, RecipeError, SposError
 from nni_spos.evolution import Candidate, Journal, State
-from nni_spos.experiment import costs as experiment_costs
 from nni_spos.experiment.check import check_config
-from nni_spos.experiment.costs import load_costs
-from nni_spos.experiment.results import load_results
 from nni_spos.experiment.tuner_configuration import load_tuner_recipe
-from nni_spos.network import SpaceArguments, TrainedNetwork, load_network, save_network
+from nni_spos.files import atomic as files
+from nni_spos.files import yaml_files
+from nni_spos.files.tensors import is_loadable, load_tensors, save_tensors
+from nni_spos.files.yaml_files import read_yaml
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import load_path
-from nni_spos.recipe import load_recipe
+from nni_spos.process.child import python_command
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.report import gather_report
+from nni_spos.retraining.network import SpaceArguments, TrainedNetwork, load_network, save_network
+from nni_spos.search.results import load_results
 from nni_spos.spaces import Form, build_space
-from nni_spos.supernet import extract_subnet
-from nni_spos.tensors import is_loadable, load_tensors, save_tensors
-from nni_spos.yaml_files import read_yaml
 
 RECIPE = {
     "output": "runs",
@@ -89,13 +90,14 @@ def merges(levels: int) -> str:
         ("a: {'b': 1, b: 2}", "the key 'b' is there twice", "a: {'1': 1, 1: 2}"),
         ("a: &x {b: 1}\nc: {<<: *x, b: 2, b: 3}", "twice", "a: &x {b: 1}\nc: {<<: *x, b: 2}"),
         ("a: 0x" + "f" * 5000, "more than 1000 digits", "a: 0x" + "f" * 900),
-        ("a: " + "[" * 5000, "is not valid YAML", "a: " + "[" * 50 + "]" * 50),
+        ("a: " + "[" * 2000, "is not valid YAML", "a: " + "[" * 50 + "]" * 50),
         ("a: !!python/object/apply:os.mkdir [canary]", "could not determine", "a: !!str x"),
         ("a: !!python/name:os.system", "could not determine", "a: !!set {x}"),
         ("a: \x1b[31m", "is not valid YAML", 'a: "\\e[31m"'),
         ("\ufeffa: b\n---\nc: d", "is not valid YAML", "\ufeffa: b"),
     ],
 )
+@pytest.mark.slow
 def test_yaml(folder, bad, words, good):
     Path("any.yml").write_text(bad, encoding="utf-8")
     line = line_of(RecipeError, read_yaml, "any.yml")
@@ -311,7 +313,9 @@ def test_a_child_imports_nothing_from_the_working_directory(folder, monkeypatch)
     subprocess.run(plain, capture_output=True, check=False)
     assert Path("canary").exists(), "as Python does"
     Path("canary").unlink()
-    done = subprocess.run(python_command("nni_spos.recipe", []), capture_output=True, text=True)
+    done = subprocess.run(
+        python_command("nni_spos.recipe.recipe", []), capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert not Path("canary").exists()
     commands = []
@@ -324,7 +328,7 @@ def test_a_child_imports_nothing_from_the_working_directory(folder, monkeypatch)
     recipe = load_recipe(write_recipe())
     with pytest.raises(SposError, match="planned"):
         load_costs(recipe)
-    assert commands == [python_command("nni_spos.cli", ["costs", str(recipe.file)])]
+    assert commands == [python_command("nni_spos.costs.build", [str(recipe.file)])]
 
 
 def test_a_child_gets_its_arguments(folder):

@@ -19,26 +19,28 @@ from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.errors import MAX_LENGTH, DataError, PathError, one_line
 from nni_spos.evolution import Journal
-from nni_spos.experiment.results import load_results
-from nni_spos.experiment.run_record import read_run_record
-from nni_spos.experiment.score_cache import ScoreCache
-from nni_spos.experiment.worker_reception import Reception
-from nni_spos.files import read_json
-from nni_spos.latency_table import (
+from nni_spos.files.atomic import read_json
+from nni_spos.files.tensors import load_tensors
+from nni_spos.files.yaml_files import read_yaml
+from nni_spos.latency.table import (
     LatencyConditions,
     LatencyTable,
     LatencyValidation,
     read_latency_table,
 )
 from nni_spos.path import PathSpace, load_path
-from nni_spos.recipe import load_recipe
-from nni_spos.spaces.nasbench_macro import NUM_TRAININGS, SPACE, load_nas_bench_macro
-from nni_spos.stage_cost import read_stage_cost
+from nni_spos.process.stage_cost import read_stage_cost
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.results import load_results
+from nni_spos.search.run_record import read_run_record
+from nni_spos.search.score_cache import ScoreCache
+from nni_spos.spaces.nasbench_macro import SPACE, load_nas_bench_macro
+from nni_spos.spaces.trained_networks import NUM_TRAININGS
 from nni_spos.supernet import load_supernet
-from nni_spos.tensors import load_tensors
 from nni_spos.training.checkpoints import check_identity
 from nni_spos.values import expands_beyond, is_finite, plain_parts, shown
-from nni_spos.yaml_files import read_yaml
+from nni_spos.worker.reception import Reception
 
 A_SPACE = PathSpace({"a": ["k3", "k5"], "b": [1, 1.0, True]})
 PATH = {"a": "k3", "b": 1.0}
@@ -157,6 +159,7 @@ def test_any_latency_table(folder, content):
 
 @STABLE
 @given(changed(st.just(RECIPE)))
+@pytest.mark.slow
 def test_any_recipe(folder, content):
     file = folder / "recipe.yml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
@@ -209,7 +212,7 @@ def test_any_journal(folder, header, records):
 @example({"cost": {"seconds": 1, "peak_memory_bytes": float("nan")}})
 def test_any_run_record(folder, content):
     (folder / "run.json").write_text(json.dumps(content))
-    record = read_run_record(folder)
+    record = read_run_record(SearchFolder(folder))
     assert record.cost is None or is_finite(record.cost.seconds)
     cost = content.get("cost") if isinstance(content, dict) else None
     assert read_stage_cost(cost) is None or cost["seconds"] >= 0
@@ -256,6 +259,7 @@ ENTRY = {"test_acc": [90.0] * NUM_TRAININGS, "params": 5, "flops": 7}
 WHOLE = {"".join(map(str, key)): ENTRY for key in SPACE.enumerate().tolist()}
 
 
+@pytest.mark.slow
 @settings(STABLE, max_examples=25)  # the table is large
 @given(changed(st.just(ENTRY)))
 def test_any_entry_of_nas_bench_macro(folder, entry):

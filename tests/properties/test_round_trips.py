@@ -17,21 +17,18 @@ from hypothesis import strategies as st
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.evolution import Candidate, Journal, State, read_journal
-from nni_spos.latency_table import (
+from nni_spos.latency.table import (
     LatencyConditions,
     LatencyTable,
     LatencyValidation,
     read_latency_table,
 )
 from nni_spos.path import PathSpace, load_path, save_path
-from nni_spos.recipe import (
-    DataSettings,
-    EvaluationSettings,
-    RetrainSettings,
-    SearchSettings,
-    load_recipe,
-)
-from nni_spos.stage_cost import StageCost, read_stage_cost
+from nni_spos.process.stage_cost import StageCost, read_stage_cost
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.recipe.search_settings import EvaluationSettings, SearchSettings
+from nni_spos.recipe.training_settings import RetrainSettings
 
 NAMES = st.text(max_size=6)
 REALS = st.floats(-1e9, 1e9)
@@ -130,6 +127,7 @@ def test_cost_tables(table, data):
     NAMES,
     st.booleans(),
 )
+@pytest.mark.slow
 def test_latency_tables(folder, costs, latencies, name, has_flops):
     predicted, measured = zip(*latencies, strict=True)
     table = LatencyTable(
@@ -150,6 +148,7 @@ def test_latency_tables(folder, costs, latencies, name, has_flops):
 
 @STABLE
 @given(SPACES, st.lists(st.tuples(REALS, st.booleans(), NAMES), max_size=4), st.data())
+@pytest.mark.slow
 def test_journals(folder, space, outcomes, data):
     file = folder / "search.jsonl"
     file.unlink(missing_ok=True)
@@ -210,22 +209,35 @@ CLASSES = {
 }
 
 
+def default(field: dataclasses.Field) -> object:
+    make = field.default_factory
+    return field.default if make is dataclasses.MISSING else make()
+
+
+def value_of(section: object, key: str) -> object:
+    """Return a setting, which may be one of the component that the section names."""
+    return getattr(section, key) if hasattr(section, key) else section.arguments[key]
+
+
 @STABLE
 @given(st.fixed_dictionaries(SECTIONS), TEXTS.filter(lambda text: not text.startswith("~")))
+@pytest.mark.slow
 def test_recipes(folder, sections, output):
-    content = {"output": output, "space": {"name": "any", "width": 2}, **sections}
+    content = {"output": output, "space": {"name": "any:Space", "width": 2}, **sections}
     file = folder / "recipe.yml"
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
     recipe = load_recipe(file)
     for name, cls in CLASSES.items():
         section = getattr(recipe, name)
         assert type(section) is cls
-        given_values = {key: getattr(section, key) for key in sections[name]}
+        given_values = {key: value_of(section, key) for key in sections[name]}
         expected = dict(sections[name])
         if "constraints" in expected:
             expected["constraints"] = tuple(map(Constraint.parse, expected["constraints"]))
         assert given_values == expected
-        absent = {f.name: f.default for f in dataclasses.fields(cls) if f.name not in expected}
+        absent = {f.name: default(f) for f in dataclasses.fields(cls) if f.name not in expected}
+        absent.pop("folder", None)  # where the recipe is
+        absent.pop("arguments", None)  # settings of the component
         assert {key: getattr(section, key) for key in absent} == absent
     assert recipe.space.arguments == {"width": 2}
 

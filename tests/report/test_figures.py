@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from small_report import OUTCOMES, SPACE
 
 from nni_spos.evolution import Candidate, State
-from nni_spos.experiment.results import load_results
 from nni_spos.report.figures import (
     Generation,
     count_choices,
     front_points,
     summarise_generations,
 )
+from nni_spos.search.results import load_results
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=20)
 

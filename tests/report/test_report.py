@@ -12,14 +12,15 @@ from small_report import BEST, COSTS, OUTCOMES, SPACE, write_run
 
 from nni_spos.cli import main
 from nni_spos.cost_table import CostTable
-from nni_spos.experiment.costs import save_costs
-from nni_spos.experiment.run_record import RunRecorder
+from nni_spos.costs.stored import save_costs
+from nni_spos.files.sealing import open_record, seal_record
+from nni_spos.files.tensors import save_tensors
 from nni_spos.path import PathSpace
-from nni_spos.recipe import load_recipe
+from nni_spos.process.stage_cost import StageCost
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.report import gather_report, write_report
-from nni_spos.sealing import open_record, seal_record
-from nni_spos.stage_cost import StageCost
-from nni_spos.tensors import save_tensors
+from nni_spos.search.run_record import RunRecorder
 
 HOSTILE = "<script>alert('$x_1')</script>|*b*"
 VOID = {"meta", "br", "img", "link"}
@@ -108,6 +109,7 @@ def test_every_drawing_is_described(run):
     assert all(len(label) > 20 for label in labels)
 
 
+@pytest.mark.slow
 def test_the_same_search_is_the_same_page(run):
     assert page_of(run)[1] == page_of(run)[1]
 
@@ -168,14 +170,17 @@ def test_stages_without_records_say_so(run):
     assert ["together", "not recorded", "not recorded", "", ""] in page.rows
 
 
+@pytest.mark.slow
 def test_stages_with_records(run):
     recipe = load_recipe(run.recipe)
     cost = {"seconds": 75.0, "peak_memory_bytes": 3 * 2**30, "device": "a GPU"}
     save_tensors(recipe.checkpoint, {"cost": cost})
-    RunRecorder(run.folder, recipe, 0).add(StageCost(5.0, 2**20, "cpu"))
+    RunRecorder(SearchFolder(run.folder), recipe, 0).add(StageCost(5.0, 2**20, "cpu"))
     test = {"top1": 81.5}
-    network = {"path": BEST, "test": test, "cost": {**cost, "seconds": 3600}}
-    save_tensors(recipe.retrained, network)
+    cost_of_it = {**cost, "seconds": 3600}
+    network = {"path": BEST, "test": test, "cost": cost_of_it}
+    network["task"] = {"name": "classification"}
+    save_tensors(recipe.files.retrained, network)
     page, text = page_of(run, recipe=None)
     assert ["training of the supernet", "1 min 15 s", "3 GiB", "a GPU", ""] in page.rows
     assert ["search: evaluation of all candidates", "5.0 s", "1 MiB", "cpu", ""] in page.rows
@@ -184,7 +189,7 @@ def test_stages_with_records(run):
     assert ["together", "1 h 1 min", "3 GiB", "a GPU", ""] in page.rows
     assert "--recipe" not in text, "the record names it"
 
-    save_tensors(recipe.retrained, {**network, "path": {**BEST, "bits_1": 2}, "cost": None})
+    save_tensors(recipe.files.retrained, {**network, "path": {**BEST, "bits_1": 2}, "cost": None})
     page, _ = page_of(run)
     row = ["retraining of another path", "not recorded", "not recorded", "", "test: top-1 81.50 %"]
     assert row in page.rows
@@ -274,6 +279,7 @@ def test_what_cannot_be_reported_is_one_line(run, tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
 def test_the_command_line(run, tmp_path, capsys):
     file = tmp_path / "page.html"
     arguments = ["--recipe", str(run.recipe), "--output", str(file), "--top", "1"]
@@ -285,6 +291,7 @@ def test_the_command_line(run, tmp_path, capsys):
     assert (run.folder / "report_files" / "path.svg").is_file()
 
 
+@pytest.mark.slow
 def test_many_labels_and_candidates_stay_small(tmp_path):
     space = PathSpace({f"layer_{i}": ["k3", "k5", "k7"] for i in range(40)})
     costs = {"flops": CostTable("flops", space, 5)}

@@ -34,6 +34,7 @@ def test_labels_of_a_number_that_are_apart_keep_names_of_their_own():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_units"), [("shufflenet_small", 8), ("shufflenet_joint", 20), ("resnet_small", 6)]
 )

@@ -39,6 +39,7 @@ def test_the_blocks_of_a_unit():
     assert unit["skip"](x) is x
 
 
+@pytest.mark.slow
 def test_costs_of_the_blocks_of_a_unit():
     # The second unit of the stage of 64 channels, by hand: 14 x 14 pixels.
     costs = build_costs(FBNetSpace(affine=True), (3, 224, 224))

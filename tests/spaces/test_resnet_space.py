@@ -1,13 +1,15 @@
 import pytest
 import torch
+from small_spaces import set_path
 from torch import nn
 
 from nni_spos.errors import RecipeError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import QuantConv2d, QuantLinear, SwitchableBatchNorm2d
 from nni_spos.path import PathSpace
 from nni_spos.spaces import Form, ResNetSpace, build_space
 from nni_spos.spaces.resnet import BIT_PAIRS, INNER_SCALES, SMALL
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathOneShot
 
 PAIRS = ("1w2a", "2w2a", "1w4a", "2w4a", "3w4a", "4w4a")
 SMALL_PATH = {f"channels_{i}": width for i, width in enumerate((4, 12, 12, 20, 48, 16), 1)}
@@ -152,6 +154,23 @@ def test_outer_layers_of_8_bits():
         assert subnet.eval()(x).shape == (2, 10)
 
 
+@pytest.mark.parametrize("quantizer", ["dorefa", "symmetric"])
+def test_a_quantizer_for_all_layers(quantizer):
+    pairs = [[2, 2], [4, 8], [8, 8]]
+    space = build(quantizer=quantizer, bit_pairs=pairs, outer_bits=8)
+    path = SMALL_PATH | {f"bits_{i}": ("2w2a", "4w8a", "8w8a")[i % 3] for i in range(1, 7)}
+    network = build(quantizer=quantizer, bit_pairs=pairs, outer_bits=8, path=path)
+    supernet = SinglePathOneShot().mutate_model(space)
+    subnet = extract_subnet(supernet, path)
+    assert {layer.quantizer for layer in quantized(subnet)} == {quantizer}
+    network.load_state_dict(subnet.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    set_path(supernet.eval(), path)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()(x), subnet.eval()(x))
+        torch.testing.assert_close(supernet(x), subnet(x))
+
+
 def test_norms_of_their_own_for_every_pair():
     supernet = SinglePathOneShot().mutate_model(build(switchable_norm=True, affine=True))
     for block in supernet.blocks:
@@ -197,7 +216,7 @@ def test_initial_weights(form):
     [
         ({"num_classes": 0}, {"num_classes": 1}, "num_classes must be at least 1, got 0."),
         ({"in_channels": 0}, {"in_channels": 1}, "in_channels must be at least 1, got 0."),
-        ({"input_size": 0}, {"input_size": 1}, "input_size must be at least 1, got 0."),
+        ({"input_size": 0}, {"input_size": 1}, "input_size must be a whole number > 0,"),
         ({"stem": "tiny"}, {"stem": "small"}, "stem 'tiny' is unknown. Stems: imagenet, small."),
         ({"stage_repeats": [2, 2]}, {"stage_repeats": [1, 2, 3]}, "must have the same length"),
         ({"stage_repeats": [2, 0, 2]}, {"stage_repeats": [1, 1, 1]}, "at least one block"),
@@ -217,9 +236,9 @@ def test_initial_weights(form):
             {"bit_pairs": [[2, 2]]},
             "bit_pairs: [2, 2, 2] is not a pair of bit widths such as [2, 4].",
         ),
-        ({"bit_pairs": [2, 4]}, {"bit_pairs": [(2, 4)]}, "bit_pairs: 2 is not a pair of bit"),
-        ({"bit_pairs": [[2.5, 4]]}, {"bit_pairs": [[2, 4]]}, "bits must be a whole number from 1"),
-        ({"bit_pairs": ["24"]}, {"bit_pairs": [[2, 4]]}, "for full precision, got '2'."),
+        ({"bit_pairs": [2, 4]}, {"bit_pairs": [(2, 4)]}, "each item a list"),
+        ({"bit_pairs": [[2.5, 4]]}, {"bit_pairs": [[2, 4]]}, "each item a whole number"),
+        ({"bit_pairs": ["24"]}, {"bit_pairs": [[2, 4]]}, "bit_pairs: got ['24']"),
         ({"bit_pairs": [[2, 9]]}, {"bit_pairs": [[2, 8]]}, "for full precision, got 9."),
         ({"bit_pairs": [[1, 2]] * 2}, {"bit_pairs": [[1, 2], [2, 1]]}, "1w2a occurs twice"),
         ({"outer_bits": 1}, {"outer_bits": 2}, "1 bit cannot hold signed activations"),
@@ -234,6 +253,21 @@ def test_initial_weights(form):
             {"channels_multiple_of": 1, "channel_scales": None},
             "channels_multiple_of 4 needs channel_scales to round.",
         ),
+        (
+            {"quantizer": "symmetric"},
+            {"quantizer": "symmetric", "bit_pairs": [[2, 2], [8, 8]]},
+            "quantizer symmetric has no 1-bit weights. Give bit_pairs such as",
+        ),
+        (
+            {"quantizer": "symmetric", "bit_pairs": None},
+            {"quantizer": "symmetric", "bit_pairs": None, "outer_bits": 8},
+            "quantizer symmetric needs bit_pairs or outer_bits.",
+        ),
+        (
+            {"quantizer": "lsq"},
+            {"quantizer": "dorefa"},
+            "unknown quantizer 'lsq'. Quantizers: dorefa, symmetric.",
+        ),
         ({"channels_multiple_of": 0}, {"channels_multiple_of": 8}, "multiple_of must be"),
         ({"channel_scales": [0.1]}, {"channel_scales": [0.125]}, "channels at scale 0.1 are none"),
     ],
@@ -242,7 +276,7 @@ def test_initial_weights(form):
 def test_arguments(bad, good, message):
     with pytest.raises(RecipeError) as error:
         build(**bad)
-    assert str(error.value).startswith("space resnet_small: ")
+    assert str(error.value).startswith("space resnet_small")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     space = build(**good)

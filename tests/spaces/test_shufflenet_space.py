@@ -112,6 +112,7 @@ def test_gradients_keep_the_layout(layout):
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.slow
 def test_a_subnet_can_be_exported(layout):
     subnet = ShuffleNetV2Space.frozen_factory(SMALL_PATH)(**SMALL).eval()
     x = torch.randn(2, 3, 32, 32).to(memory_format=layout)

@@ -8,9 +8,9 @@ import pytest
 
 from nni_spos.baseline import fixed_baseline
 from nni_spos.cli import _parser
-from nni_spos.experiment.searches import build_search
 from nni_spos.priors import SPOS_BINS
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.search.building import build_search
 from nni_spos.spaces import read_path
 from nni_spos.study import find_study, list_studies, make_plan
 from nni_spos.supernet.building import build_recipe_costs
@@ -63,6 +63,7 @@ def test_the_small_size_takes_less_than_an_hour(name):
     assert {recipe.data.num_train for recipe in plan.recipes.values()} == {10_000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "scale"), PLANS)
 def test_the_recipes_can_be_searched_and_trained(name, scale, costs_of):
     plan = make_plan(find_study(name), scale)
@@ -73,6 +74,7 @@ def test_the_recipes_can_be_searched_and_trained(name, scale, costs_of):
 
 
 @pytest.mark.parametrize(("name", "scale"), PLANS)
+@pytest.mark.slow
 def test_what_its_commands_name_is_there(name, scale, costs_of):
     plan = make_plan(find_study(name), scale)
     recipes = {str(recipe.file): recipe for recipe in plan.recipes.values()}
@@ -94,7 +96,9 @@ def test_the_full_size_has_the_papers_settings(name):
         assert recipe.evaluation == papers.evaluation
         assert (recipe.search.population_size, recipe.search.num_generations) == (50, 20)
         if recipe.space.name == "shufflenet" and recipe.supernet.prior == "constrained":
-            assert [x.low for x in recipe.supernet.prior_bins] == [low for low, _ in SPOS_BINS]
+            assert [x.low for x in recipe.supernet.own().prior_bins] == [
+                low for low, _ in SPOS_BINS
+            ]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,7 @@ RESNET18_MACS = 1_695_547_392
 
 
 @pytest.mark.parametrize("scale", ["small", "full"])
+@pytest.mark.slow
 def test_the_limits_on_bitops_are_the_costs_of_uniform_networks(scale, costs_of):
     recipes = make_plan(find_study("table6"), scale).recipes
     for bits in (2, 3, 4):
@@ -134,6 +139,7 @@ def test_the_limits_on_bitops_are_the_costs_of_uniform_networks(scale, costs_of)
     assert {"2w2a", "3w3a", "4w4a"} <= networks
 
 
+@pytest.mark.slow
 def test_the_channel_search_is_at_the_cost_of_its_network(costs_of):
     for scale, cost in (("full", 295_842_496), ("small", 2_288_992)):
         recipes = make_plan(find_study("table4"), scale).recipes

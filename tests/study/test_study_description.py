@@ -50,7 +50,10 @@ def set_key(*keys, value):
         (set_key("scales", "tiny", "values", value={"blocks": "x"}), "stands for two things"),
         (set_key("scales", "tiny", "variants", value={"output": {}}), "stands for two things"),
         (set_key("scales", "tiny", "variants", value={"a/b": {}}), "variants: got {'a/b': {}}"),
-        (set_key("scales", "tiny", "variants", "blocks", "output", value="/x"), "'/x' is not a va"),
+        (
+            set_key("scales", "tiny", "variants", "blocks", "output", value="/x"),
+            "unknown variant",
+        ),
         (set_key("scales", "tiny", "variants", "blocks", "base", value=["x"]), "base: must be the"),
         (set_key("scales", value=3), "scales: got 3; must be a mapping of names to mappings"),
     ],

@@ -14,9 +14,9 @@ import yaml
 
 from nni_spos.baseline import read_baselines
 from nni_spos.cli import main
-from nni_spos.experiment.results import load_results
-from nni_spos.network import load_network
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.retraining.network import load_network
+from nni_spos.search.results import load_results
 from nni_spos.spaces import Form
 from nni_spos.study import running
 from nni_spos.supernet.building import build_recipe_space
@@ -94,7 +94,7 @@ def check_results(output):
     recipe = load_recipe(output / "recipes" / "blocks.yml")
     assert recipe.supernet.learning_rate == 0.2
     space = build_recipe_space(recipe, Form.SUBNET)
-    winner = load_network(recipe.retrained, space)
+    winner = load_network(recipe.files.retrained, space)
     best = load_results(recipe.output / "search").best
     assert winner.path == best.path
     networks = section(text, "Networks")
@@ -127,7 +127,7 @@ def check_results(output):
     assert shown["costs.flops"] == str(random_1.costs["flops"])
 
 
-@pytest.mark.slow
+@pytest.mark.spawn
 def test_each_step_is_a_process_of_its_own(tiny, capfd):
     assert run(tiny, "--only", "train", "--set", "search.seed=5") == 0
     output = tiny.parent / "runs" / "tiny"
@@ -161,7 +161,7 @@ def test_an_interrupted_step_interrupts_the_experiment(tiny, monkeypatch, code):
 STEP = """
 import sys
 from nni_spos.study import running
-from nni_spos.termination import raise_on_signals
+from nni_spos.process.termination import raise_on_signals
 program = "import signal, sys, time\\n"
 program += "def end(*_): time.sleep(1); print('ended its own', flush=True); sys.exit(143)\\n"
 program += "signal.signal(signal.SIGTERM, end); print('begun', flush=True); time.sleep(60)"
@@ -171,6 +171,7 @@ with raise_on_signals():
 """
 
 
+@pytest.mark.spawn
 def test_a_terminated_experiment_waits_until_its_step_has_ended_what_it_began():
     process = psutil.Popen([sys.executable, "-c", STEP], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "begun\n"
@@ -203,7 +204,7 @@ def test_a_dry_run_writes_nothing(tiny, commands, capsys):
         (["table3", "--set", "retrain.epoch=2"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["table3", "--set", "epochs=2"], "is not SECTION.KEY=VALUE"),
         (["nothing.yml"], "nothing.yml: no such file"),
-        ([], "which experiment?"),
+        ([], "give the name of an experiment"),
     ],
 )
 def test_refusals(tmp_path, monkeypatch, capsys, arguments, words):

@@ -3,7 +3,7 @@
 import pytest
 
 from nni_spos.errors import CostError, SpaceError
-from nni_spos.recipe import load_recipe
+from nni_spos.recipe.recipe import load_recipe
 from nni_spos.supernet.building import build_analytic_costs
 
 MODEL = """

@@ -191,7 +191,8 @@ def test_another_network_is_told(methods, difference):
     assert all(one.startswith(difference) or not one for one in found)
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(SPACES.ours))
+@pytest.mark.slow
 def test_the_supernets_of_this_package_are_their_networks(name):
     options = {"num_classes": 10, "in_channels": 3, "input_size": 32}
     torch.manual_seed(0)

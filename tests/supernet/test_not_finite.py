@@ -10,21 +10,15 @@ from torch import nn
 
 from nni_spos.data import open_data
 from nni_spos.errors import CheckpointError, NotFiniteError
-from nni_spos.experiment.score_cache import ScoreCache
-from nni_spos.experiment.scoring import PathScorer
-from nni_spos.experiment.worker import evaluate
+from nni_spos.files.tensors import save_tensors
 from nni_spos.path import PathSpace
-from nni_spos.recipe import DataSettings, EvaluationSettings
-from nni_spos.supernet import (
-    SinglePathOneShot,
-    evaluate_path,
-    evaluate_paths,
-    load_supernet,
-    restore_supernet,
-    save_supernet,
-    score,
-)
-from nni_spos.tensors import save_tensors
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.search_settings import EvaluationSettings
+from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths, score
+from nni_spos.search.score_cache import ScoreCache
+from nni_spos.search.scorer import PathScorer
+from nni_spos.supernet import SinglePathOneShot, load_supernet, restore_supernet, save_supernet
+from nni_spos.worker.service import evaluate
 
 PREPROCESSING = {"image_size": 8}
 SETTINGS = EvaluationSettings(recalibration_images=64, batch_size=64)

@@ -10,7 +10,7 @@ import yaml
 
 from nni_spos.cli import main
 from nni_spos.errors import FormatWarning, RehearsalError
-from nni_spos.recipe import check_recipe
+from nni_spos.recipe.recipe import check_recipe
 from nni_spos.supernet.rehearsal import rehearse, rehearse_retraining
 from nni_spos.supernet.training import train_supernet
 
@@ -266,7 +266,8 @@ def test_the_network_of_one_path_is_rehearsed_alone(write):
         assert rehearse_retraining(recipe, {"a": "other"}, data) is torch.contiguous_format
 
 
-def test_the_command_line(write, capsys, costs_built_here):
+@pytest.mark.slow
+def test_the_command_line(write, capsys):
     """All commands on one network that needs the contiguous format, and check on one that fails."""
     flat = "self.body(self.stem(x)).view(-1, 256)"
     mean = "x.view(-1, 4, 64).mean(2)"

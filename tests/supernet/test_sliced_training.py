@@ -14,6 +14,7 @@ from torch import nn
 
 from nni_spos.data import open_data
 from nni_spos.errors import QuantizationError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import (
     MutableBatchNorm2d,
     MutableConv2d,
@@ -24,8 +25,9 @@ from nni_spos.mutables import (
 )
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.recipe import DataSettings, TrainSettings
-from nni_spos.supernet import SinglePathOneShot, extract_subnet
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.supernet import SinglePathOneShot
 from nni_spos.training import build_evaluator, training_session
 
 STEPS = 12

@@ -17,11 +17,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_spos.errors import InfeasibleError, RecipeError
+from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import MutableConv2d, channel_choice
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.spaces import ShuffleNetV2Space
-from nni_spos.supernet import SinglePathModule, SinglePathOneShot, extract_subnet
+from nni_spos.supernet import SinglePathModule, SinglePathOneShot
 
 ARGUMENTS = {"num_classes": 3, "input_size": 8, "in_channels": 1, "stem_stride": 1,
              "stem_channels": 4, "stage_repeats": (1, 2), "stage_channels": (8, 16),
@@ -131,6 +132,7 @@ def test_a_filter_that_nothing_passes_ends_the_training(tmp_path, monkeypatch):
         train(tmp_path, filter=lambda path: False)
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("first", ["nni.nas.strategy", "nni.nas.oneshot.pytorch", "math"])
 def test_it_is_nnis_one_shot_strategy_whatever_is_imported_first(first):
     code = (

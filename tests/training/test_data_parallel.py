@@ -13,11 +13,11 @@ from forked import as_srun, as_torchrun, run
 from nni_spos.cli import main
 from nni_spos.data import open_data
 from nni_spos.errors import RecipeError
-from nni_spos.network import load_network
 from nni_spos.priors import UniformPrior
-from nni_spos.ranks import choose_devices, launched, run_processes
-from nni_spos.recipe import load_recipe
-from nni_spos.retrain import train_path
+from nni_spos.ranks import count_devices, launched, run_processes
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.retraining.network import load_network
+from nni_spos.retraining.retrain import train_path, with_teacher
 from nni_spos.supernet import load_supernet
 from nni_spos.supernet import training as module
 from nni_spos.supernet.building import build_recipe_costs
@@ -31,12 +31,12 @@ PATH = {"layer_1": "k5", "layer_2": "xcep", "layer_3": "k3"}
 
 @pytest.fixture
 def recipe_in(tmp_path):
-    def write(folder, space="shufflenet_small", data=None, **settings):
+    def write(folder, space="shufflenet_small", data=None, section=None, **settings):
         content = {
             "output": folder,
             "space": {"name": space, **SPACE},
             "data": {"name": "digits", "num_train": 130, "num_validation": 60, **(data or {})},
-            "supernet": {**SETTINGS, **settings},
+            "supernet": {**SETTINGS, **settings} if section != "retrain" else SETTINGS,
             "retrain": {**SETTINGS, **settings},
         }
         file = tmp_path / f"{folder}.yml"
@@ -95,6 +95,7 @@ def alone(recipe):
     return {name: x.double() for name, x in weights.items()}
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("space", ["shufflenet_small", "shufflenet_joint_small"])
 def test_twenty_steps_with_synchronised_batchnorm_are_those_of_one_process(recipe_in, space):
     recipe = exactly(recipe_in("together", space, devices=2, sync_batchnorm=True))
@@ -111,6 +112,7 @@ def test_twenty_steps_with_synchronised_batchnorm_are_those_of_one_process(recip
     assert distance(first, other) > 1e-2
 
 
+@pytest.mark.spawn
 def test_local_batchnorm_trains_otherwise_but_alike_in_all_processes(recipe_in):
     recipe = exactly(recipe_in("local", devices=2))
     first, second = (tensors(weights) for weights, _ in run(fit, recipe))
@@ -121,6 +123,7 @@ def test_local_batchnorm_trains_otherwise_but_alike_in_all_processes(recipe_in):
     assert distance(first, saved, ("running_mean", "weight")) == 0
 
 
+@pytest.mark.spawn
 def test_every_strategy_trains_the_same_and_ours_sends_the_least(recipe_in):
     recipe = exactly(recipe_in("auto", devices=2))
     settings = dataclasses.replace(recipe.supernet, strategy="ddp_find_unused_parameters_true")
@@ -134,6 +137,7 @@ def test_every_strategy_trains_the_same_and_ours_sends_the_least(recipe_in):
     assert sent == sum(num_weights(recipe, prior.path(step)) for step in range(20))
 
 
+@pytest.mark.spawn
 def test_of_channel_numbers_only_slices_are_sent(recipe_in):
     recipe = exactly(recipe_in("joint", "shufflenet_joint_small", devices=2, steps=3))
     (_, sent), _ = run(fit, recipe)
@@ -148,6 +152,7 @@ def num_weights(recipe, path):
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.spawn
 def test_a_strategy_that_needs_all_weights_is_refused_in_one_line(recipe_in, capfd):
     file = recipe_in("ddp", devices=2, strategy="ddp").file
     run(command, ["train", str(file)])
@@ -155,6 +160,7 @@ def test_a_strategy_that_needs_all_weights_is_refused_in_one_line(recipe_in, cap
     assert any(line.startswith("RecipeError: strategy: ddp needs every weight") for line in lines)
 
 
+@pytest.mark.spawn
 def test_going_on_with_two_processes_gives_the_same_weights_bit_for_bit(recipe_in):
     recipe = recipe_in("whole", devices=2)
     (whole, _), _ = run(fit, recipe)
@@ -174,22 +180,25 @@ def test_going_on_with_two_processes_gives_the_same_weights_bit_for_bit(recipe_i
     module.train_supernet(other, folder / "step_0000003.ckpt")
 
 
+@pytest.mark.spawn
 def test_a_retraining_is_that_of_one_process(recipe_in):
     recipe = exactly(recipe_in("together", devices=2, sync_batchnorm=True))
     first, second = (tensors(weights) for weights in run(fit_path, recipe))
     single = exactly(recipe_in("single"))
     _, costs = build_recipe_costs(single)
     data = open_data(single.data)
-    network = train_path(single, PATH, data, costs, single.retrained, module.Start.NEW).network
+    network = train_path(
+        single, PATH, data, costs, single.files.retrained, module.Start.NEW
+    ).network
     expected = {name: x.double() for name, x in network.state_dict().items()}
     assert distance(first, second) == 0
     assert distance(first, expected) < 1e-5  # it is kept in 32 bits
 
 
 def fit_path(rank, recipe):
-    from nni_spos.retrain import _fit
+    from nni_spos.retraining.retrain import _fit
 
-    folder = recipe.retrained.with_suffix("")
+    folder = recipe.files.retrained.with_suffix("")
     data = open_data(recipe.data)
     weights, _ = _fit(recipe, PATH, data, folder, torch.channels_last, 1e6, None, "retrain")
     return {name: x.tolist() for name, x in weights.items()}
@@ -199,6 +208,7 @@ def command(rank, words):
     return main(words)
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize("variables", [as_torchrun, as_srun])
 def test_the_commands_under_torchrun_and_slurm(recipe_in, tmp_path, capfd, variables):
     file = recipe_in("launched", devices="auto").file
@@ -227,6 +237,7 @@ def test_the_commands_under_torchrun_and_slurm(recipe_in, tmp_path, capfd, varia
     assert load_network(tmp_path / "launched" / "retrained.pt").test["num_images"] == 360
 
 
+@pytest.mark.spawn
 def test_an_error_of_one_process_under_torchrun_is_a_line_in_each(recipe_in, capfd):
     file = recipe_in("broken", devices="auto").file
     assert run(broken_command, ["train", str(file)]) == [2, 2]
@@ -264,7 +275,7 @@ def broken_command(rank, words):
         ({"devices": 2, "num_nodes": 2}, "2 on num_nodes: 2 is not what was launched"),
         ({"devices": 4}, None),
         ({"devices": "auto"}, None),
-        ({"devices": "auto", "batch_size": 42}, "42 images cannot be shared evenly by 4 processes"),
+        ({"devices": "auto", "batch_size": 42}, "cannot share 42 images evenly"),
     ],
 )
 def test_what_was_launched_and_what_is_asked_for_agree(recipe_in, monkeypatch, settings, words):
@@ -272,23 +283,23 @@ def test_what_was_launched_and_what_is_asked_for_agree(recipe_in, monkeypatch, s
     for name, value in as_torchrun(1, 4, 1234).items():
         monkeypatch.setenv(name, value)
     if words is None:
-        assert choose_devices(recipe.supernet) == 4
+        assert count_devices(recipe.supernet) == 4
         assert (launched().rank, launched().num_nodes) == (1, 1)
     else:
         with pytest.raises(RecipeError, match=words):
-            choose_devices(recipe.supernet)
+            count_devices(recipe.supernet)
 
 
 def test_gpus_that_are_not_there_and_machines_without_a_launcher(recipe_in, monkeypatch):
-    assert choose_devices(recipe_in("a", devices="auto").supernet) == 1
+    assert count_devices(recipe_in("a", devices="auto").supernet) == 1
     with pytest.raises(RecipeError, match=r"num_nodes: 2 needs a launcher .*torchrun or srun"):
         run_processes(recipe_in("a", num_nodes=2).supernet, print)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_devices(recipe_in("a", devices="auto").supernet) == 2
-    assert choose_devices(recipe_in("a", devices=2).supernet) == 2
+    assert count_devices(recipe_in("a", devices="auto").supernet) == 2
+    assert count_devices(recipe_in("a", devices=2).supernet) == 2
     with pytest.raises(RecipeError, match="devices: got 4, but 2 GPUs are visible"):
-        choose_devices(recipe_in("a", devices=4).supernet)
+        count_devices(recipe_in("a", devices=4).supernet)
 
 
 def test_only_the_commands_that_train_know_torchrun(recipe_in, monkeypatch):
@@ -297,3 +308,69 @@ def test_only_the_commands_that_train_know_torchrun(recipe_in, monkeypatch):
         monkeypatch.setenv(name, value)
     with pytest.raises(RecipeError, match="under torchrun or srun run 'nni-spos train'"):
         module.train_supernet(recipe)
+
+
+@pytest.mark.spawn
+def test_techniques_train_in_two_processes_as_in_one(recipe_in):
+    keys = {"opt": "adamw", "learning_rate": 0.01, "accumulate": 2, "model_ema": True,
+            "sched": "cosine", "steps": 6}  # fmt: skip
+    space = "shufflenet_joint_small"
+    recipe = exactly(recipe_in("together", space, devices=2, sync_batchnorm=True, **keys))
+    first, second = (tensors(weights) for weights, _ in run(fit, recipe))
+    assert distance(first, second) == 0
+    expected = alone(exactly(recipe_in("single", space, **keys)))
+    assert distance(first, expected) < 1e-7
+    assert distance(first, alone(exactly(recipe_in("plain", space, steps=6)))) > 1e-3
+
+
+@pytest.mark.spawn
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"label_smoothing": 0.3},
+        {"class_balanced": True},
+        {"mixup": 0.4, "cutmix": 1.0},
+    ],
+    ids=lambda keys: next(iter(keys)),
+)
+def test_what_is_of_images_alone_does_not_depend_on_the_number_of_processes(recipe_in, keys):
+    recipe = exactly(recipe_in("together", devices=2, sync_batchnorm=True, steps=6, **keys))
+    first, second = (tensors(weights) for weights, _ in run(fit, recipe))
+    assert distance(first, second) == 0
+    assert distance(first, alone(exactly(recipe_in("single", steps=6, **keys)))) < 1e-10
+    assert distance(first, alone(exactly(recipe_in("plain", steps=6)))) > 1e-4
+
+
+@pytest.mark.spawn
+@pytest.mark.parametrize(
+    ("keys", "steps"),
+    [
+        ({"kd": "largest"}, 6),
+        # No gain is large enough, so that it ends after the second of six epochs.
+        ({"early_stopping": 1, "early_stopping_min_delta": 100}, 6),
+    ],
+    ids=lambda keys: next(iter(keys)) if isinstance(keys, dict) else "",
+)
+def test_a_retraining_with_a_technique_is_that_of_one_process(recipe_in, keys, steps):
+    steps_asked = {"steps": steps if "kd" in keys else 18}
+    both = {"sync_batchnorm": True, "devices": 2, "section": "retrain"}
+    recipe = exactly(recipe_in("together", **both, **steps_asked, **keys))
+    single = exactly(recipe_in("single", section="retrain", **steps_asked, **keys))
+    _, costs = build_recipe_costs(single)
+    data = open_data(single.data)
+    network = train_path(
+        single, PATH, data, costs, single.files.retrained, module.Start.NEW
+    ).network
+    expected = {name: x.double() for name, x in network.state_dict().items()}
+    # The teacher, which is trained before, is the same for both.
+    techniques = with_teacher(single, data, costs).retrain.techniques
+    retraining = dataclasses.replace(recipe.retrain, techniques=techniques)
+    recipe = dataclasses.replace(recipe, retrain=retraining)
+    first, second = (tensors(weights) for weights in run(fit_path, recipe))
+    assert distance(first, second) == 0
+    assert distance(first, expected) < 1e-5  # it is kept in 32 bits
+    plain = exactly(recipe_in("plain", section="retrain", **steps_asked))
+    other = train_path(plain, PATH, data, costs, plain.files.retrained, module.Start.NEW).network
+    assert distance(first, {name: x.double() for name, x in other.state_dict().items()}) > 1e-4
+    for one in (recipe, single):
+        assert last_checkpoint(one.files.retrained.with_suffix("")).name == f"step_{steps:07}.ckpt"

@@ -14,7 +14,8 @@ from pytorch_lightning import Callback
 from nni_spos.data import open_data
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.recipe import DataSettings, TrainSettings
+from nni_spos.recipe.data_settings import DataSettings
+from nni_spos.recipe.training_settings import TrainSettings
 from nni_spos.spaces import ShuffleNetV2Space
 from nni_spos.supernet import SinglePathOneShot
 from nni_spos.training import build_evaluator, evaluator, training_session
@@ -125,7 +126,7 @@ def test_a_step_is_seeded_on_the_cpu_and_on_its_device(monkeypatch):
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
 
     def draw(step, rank=0, device="cpu", seed=3):
-        trainer = SimpleNamespace(global_step=step, global_rank=rank)
+        trainer = SimpleNamespace(global_step=step, global_rank=rank, accumulate_grad_batches=1)
         network = SimpleNamespace(device=torch.device(device))
         SeededSteps(seed).on_train_batch_start(trainer, network, None, 0)
         return torch.rand(1).item()

@@ -27,6 +27,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.slow
 def test_damaged_states(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("recipe.yml").write_text(yaml.safe_dump(RECIPE))

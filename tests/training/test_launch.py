@@ -16,12 +16,13 @@ import tasks_of_ranks as tasks
 import torch
 import yaml
 
-from nni_spos.child import python_command
 from nni_spos.cli import main
 from nni_spos.errors import DataError, ProcessError
+from nni_spos.process.child import python_command
 from nni_spos.ranks import launch, run_processes
 from nni_spos.ranks.launch import Job, Outcome
-from nni_spos.recipe import TrainSettings, load_recipe
+from nni_spos.recipe.recipe import load_recipe
+from nni_spos.recipe.training_settings import TrainSettings
 from nni_spos.supernet import load_supernet
 
 PAIR = TrainSettings(steps=1, batch_size=4, devices=2)
@@ -51,21 +52,24 @@ pytestmark = pytest.mark.usefixtures("found_by_others")
 @pytest.fixture
 def found_by_others(monkeypatch):
     """Let the processes that are started import the tasks."""
-    paths = [os.path.dirname(__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [os.path.dirname(tasks.__file__), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
+@pytest.mark.spawn
 def test_the_result_is_that_of_the_first_process():
     assert run_processes(PAIR, tasks.sum_of_ranks, 10) == {"sum": torch.tensor(21)}
     assert not children()
 
 
+@pytest.mark.spawn
 def test_an_error_of_one_process_is_the_error_of_all():
     with pytest.raises(DataError, match=r"^image 7 is damaged\.$"):
         run_processes(PAIR, tasks.fail_in_one)
     assert not children()
 
 
+@pytest.mark.spawn
 def test_one_process_that_is_killed_ends_the_other():
     with pytest.raises(ProcessError, match=r"process 1 of the training was killed by signal 9"):
         run_processes(PAIR, tasks.die_in_one)
@@ -106,6 +110,7 @@ def test_the_first_cause_is_what_is_said(outcomes, codes, error, words):
         launch._result(outcomes, codes)
 
 
+@pytest.mark.spawn
 def test_a_process_ends_with_the_one_that_started_it(tmp_path):
     process = subprocess.Popen(
         python_command(launch.MODULE, [str(tmp_path / "outcome")]),
@@ -128,6 +133,7 @@ def wait_until(condition, timeout=240):
         time.sleep(0.05)
 
 
+@pytest.mark.spawn
 def test_training_on_the_command_line(recipe, capfd):
     made = recipe(epochs=1)
     assert main(["train", str(made.file), "--paths", "0"]) == 0
@@ -138,6 +144,7 @@ def test_training_on_the_command_line(recipe, capfd):
     assert load_supernet(made.checkpoint).weights
 
 
+@pytest.mark.spawn
 def test_ctrl_c_ends_all_processes(recipe):
     made = recipe(epochs=10_000)
     folder = made.checkpoint.with_suffix("")
@@ -160,6 +167,7 @@ def test_ctrl_c_ends_all_processes(recipe):
     assert not made.checkpoint.exists()
 
 
+@pytest.mark.spawn
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],

@@ -67,7 +67,8 @@ def test_the_narrowest_path_decides(device):
     assert choose_layout(supernet, True, device) is expected
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(SPACES.ours))
+@pytest.mark.slow
 def test_our_spaces(name):
     supernet = SinglePathOneShot().mutate_model(build_space(name, {}, Form.SUPERNET))
     # Its residual units with a stride have a 1x1 convolution of 8 channels.

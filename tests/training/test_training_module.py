@@ -12,10 +12,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_spos.errors import RecipeError
-from nni_spos.recipe import TrainSettings
-from nni_spos.training import ImageClassification
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.training import TaskModule
 from nni_spos.training.module import linear_decay
-from nni_spos.training.resizing import size_at
+from nni_spos.training.resizing import resize, size_at
 
 IMAGES = torch.randn(8, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8) % 3
@@ -57,7 +57,7 @@ class Recorder(pl.Callback):
 
 def train(num_steps=3, **settings):
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.ERROR)
-    module = ImageClassification(TrainSettings(steps=num_steps, **settings))
+    module = TaskModule(TrainSettings(steps=num_steps, **settings))
     network, recorder = Network(), Recorder()
     module.set_model(network)
     trainer = pl.Trainer(
@@ -129,6 +129,17 @@ def test_small_images_at_first():
     assert torch.equal(network.images[-1], IMAGES)
 
 
+def test_both_sides_of_images_shrink():
+    images = torch.rand(2, 1, 12, 20)
+    assert resize(images, 6).shape == (2, 1, 6, 10)
+    assert resize(images.transpose(2, 3), 9).shape == (2, 1, 15, 9)
+    assert resize(images, None) is images
+    settings = TrainSettings(steps=1, progressive_resizing=((10, 0.5),))
+    settings.check_sizes((12, 20))
+    with pytest.raises(RecipeError, match="must be smaller than the images, 10 pixels, got 10"):
+        settings.check_sizes((20, 10))
+
+
 @pytest.mark.parametrize(
     ("resizing", "sizes"),
     [((), [None] * 4), (((8, 1.0),), [8] * 4), (((8, 0.5), (4, 0.5)), [8, 8, 4, 4])],
@@ -143,8 +154,8 @@ def test_sizes_that_images_have_anyway():
     with pytest.raises(RecipeError) as caught:
         settings.check_sizes(28)
     assert str(caught.value) == (
-        "progressive_resizing: 28 pixels is not below the size of the images, 28. Leave it out: "
-        "the last steps use that size anyway."
+        "progressive_resizing: sizes must be smaller than the images, 28 pixels, got 28. "
+        "Leave it out: the last steps use the whole images."
     )
 
 
@@ -152,15 +163,14 @@ def test_a_factor_for_a_part_that_the_network_does_not_have():
     with pytest.raises(RecipeError) as caught:
         train(1, learning_rate_factors=(("use", 0.5),))
     assert str(caught.value) == (
-        "learning_rate_factors: the network has no weights in 'use'; did you mean 'used'? "
-        "Parts: norm, used, unused."
+        "learning_rate_factors: unknown part 'use'; did you mean 'used'? Parts: norm, used, unused."
     )
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_memory_format(channels_last):
     # With one channel both formats are the same memory.
-    module = ImageClassification(TrainSettings(steps=1, channels_last=channels_last))
+    module = TaskModule(TrainSettings(steps=1, channels_last=channels_last))
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     module.set_model(network)
     module.on_fit_start()

@@ -1,0 +1,1 @@
+"""All stages of making a network smaller, one after the other, and what came of it."""

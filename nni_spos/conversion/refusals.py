@@ -1,0 +1,60 @@
+"""Networks that cannot be converted, each refused in a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from nni.nas.nn.pytorch import ModelSpace
+from torch import nn
+from torch.nn.utils import parametrize
+
+from nni_spos.conversion.tracing import tensors
+from nni_spos.errors import SpaceError
+from nni_spos.mutables.adoption import HOOKS
+
+
+def refuse(network: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Refuse networks that cannot be converted. Raises SpaceError."""
+    if not isinstance(network, nn.Module):
+        raise SpaceError(f"convert: needs a torch.nn.Module, got a {type(network).__name__}.")
+    if isinstance(network, ModelSpace):
+        raise SpaceError(
+            f"convert: the network is a {type(network).__name__}, a model space already, whose "
+            "choices are searched as they are."
+        )
+    if isinstance(network, torch.jit.ScriptModule):
+        raise SpaceError("convert: the network is a ScriptModule. Give the module it was made of.")
+    for name, module in network.named_modules():
+        where = f"module '{name}' ({type(module).__name__})" if name else "the network"
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+            raise SpaceError(
+                f"convert: {where} is lazy: its size is not known. Run the network once before."
+            )
+        if parametrize.is_parametrized(module):
+            raise SpaceError(
+                f"convert: {where} has parametrizations. Make their results parameters: "
+                "torch.nn.utils.parametrize.remove_parametrizations."
+            )
+        hooks = [hook for hook in HOOKS if isinstance(vars(module).get(hook), dict)]
+        if any(vars(module)[hook] for hook in hooks if "state_dict" not in hook):
+            raise SpaceError(
+                f"convert: {where} has hooks, which may change what it computes. Remove them, or "
+                "write what they do into its forward method."
+            )
+    training = [name or "itself" for name, module in network.named_modules() if module.training]
+    if training:
+        raise SpaceError(
+            f"convert: the network is in training mode (module {training[0]}). Call .eval() first."
+        )
+    devices = {x.device for x in (*network.parameters(), *network.buffers())}
+    given = {x.device for x in tensors(inputs)}
+    if len(devices | given) > 1:
+        raise SpaceError(
+            f"convert: the network is on {_names(devices)} and the example inputs are on "
+            f"{_names(given)}. Move all to one device."
+        )
+
+
+def _names(devices: set[torch.device]) -> str:
+    return " and ".join(sorted(map(str, devices))) or "no device"

@@ -1,0 +1,187 @@
+"""The model space of a network that is there: its layers, with choices in place of numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import nni
+import torch
+from nni.mutable import MutableExpression
+from nni.nas.nn.pytorch import (
+    LayerChoice,
+    ModelSpace,
+    MutableBatchNorm2d,
+    MutableConv2d,
+    MutableLinear,
+)
+from torch import Tensor, nn
+
+from nni_spos.conversion.plan import Plan, Width, tensor_slots
+from nni_spos.conversion.table import describe_plan
+from nni_spos.mutables.quantization import QuantConv2d, QuantLinear, bits_choice
+
+Number: TypeAlias = int | MutableExpression
+
+
+class Skip(nn.Module):
+    """What a block is where it is left out: its input goes on, whatever else the block takes."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return x
+
+
+class ConvertedSpace(ModelSpace):
+    """A network whose layers have choices; made by `nni_spos.convert`.
+
+    Its largest path, the first choice of every label, is the network that was given, with its
+    weights. Every other path begins with a part of these.
+
+    Parameters
+    ----------
+    network
+        Its channels are in the order in which narrow paths keep them. It is copied.
+    plan
+        What may be chosen.
+    """
+
+    def __init__(self, network: nn.Module, plan: Plan):
+        super().__init__()
+        self.plan = plan
+        self.network = copy.deepcopy(network)
+        layers = dict(self.network.named_modules())
+        sides = _sides(plan)
+        for name, module in layers.items():
+            if name in sides or f"{name}.kernel" in plan.kernels or f"{name}.bits" in plan.bits:
+                become(module, _choosing_layer(name, module, plan, sides.get(name, {})))
+        for label, name in plan.skips.items():
+            choice = LayerChoice({"block": layers[name], "identity": Skip()}, label=label)
+            replace(self.network, layers[name], choice)
+        self.train(network.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.network(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return describe_plan(self.plan)
+
+
+def _sides(plan: Plan) -> dict[str, dict[str, tuple[str, Width]]]:
+    """Return the choice that each side of a layer follows, by name of the layer."""
+    found: dict[str, dict[str, tuple[str, Width]]] = {}
+    for label, width in plan.widths.items():
+        for side, names in (("outputs", width.makes), ("inputs", width.reads)):
+            for name in names:
+                found.setdefault(name, {})[side] = (label, width)
+    return found
+
+
+def _choosing_layer(
+    name: str, module: nn.Module, plan: Plan, sides: Mapping[str, tuple[str, Width]]
+) -> nn.Module:
+    """Return a layer in which numbers are choices, with the weights of the given one."""
+
+    def number(side: str, full: int) -> Number:
+        if side not in sides:
+            return full
+        label, width = sides[side]
+        return scaled(nni.choice(label, list(width.choices)), full, width.choices[0])
+
+    if isinstance(module, nn.BatchNorm2d):
+        made: nn.Module = MutableBatchNorm2d(
+            number("outputs", module.num_features),
+            eps=module.eps,
+            momentum=module.momentum,
+            affine=module.affine,
+            track_running_stats=module.track_running_stats,
+        )
+        return _take_weights(made, module)
+    bits = plan.bits.get(f"{name}.bits")
+    quantized: dict[str, Any] = {}
+    if bits is not None:
+        choice = bits_choice(f"{name}.bits", bits.pairs)
+        quantized = {
+            "weight_bits": choice.weight,
+            "activation_bits": choice.activation,
+            "signed": bits.is_signed,
+            "quantizer": bits.quantizer,
+        }
+    has_bias = module.bias is not None
+    if isinstance(module, nn.Linear):
+        features = number("inputs", module.in_features), number("outputs", module.out_features)
+        linear = QuantLinear if bits is not None else MutableLinear
+        return _take_weights(linear(*features, bias=has_bias, **quantized), module)
+    assert isinstance(module, nn.Conv2d)
+    size: Any = module.kernel_size
+    padding: Any = module.padding
+    if f"{name}.kernel" in plan.kernels:
+        size = nni.choice(f"{name}.kernel", list(plan.kernels[f"{name}.kernel"]))
+        padding = (size - 1) // 2 * module.dilation[0]
+    groups: Number = module.groups if module.groups == 1 else number("inputs", module.groups)
+    convolution = QuantConv2d if bits is not None else MutableConv2d
+    made = convolution(
+        number("inputs", module.in_channels),
+        number("outputs", module.out_channels),
+        kernel_size=size,
+        stride=module.stride,
+        padding=padding,
+        dilation=module.dilation,
+        groups=groups,
+        bias=has_bias,
+        padding_mode=module.padding_mode,
+        **quantized,
+    )
+    return _take_weights(made, module)
+
+
+def scaled(choice: Number, full: int, most: int) -> Number:
+    """Return a number that is `full` where a choice is `most`, and in proportion elsewhere."""
+    if full == most:
+        return choice
+    if full % most == 0:
+        return choice * (full // most)
+    return choice * full // most
+
+
+def _take_weights(made: nn.Module, given: nn.Module) -> nn.Module:
+    """Let a layer have the part of another layer's tensors that it has room for."""
+    for name, source, _ in tensor_slots(given):
+        target: Tensor = getattr(made, name)
+        taken = source.detach()[tuple(slice(size) for size in target.shape[:2])]
+        for dim in range(2, target.dim()):  # the centre of a larger kernel
+            taken = taken.narrow(
+                dim, (source.shape[dim] - target.shape[dim]) // 2, target.shape[dim]
+            )
+        # Cloned, with the type, the place and the layout that the given one has.
+        setattr(
+            made,
+            name,
+            nn.Parameter(taken.clone(), source.requires_grad)
+            if isinstance(source, nn.Parameter)
+            else taken.clone(),
+        )
+    if isinstance(given, nn.BatchNorm2d) and given.num_batches_tracked is not None:
+        made.num_batches_tracked = given.num_batches_tracked.clone()
+    weight: Any = given.weight if given.weight is not None else torch.empty(0)
+    for name, parameter in made.named_parameters():  # clipping values
+        if name not in ("weight", "bias"):
+            parameter.data = parameter.data.to(weight)
+    return made.train(given.training)
+
+
+def become(module: nn.Module, made: nn.Module) -> None:
+    """Let a layer be another one, in place: lists and functions may hold it as well."""
+    vars(module).clear()
+    vars(module).update(vars(made))
+    module.__class__ = made.__class__
+
+
+def replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another one, wherever modules hold it."""
+    inside = set(new.modules())
+    for parent in list(network.modules()):
+        if parent not in inside:
+            for name, child in parent._modules.items():
+                if child is old:
+                    setattr(parent, name, new)

@@ -1,0 +1,1 @@
+"""The cost tables of a recipe's space: built, kept and measured."""

@@ -1,0 +1,1 @@
+"""Our data sets, a module each; what the registry `nni_spos.recipe.datasets.DATASETS` names."""

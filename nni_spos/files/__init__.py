@@ -1,0 +1,1 @@
+"""Files that outlive a crash, and that a stranger may have written."""

@@ -1,0 +1,1 @@
+"""Measured latencies of networks, and tables that predict those of a space."""

@@ -1,0 +1,1 @@
+"""Properties of PyTorch modules that training and scoring rely on."""

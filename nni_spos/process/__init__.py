@@ -1,0 +1,1 @@
+"""Processes, their signals, their memory and what they cost."""

@@ -1,0 +1,1 @@
+"""A new project: one of the examples, copied to a folder of the user's."""

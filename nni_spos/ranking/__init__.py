@@ -1,0 +1,1 @@
+"""How well scores of a supernet rank paths."""

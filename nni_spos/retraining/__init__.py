@@ -1,0 +1,1 @@
+"""Training of one path's network from scratch, and the file that it is kept in."""

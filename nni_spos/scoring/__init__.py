@@ -1,0 +1,1 @@
+"""Scores of paths with the weights of a supernet."""

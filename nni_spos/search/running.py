@@ -1,0 +1,280 @@
+"""The search of a recipe in this process: the same candidates as under NNI, without NNI."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nni_spos.costs.stored import load_costs
+from nni_spos.display.announcement import announce
+from nni_spos.display.progress import interval, open_bar
+from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
+from nni_spos.evolution import Candidate, Journal, Search, Signal
+from nni_spos.files.atomic import previous
+from nni_spos.files.digests import digest_weights
+from nni_spos.files.locks import exclusive
+from nni_spos.path import Path
+from nni_spos.process.imports import is_loaded
+from nni_spos.recipe.output import SearchFolder
+from nni_spos.recipe.recipe import Recipe
+from nni_spos.scoring.failures import (
+    describe_not_finite,
+    explain,
+    is_of_the_path,
+    is_out_of_memory,
+    named,
+    raise_if_cuda_is_lost,
+)
+from nni_spos.search.building import build_search, fingerprint
+from nni_spos.search.predicted import PredictedScorer
+from nni_spos.search.results import Results, load_results
+from nni_spos.search.run_record import RunRecorder
+from nni_spos.values import as_number
+
+if TYPE_CHECKING:
+    from nni_spos.search.scorer import Scorer as ClosableScorer
+
+Scorer = Callable[[Path], Mapping[str, Any]]
+"""From a path to its results by name, e.g. `nni_spos.search.scorer.PathScorer`."""
+
+
+def run_search(
+    recipe: Recipe,
+    scorer: Scorer | None = None,
+    progress: bool = True,
+    cached: bool = True,
+    folder: str = "search",
+) -> Results:
+    """Search to the end, from the beginning or from where an earlier call was cut off.
+
+    Every outcome is on the disk, in ``OUTPUT/FOLDER/search.jsonl``, before the next candidate is
+    evaluated, or the next generation by a scorer that takes many at a time. The search can be
+    stopped at any moment; the same call then goes on.
+
+    Parameters
+    ----------
+    recipe
+        What to search, and how.
+    scorer
+        Returns the results of a path, the objective among them; by default the recipe's trained
+        supernet, opened when the first path is to be scored. One with a method ``score_many``,
+        from paths and a function that takes the share done to their results, is given a
+        generation at a time. What a path's network raises excludes the path, see
+        `nni_spos.scoring.failures`; all other errors end the search.
+    progress
+        Whether to show a progress bar on standard error.
+    cached
+        Whether scores of the supernet are shared with other searches of it.
+    folder
+        Of the search, in the output folder: one supernet serves many searches.
+
+    Returns
+    -------
+    Results of all candidates.
+
+    Raises
+    ------
+    ConstraintError, InfeasibleError
+        The constraints cannot be met, or name an unknown metric.
+    CheckpointError, DataError
+        See `nni_spos.search.scorer.open_scorer`.
+    ExperimentError
+        Another process is searching in the folder.
+    SearchError
+        The folder holds a search with other settings, every candidate of the first generation
+        failed, or the results lack the objective.
+    EvaluatorError
+        There is too little memory for a path. The same call then goes on.
+    """
+    if scorer is None:  # one of a user's own may have other results
+        recipe.search.check_objective()
+    with contextlib.ExitStack() as stack:
+
+        def open_scorer() -> Scorer:
+            opened = scorer or _open_predicted(recipe, cached, stack)
+            return opened or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
+
+        return _run(recipe, open_scorer, progress, recipe.files.search_in(folder))
+
+
+def _run(
+    recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool, folder: SearchFolder
+) -> Results:
+    space, costs = load_costs(recipe)
+    search = build_search(recipe.search, space, costs)
+    # What is wrong is said before anything is written.
+    scorer = None if folder.journal.exists() else open_scorer()
+    weights = _weights(recipe, scorer)
+    with exclusive(folder.lock, timeout=0, refusal=_is_used(folder)):
+        journal = Journal(folder.journal, fingerprint(recipe, space, costs, weights))
+        for path, outcome in journal.outcomes:
+            search.remember(path, outcome)
+        paths = ask_all(search)
+        if paths:
+            scorer = scorer or open_scorer()
+            if _weights(recipe, scorer) != weights:
+                raise CheckpointError(f"{recipe.checkpoint}: was replaced meanwhile. Try again.")
+            if not journal.outcomes:  # images may have been downloaded only now
+                journal.complete(fingerprint(recipe, space, costs, weights))
+            record = RunRecorder(folder, recipe, len(journal.outcomes))
+            with SearchProgress(search, shown=progress, initial=len(journal.outcomes)) as bar:
+                while paths:
+                    with record.measuring():
+                        for candidate in evaluate_all(search, paths, scorer, bar.show_share):
+                            journal.append(candidate)
+                            bar.advance()
+                    paths = ask_all(search)
+    return load_results(folder.path)
+
+
+def _weights(recipe: Recipe, scorer: Scorer | None) -> str | None:
+    """Return the digest of the weights that a scorer has read, else of those that are there."""
+    return getattr(scorer, "weights", None) or digest_weights(recipe.checkpoint)
+
+
+def set_aside(recipe: Recipe, folder: str = "search") -> None:
+    """Let the next search in a folder begin anew; the journal that is there stays beside it.
+
+    Raises
+    ------
+    ExperimentError
+        Another process is searching in the folder.
+    """
+    search = recipe.files.search_in(folder)
+    if not search.journal.exists():
+        return
+    with exclusive(search.lock, timeout=0, refusal=_is_used(search)):
+        os.replace(search.journal, previous(search.journal))
+        search.record.unlink(missing_ok=True)
+
+
+def _is_used(folder: SearchFolder) -> ExperimentError:
+    return ExperimentError(
+        f"{folder.path}: another process is searching here. Wait for its end, or give the recipe "
+        "another output folder."
+    )
+
+
+def ask_all(search: Search) -> list[Path]:
+    """Return all candidates that the search has before it needs their results."""
+    paths = []
+    while not isinstance(answer := search.ask(), Signal):
+        paths.append(answer)
+    return paths
+
+
+def evaluate_all(
+    search: Search, paths: Sequence[Path], scorer: Scorer, progress: Callable[[float], None]
+) -> Iterator[Candidate]:
+    """Evaluate paths, together if the scorer can, and tell the search the results."""
+    if hasattr(scorer, "score_many"):
+        try:
+            results = scorer.score_many(paths, progress)
+        except Exception as problem:
+            raise_if_cuda_is_lost(problem)
+            if not (is_of_the_path(problem) or is_out_of_memory(problem)):
+                raise
+        else:
+            for path, metrics in zip(paths, results, strict=True):
+                yield tell_result(search, path, metrics)
+            return
+    for path in paths:  # one at a time, so that only a path that cannot be evaluated fails
+        yield _evaluate(search, path, scorer)
+
+
+def _open_predicted(
+    recipe: Recipe, cached: bool, stack: contextlib.ExitStack
+) -> PredictedScorer | None:
+    """Open what predicts the objective, if it is to be predicted."""
+    if not recipe.search.predicts:
+        return None
+    space, costs = load_costs(recipe)
+    if not recipe.evaluation.supernet_input:
+        return PredictedScorer(recipe, space, costs)
+    supernet = stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
+    return PredictedScorer(recipe, space, costs, supernet.score_many)
+
+
+def _open_scorer(recipe: Recipe, cached: bool) -> ClosableScorer:
+    # PyTorch is not imported to refuse a search, or to show the results of a finished one.
+    if not is_loaded():
+        announce("loading PyTorch")
+    from nni_spos.search.device_pool import open_device_scorer
+
+    return open_device_scorer(recipe, cached)
+
+
+def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
+    try:
+        metrics = scorer(path)
+    except Exception as problem:
+        if is_of_the_path(problem):
+            return search.tell_failure(path, named(problem))
+        if is_out_of_memory(problem):
+            raise EvaluatorError(
+                f"{explain(problem, path)}. Free some, or go on where there is more: what is "
+                "scored is kept, and the same command goes on."
+            ) from problem
+        raise
+    return tell_result(search, path, metrics)
+
+
+def tell_result(search: Search, path: Path, metrics: Mapping[str, Any]) -> Candidate:
+    """Tell a search the results of a path; one that is not finite is a failure.
+
+    Raises
+    ------
+    SearchError
+        The objective is missing or not a number, which every other path would have too.
+    """
+    if found := describe_not_finite({name: as_number(x) for name, x in metrics.items()}):
+        return search.tell_failure(path, found)
+    return search.tell(path, metrics)
+
+
+class SearchProgress:
+    """A bar over the candidates, with the best result so far.
+
+    Parameters
+    ----------
+    search
+        What is shown.
+    shown
+        Whether anything is.
+    initial
+        Number of candidates that are done before the search goes on.
+    """
+
+    def __init__(self, search: Search, shown: bool, initial: int):
+        self._search = search
+        self._next_look = 0.0
+        self._bar = open_bar(
+            "search", search.num_candidates, "candidate", initial=initial, disable=not shown
+        )
+
+    def __enter__(self) -> SearchProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def advance(self) -> None:
+        """Count one more candidate."""
+        self._bar.set_postfix(self._state(), refresh=False)
+        self._bar.update()
+
+    def show_share(self, share: float) -> None:
+        """Show how much of the candidates that are scored together is done."""
+        if time.monotonic() >= self._next_look:
+            self._bar.set_postfix({**self._state(), "scored": f"{share:.0%}"})
+            self._next_look = time.monotonic() + interval()
+
+    def _state(self) -> dict[str, str]:
+        search = self._search
+        shown = {"generation": str(search.generation)}
+        for best in search.top(1):
+            shown[search.objective] = f"{best.metrics[search.objective]:.4g}"
+        return shown

@@ -1,0 +1,139 @@
+"""A recipe with a model: from its weights to a smaller network."""
+
+import pytest
+import torch
+import yaml
+
+from nni_spos import load_network, load_recipe
+from nni_spos.cli import main
+from nni_spos.errors import RecipeError
+from nni_spos.recipe.identity import Result, describe
+
+NET = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3)
+        self.norm = nn.BatchNorm2d(16)
+        self.fc = nn.Linear(16, num_classes)
+    def forward(self, x):
+        x = torch.relu(self.norm(self.one(x)))
+        return self.fc(torch.relu(self.two(x)).mean((2, 3)))
+def make(num_classes=10):
+    return Net(num_classes)
+"""
+RECIPE = {
+    "output": "output",
+    "model": {"name": "own_network:make", "weights": "mine.pt"},
+    "choices": {"channels": [0.5, 1.0]},
+    "data": {"name": "digits", "augmentation": "none", "num_train": 200, "num_validation": 60},
+    "supernet": {"epochs": 0},
+    "evaluation": {"recalibration_images": 40, "batch_size": 60},
+    "search": {"population_size": 2, "num_generations": 1, "constraints": ["flops <= 80%"]},
+    "retrain": {"epochs": 1, "batch_size": 50},
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "own_network.py").write_text(NET)
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(RECIPE))
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(NET, namespace)  # the same text that the project has
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.save(namespace["make"]().state_dict(), "mine.pt")
+    return tmp_path
+
+
+def change(**sections):
+    content = {**RECIPE, **sections}
+    with open("recipe.yml", "w") as stream:
+        yaml.safe_dump({k: v for k, v in content.items() if v is not None}, stream)
+    return load_recipe("recipe.yml")
+
+
+def test_settings_that_suit_trained_weights(project):
+    recipe = load_recipe("recipe.yml")
+    assert recipe.supernet.initial_weights == "original"
+    assert (recipe.retrain.initial_weights, recipe.retrain.batch_size) == ("supernet", 50)
+    assert recipe.supernet.batch_size == 128
+    assert change(supernet={"epochs": 1}, retrain=None).retrain.initial_weights == "supernet"
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"space": {"name": "resnet_small"}}, "give either 'space', a search space, or 'model'"),
+        ({"model": None}, "give either 'space', a search space, or 'model'"),
+        ({"model": None, "space": {"name": "resnet_small"}}, "choices: belongs to 'model'"),
+        ({"model": "resnet18"}, "model: must be a mapping such as"),
+        (
+            {"model": {"name": "resnet18"}},
+            "must be torchvision:NAME, timm:NAME, or module:function",
+        ),
+        ({"choices": {"skp": True}}, "unknown key 'skp'; did you mean 'skip'?"),
+        ({"retrain": None}, "retrain: is missing: with 0 epochs the supernet's are no example."),
+        ({"supernet": {"epochs": 0, "initial_weights": "random"}}, "epochs: 0 needs the weights"),
+        (
+            {"model": None, "choices": None, "space": {"name": "converted"}},
+            "a network that is converted has the key 'model'",
+        ),
+        (
+            {
+                "model": None,
+                "choices": None,
+                "space": {"name": "resnet_small"},
+                "supernet": {"epochs": 1, "initial_weights": "original"},
+            },
+            "original is of a 'model', and there is a 'space'",
+        ),
+    ],
+)
+def test_refuses(project, sections, message):
+    with pytest.raises(RecipeError) as caught:
+        change(**sections)
+    assert message in str(caught.value)
+
+
+def test_results_are_of_the_weights_and_of_the_code(project):
+    before = describe(Result.SUPERNET, load_recipe("recipe.yml"))
+    assert "weights" in before["space"]
+    (project / "mine.pt").rename("moved.pt")
+    moved = change(model={"name": "own_network:make", "weights": "moved.pt"})
+    assert describe(Result.SUPERNET, moved) == before
+    state = torch.load("moved.pt", weights_only=True)
+    state["fc.bias"] += 1
+    torch.save(state, "moved.pt")
+    others = describe(Result.SUPERNET, moved)
+    assert others["space"] != before["space"]
+    (project / "own_network.py").write_text(NET.replace("torch.relu(self.two", "(self.two"))
+    assert describe(Result.SUPERNET, moved) != others
+
+
+@pytest.mark.slow
+def test_from_a_network_to_a_smaller_one(project, capsys):
+    assert main(["compress", "recipe.yml"]) == 0
+    out = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines()}
+    assert rows["multiply-adds"][-2:] < ["80.0", "%"]
+    trained = load_network_of(project)
+    path = dict(trained.path)
+    assert path["one.channels"] == 8 or path["two.channels"] == 8
+    assert trained.network.network.one.out_channels == path["one.channels"]
+    table = (project / "output" / "compression.md").read_text()
+    assert "| one.channels | 16 |" in table
+    stamps = {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
+    assert main(["compress", "recipe.yml"]) == 0  # what is finished stays
+    assert stamps == {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
+
+
+def load_network_of(project):
+    from nni_spos.conversion.recipe_space import converted
+
+    recipe = load_recipe("recipe.yml")
+    space = converted(**recipe.space.portable, in_channels=1, input_size=16, folder=str(project))
+    return load_network(project / "output" / "retrained.pt", space)

@@ -1,0 +1,121 @@
+"""Latencies in another runtime: how times of operators become a table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from tiny_space import TINY_DATA, TINY_SPACE
+
+from nni_spos.cli import main
+from nni_spos.errors import CostError
+from nni_spos.latency import exported
+from nni_spos.latency.exported import layer_of
+from nni_spos.latency.table import load_latency_table, read_latency_table
+from nni_spos.metrics import Layer
+from nni_spos.path import PathSpace
+
+SPACE = PathSpace({"a": ["k3", "k5"], "b": [1, 2, 3, 4]})
+
+
+def layer(name, condition, macs, size=8):
+    return Layer(name, None, (1, size), (1, size), condition, macs)
+
+
+LAYERS = [
+    layer("stem", (), 100),
+    *(layer("one.conv", (("a", x),), macs) for x, macs in (("k3", 90), ("k5", 250))),
+    *(layer("two", (("b", x),), 40 * x, 8 * x) for x in (1, 2, 3, 4)),
+]
+
+
+def times(path):
+    """What the runtime says of a path: the last layer takes 0.5 and 0.01 for each multiply-add."""
+    unit = {"k3": 2.0, "k5": 5.0}[path["a"]]
+    return {"stem": 1.0, "one.conv": unit - 0.5, "one": 0.5, "two": 0.5 + 0.4 * path["b"], "": 0.1}
+
+
+def test_each_choice_takes_what_was_seen():
+    paths = exported._latin(SPACE, 16, np.random.default_rng(0))
+    table = exported._tabulate(SPACE, ["one"], LAYERS, paths, [times(x) for x in paths])
+    found = {factor.labels: factor.table.tolist() for factor in table.factors}
+    assert found[("a",)] == pytest.approx([2, 5])
+    assert found[("b",)] == pytest.approx([0.9, 1.3, 1.7, 2.1])
+
+
+def test_combinations_that_were_not_seen_lie_on_a_line():
+    paths = [{"a": "k3", "b": x} for x in (1, 2, 4)]
+    table = exported._tabulate(SPACE, ["one"], LAYERS, paths, [times(x) for x in paths])
+    found = {factor.labels: factor.table.tolist() for factor in table.factors}
+    assert found[("b",)] == pytest.approx([0.9, 1.3, 1.7, 2.1])
+
+
+def test_every_choice_is_in_a_sample_equally_often():
+    paths = exported._latin(SPACE, 3, np.random.default_rng(0))
+    assert len(paths) == 8
+    for label, choices in SPACE.items():
+        made = [path[label] for path in paths]
+        assert {made.count(x) for x in choices} == {len(paths) // len(choices)}
+    others = exported._random(SPACE, 3, paths, np.random.default_rng(0))
+    assert len({tuple(x.values()) for x in others}) == len(others) == 3
+
+
+def test_whole_networks_say_what_all_paths_share():
+    units = exported._tabulate(
+        SPACE, ["one"], LAYERS, paths := SPACE.decode(SPACE.enumerate()), [times(x) for x in paths]
+    )
+    whole = np.array([3 + units.price(path) for path in paths])
+    costs, validation = exported._validate(units, SPACE, paths, whole, 4)
+    assert costs.metric == "latency_ms(onnxruntime)"
+    assert costs.constant == pytest.approx(3)
+    assert validation.mape_percent == pytest.approx(0, abs=1e-9)
+
+
+def test_layers_by_their_names():
+    assert layer_of("/features/features.3/branch/branch.0/Conv_kernel_time") == (
+        "features.3.branch.0"
+    )
+    assert layer_of("/Flatten_kernel_time") == ""
+
+
+@pytest.mark.slow
+def test_a_table_that_a_recipe_can_limit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    training = {"epochs": 1}
+    recipe = {"output": "out", "space": TINY_SPACE, "data": TINY_DATA, "supernet": training,
+              "retrain": training}  # fmt: skip
+    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(exported.RuntimeProfiler.__init__, "__defaults__", (1, None, 2, 1, 6))
+    arguments = ["latency", "recipe.yml", "--runtime", "onnxruntime", "--output", "table.json"]
+    assert main([*arguments, "--device", "cuda"]) == 2
+    assert "runs on the CPU" in capsys.readouterr().err
+    assert main([*arguments, "--paths", "4"]) == 0
+    assert "threads: 1, channels_last: no, onnxruntime 1." in capsys.readouterr().out
+    table = read_latency_table("table.json")
+    assert table.conditions.runtime.startswith("onnxruntime")
+    assert len(table.costs.factors) == 3
+    assert all((factor.table > 0).all() for factor in table.costs.factors)
+    costs = load_latency_table("table.json", table.costs.space, flops=table.flops)
+    assert costs.metric == "latency_ms(onnxruntime)"
+    content = json.loads((tmp_path / "table.json").read_text())
+    content["conditions"]["device"] = "abacus"
+    (tmp_path / "table.json").write_text(json.dumps(content))
+    with pytest.raises(CostError):
+        read_latency_table("table.json")
+
+
+@pytest.mark.slow
+def test_widths_and_bits_can_be_measured():
+    from nni_spos.spaces import Form, build_space
+
+    small = {"stage_repeats": [1], "stage_channels": [8], "input_size": 8, "in_channels": 1}
+    profiler = exported.RuntimeProfiler(rounds=2, repeats=1, samples=6)
+    widths = build_space("resnet_small", {**small, "bit_pairs": None}, Form.SUBNET)
+    table = profiler.profile(widths, (1, 8, 8), num_paths=2)
+    assert {factor.labels for factor in table.costs.factors} == {("channels_1",)}
+    bits = build_space("resnet_small", {**small, "channel_scales": None}, Form.SUBNET)
+    table = profiler.profile(bits, (1, 8, 8), num_paths=2)  # as the integers that are exported
+    assert {factor.labels for factor in table.costs.factors} == {("bits_1",)}
+    assert all((factor.table > 0).all() for factor in table.costs.factors)

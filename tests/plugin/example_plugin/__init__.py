@@ -1,0 +1,1 @@
+"""Components for nni_spos, found by their entry points."""
