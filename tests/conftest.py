@@ -54,6 +54,15 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(group))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    """Take the groups, which pytest-xdist adds to names, from what ``--last-failed`` looks for."""
+    failed = session.config.pluginmanager.get_plugin("lfplugin").lastfailed
+    for name in list(failed):
+        file = name.partition("::")[0]
+        failed[name.removesuffix("@nni").removesuffix(f"@{file}")] = failed.pop(name)
+
+
 def pytest_collection_finish():
     """Let collections of garbage leave out half a million objects of modules that stay."""
     gc.collect()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib.abc import MetaPathFinder
@@ -17,6 +18,9 @@ from types import FrameType, ModuleType
 
 _folders: dict[str, FilePath] = {}
 """Names of loaded modules that were found in a recipe's folder, and that folder."""
+
+_LOOKING = threading.Lock()
+"""`importlib.invalidate_caches` can fail in two threads at once, with a KeyError."""
 
 
 def import_user_module(name: str, folder: FilePath | None) -> ModuleType:
@@ -49,6 +53,12 @@ def import_user_module(name: str, folder: FilePath | None) -> ModuleType:
             for loaded in set(sys.modules) - before:
                 if _top(loaded) in finder.found:
                     _folders[loaded] = folder
+
+
+def look_at_folders_again() -> None:
+    """Let Python see files that are newer than what it knows of their folders."""
+    with _LOOKING:
+        importlib.invalidate_caches()
 
 
 def folder_of_user(problem: BaseException) -> FilePath | None:
@@ -113,7 +123,7 @@ def _find(top: str, folder: FilePath) -> ModuleSpec | None:
 
 def _forget_others(top: str, folder: FilePath) -> None:
     """Take from Python's list of loaded modules those that would hide ones of the folder."""
-    importlib.invalidate_caches()  # the folder's files may be newer than what Python knows of it
+    look_at_folders_again()
     found = _find(top, folder)
     loaded = sys.modules.get(top)
     hides = found is not None and getattr(loaded, "__file__", None) != found.origin

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import hashlib
-import importlib
 import os
 import sys
 import sysconfig
@@ -21,6 +20,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path as FilePath
 
 from nni_spos.files.digests import DIGITS
+from nni_spos.process.user_modules import look_at_folders_again
 
 _PARSING = threading.Lock()
 """Python 3.11's parser can fail in two threads at once
@@ -67,7 +67,7 @@ def digest_code(name: str, folder: FilePath) -> str:
     folder
         Where the module, and what it imports, is looked for first.
     """
-    importlib.invalidate_caches()  # files may be newer than what Python knows of the folder
+    look_at_folders_again()
     digest = hashlib.sha256()
     for where, file in _Sources(name, folder).find():
         for part in (where.encode(), _meaning(file)):

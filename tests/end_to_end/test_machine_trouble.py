@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nni_home import wait_until
+from waiting import wait_until
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment.start import ManagerOptions, resume, start
@@ -114,7 +114,7 @@ def stopped(study, begin) -> str:
     """Start the search, let trouble begin in its middle, and return why it stopped."""
 
     def break_it():
-        wait_until(lambda: study.num_outcomes() >= 2, 400)
+        wait_until(lambda: study.num_outcomes() >= 2)
         begin()
 
     breaker = threading.Thread(target=break_it)

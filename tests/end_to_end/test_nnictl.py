@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import psutil
 import pytest
 from fake_trial import fate, score
-from nni_home import SPACE, wait_until
+from nni_home import SPACE
+from waiting import PATIENCE, wait_until
 
 from nni_spos.errors import ExperimentError
 from nni_spos.evolution import State
@@ -115,27 +117,29 @@ def test_a_search_that_was_cut_off_goes_on(study, how, monkeypatch):
         stderr=subprocess.PIPE,
         text=True,
     )
-    wait_until(lambda: study.num_outcomes() >= 8 or running.poll() is not None, 50)
+    wait_until(lambda: study.num_outcomes() >= 8 or running.poll() is not None)
     assert running.poll() is None, running.communicate()
     experiment_id = study.journal().resolve().parents[1].name
     if how in ENDS:
         number, said = ENDS[how]
         running.send_signal(number)
-        _, errors = running.communicate(timeout=60)
+        _, errors = running.communicate(timeout=PATIENCE)
         assert said in errors.splitlines()[-1]
     else:
         managers = [process for process in study.processes() if process.name() == "node"]
         assert len(managers) == 1
         # The tuner is sending meanwhile, and never gets an answer.
         stick.touch()
-        wait_until(stuck.exists, 20)
+        wait_until(stuck.exists)
         managers[0].kill()
-        output, errors = running.communicate(timeout=60)
+        output, errors = running.communicate(timeout=PATIENCE)
         assert output.split() == ["STOPPED"], errors
     # A killed manager leaves nothing that could disturb the next. NNI's tuners would try to
     # reach it for twenty seconds, and so find the next one on the same port.
-    wait_until(lambda: not study.processes("--exp_params"), 3)
-    wait_until(lambda: study.processes() == [], 12)
+    begin = time.monotonic()
+    wait_until(lambda: not study.processes("--exp_params"))
+    assert time.monotonic() - begin < 20
+    wait_until(lambda: study.processes() == [])
     stick.unlink(missing_ok=True)
     done_before = {
         SPACE.key(candidate.path) for candidate in load_results(experiment_id).candidates

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from machines import running_machines
-from nni_home import wait_until
+from waiting import wait_until
 
 from nni_spos.data import open_data
 from nni_spos.errors import ExperimentError
@@ -98,4 +98,4 @@ def test_a_machine_that_is_not_there(study, machines, config):
     ):
         start(config, ManagerOptions(port=study.port), report=lambda line: None)
     # What NNI had begun on the other machine when it gave up ends by itself.
-    wait_until(lambda: study.processes() == [], timeout=30)
+    wait_until(lambda: study.processes() == [])

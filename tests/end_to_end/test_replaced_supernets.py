@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 import yaml
-from nni_home import wait_until
+from waiting import PATIENCE, wait_until
 
 from nni_spos.data import open_data
 from nni_spos.errors import ExperimentError
@@ -69,15 +69,15 @@ def test_a_search_keeps_its_supernet(study, recipe, config, then):
     weights = describe(Result.SCORES, recipe)[WEIGHTS]
     command = [sys.executable, "-c", RUN, str(config), str(study.port)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_until(lambda: num_outcomes(study) >= 1 or running.poll() is not None, 90)
+    wait_until(lambda: num_outcomes(study) >= 1 or running.poll() is not None)
     assert running.poll() is None, running.communicate()
     if then == "goes on":
         put_weights(recipe)
-        output, errors = running.communicate(timeout=180)
+        output, errors = running.communicate(timeout=PATIENCE)
         assert output == "DONE\n", errors
     else:
         running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=90)
+        running.communicate(timeout=PATIENCE)
         put_weights(recipe)
     folders = study.folder.glob("nni-experiments/*/checkpoint")
     (experiment,) = (x for x in folders if x.parent.name != "_latest")

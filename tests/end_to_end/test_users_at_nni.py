@@ -11,9 +11,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from nni_home import wait_until
 from second_user import begin_as_another_user, needs_root
 from test_nnictl import assert_same_search
+from waiting import PATIENCE, wait_until
 
 from nni_spos.experiment.start import ManagerOptions, start
 from nni_spos.search.results import load_results
@@ -126,32 +126,32 @@ def is_creating(study):
 def test_a_start_that_is_ended_early_leaves_nothing(study, numbers, code):
     study.write(seconds=0.3)
     starting = run(study, "start", study.config, "--port", study.port)
-    wait_until(lambda: is_creating(study) or starting.poll() is not None, 60)
+    wait_until(lambda: is_creating(study) or starting.poll() is not None)
     assert starting.poll() is None, starting.communicate()
     for number in numbers:
         time.sleep(0.4)
         starting.send_signal(number)
-    _, errors = starting.communicate(timeout=90)
+    _, errors = starting.communicate(timeout=PATIENCE)
     assert starting.returncode == code, errors
     assert errors.splitlines()[-1] in ("interrupted", "terminated")
-    wait_until(lambda: study.processes() == [], 12)
+    wait_until(lambda: study.processes() == [])
 
 
 def test_the_end_of_the_terminal_ends_the_search(study):
     study.write(seconds=0.3)
     running = run(study, "start", study.config, "--port", study.port)
-    wait_until(lambda: study.num_outcomes() >= 3 or running.poll() is not None, 60)
+    wait_until(lambda: study.num_outcomes() >= 3 or running.poll() is not None)
     assert running.poll() is None, running.communicate()
     running.send_signal(signal.SIGHUP)
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE)
     assert running.returncode == 129
-    wait_until(lambda: study.processes() == [], 12)
+    wait_until(lambda: study.processes() == [])
 
 
 def test_of_several_starts_at_one_port_one_runs(study):
     study.write()
     starting = [run(study, "start", study.config, "--port", study.port) for _ in range(3)]
-    ended = [process.communicate(timeout=180) for process in starting]
+    ended = [process.communicate(timeout=PATIENCE) for process in starting]
     codes = [process.returncode for process in starting]
     assert sorted(codes) == [0, 2, 2], ended
     for code, (_, errors) in zip(codes, ended, strict=True):
@@ -167,12 +167,12 @@ def test_of_several_starts_at_one_port_one_runs(study):
 def test_of_two_resumes_one_runs(study):
     study.write(seconds=0.3)
     running = run(study, "start", study.config, "--port", study.port)
-    wait_until(lambda: study.num_outcomes() >= 4 or running.poll() is not None, 60)
+    wait_until(lambda: study.num_outcomes() >= 4 or running.poll() is not None)
     running.terminate()
-    running.communicate(timeout=60)
+    running.communicate(timeout=PATIENCE)
     experiment_id = study.journal().parents[1].resolve().name
     resuming = [run(study, "resume", experiment_id, "--port", study.port + i) for i in range(2)]
-    ended = [process.communicate(timeout=180) for process in resuming]
+    ended = [process.communicate(timeout=PATIENCE) for process in resuming]
     codes = [process.returncode for process in resuming]
     assert sorted(codes) == [0, 2], ended
     assert "resumed by another" in ended[codes.index(2)][1]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from trained_recipes import write_trained, write_untrained
-from worker_requests import wait_for
+from waiting import wait_until
 
 from nni_spos.costs.stored import load_costs
 from nni_spos.data import open_data
@@ -355,7 +355,7 @@ def test_with_a_worker_a_trial_needs_neither_pytorch_nor_nni(tmp_path, manager, 
     # Without an NNI manager it is the time without trials that ends the worker.
     kept = keep_for_trial(recipe)
     log = worker_folder(kept, identify(kept)).log
-    wait_for(lambda: "ends: there was no trial" in log.read_text())
+    wait_until(lambda: "ends: there was no trial" in log.read_text())
 
 
 @pytest.mark.parametrize(

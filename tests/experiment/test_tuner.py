@@ -12,6 +12,7 @@ from collections import Counter
 import pytest
 import torch
 from small_experiments import SPACE, reference, score, write_recipe
+from waiting import PATIENCE
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment import tuner as tuner_module
@@ -93,8 +94,8 @@ class FakeDispatcher:
             self.running -= 1
         self.tuner.trial_end(parameter_id, True)
 
-    def wait(self, condition, timeout=20):
-        end = time.monotonic() + timeout
+    def wait(self, condition):
+        end = time.monotonic() + PATIENCE
         while not (condition() or self.errors):
             assert time.monotonic() < end, "the search stalled"
             time.sleep(0.01)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from second_user import NOBODY, as_another_user, needs_root, shared_folder
 from trained_recipes import write_untrained
-from worker_requests import wait_for
+from waiting import wait_until
 
 from nni_spos.errors import EvaluatorError
 from nni_spos.files.owned import NotOwnError
@@ -124,7 +124,7 @@ def test_nothing_secret_can_be_read_and_nobody_else_can_ask(recipe):
         while HEARTBEAT in (answer := json.loads(connection.recv_bytes())):
             pass
         assert answer["results"] == {"top1": 1.0}
-    wait_for(lambda: reception.num_connected == 0)
+    wait_until(lambda: reception.num_connected == 0)
     endpoint.remove()
 
 

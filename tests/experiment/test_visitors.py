@@ -17,6 +17,7 @@ import psutil
 import pytest
 from nni.experiment import launcher
 from second_user import NOBODY, as_another_user, needs_root
+from waiting import PATIENCE
 
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment import nnictl
@@ -77,7 +78,7 @@ class Server:
 
 def ask(port, method="GET", path="/", host="127.0.0.1", **headers):
     """Return status and text of an answer; the status is None if the connection was closed."""
-    connection = http.client.HTTPConnection(host, port, timeout=20)
+    connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
     try:
         connection.request(
             method, path, headers={k.replace("_", "-"): v for k, v in headers.items()}
@@ -238,7 +239,7 @@ def test_a_port_that_somebody_has_is_not_shared(serve, host):
         taken.listen()
         server = serve(LOOPBACK, port=taken.getsockname()[1])
         assert server.first_line == "EADDRINUSE"
-        assert server.process.wait(20) == 1
+        assert server.process.wait(PATIENCE) == 1
 
 
 def test_a_server_that_names_its_interface_has_it(tmp_path):

@@ -7,7 +7,6 @@ import os
 import shutil
 import socket
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -142,10 +141,3 @@ class Study:
         """End what a failed test left; only processes whose home is in this study's folder."""
         for process in self.processes():
             process.kill()
-
-
-def wait_until(condition, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)

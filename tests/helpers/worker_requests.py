@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 from trained_recipes import write_trained
+from waiting import PATIENCE, wait_until
 
 from nni_spos.modules.memory_format import NUM_IMAGES
 from nni_spos.process.nni_processes import WORKER_MODULE, is_alive
@@ -21,9 +22,6 @@ from nni_spos.recipe.recipe import Recipe
 from nni_spos.spaces import ShuffleNetV2Space
 from nni_spos.worker.client import ask_worker, identify, worker_folder
 from nni_spos.worker.place import WorkerFolder
-
-PATIENCE = 60.0
-"""Seconds after which something that must happen counts as never."""
 
 
 def reached_file(hold: Path, pid: int) -> Path:
@@ -101,7 +99,7 @@ class Workers:
                     return process
             return None
 
-        process = wait_for(find)
+        process = wait_until(find)
         reached_file(self.hold, process.pid).unlink()
         return process
 
@@ -140,12 +138,3 @@ class Call:
         if isinstance(self._outcome, Exception):
             raise self._outcome
         return self._outcome
-
-
-def wait_for(find: Callable[[], Any]) -> Any:
-    """Wait until a function returns something that counts as true, and return that."""
-    end = time.monotonic() + PATIENCE
-    while not (found := find()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from nni_spos.process import user_modules
-from nni_spos.process.user_modules import folder_of_user, import_user_module
+from nni_spos.process.user_modules import (
+    folder_of_user,
+    import_user_module,
+    look_at_folders_again,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +164,19 @@ def test_an_error_of_a_users_code_is_told_from_one_of_ours(tmp_path):
         with pytest.raises(ZeroDivisionError) as caught:
             call()
         assert folder_of_user(caught.value) == expected
+
+
+def test_threads_look_at_folders_one_after_the_other(monkeypatch):
+    inside, most = [], []
+
+    def invalidate_caches():
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+
+    monkeypatch.setattr(importlib, "invalidate_caches", invalidate_caches)
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(8):
+            threads.submit(look_at_folders_again)
+    assert most == [1] * 8

@@ -8,13 +8,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 from trained_recipes import write_trained, write_untrained
+from waiting import PATIENCE, wait_until
 
 from nni_spos.errors import CheckpointError, ExperimentError, PathError, RecipeError
 from nni_spos.path import PathSpace
@@ -37,13 +37,6 @@ def draw(scorer, count):
 def children(pid=None):
     processes = psutil.Process(pid).children(recursive=True)
     return [p for p in processes if "resource_tracker" not in " ".join(p.cmdline())]
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -183,12 +176,12 @@ def test_no_process_outlives_a_search_that_is_stopped(tmp_path, number):
     )
     journal = recipe.output / "search" / "search.jsonl"
     # Three processes import PyTorch and NNI first, perhaps beside others that do.
-    wait_until(lambda: journal.exists() and journal.read_text().count("\n") > 10, 300)
+    wait_until(lambda: journal.exists() and journal.read_text().count("\n") > 10)
     pool = children(process.pid)
     assert len(pool) == 2
     process.send_signal(number)
-    output = process.communicate(timeout=20)[0]
-    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in pool), 20)
+    output = process.communicate(timeout=PATIENCE)[0]
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in pool))
     assert output == ("interrupted\n" if number == signal.SIGINT else "")
 
 

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 import yaml
+from waiting import PATIENCE
 
 from nni_spos.baseline import read_baselines
 from nni_spos.cli import main
@@ -177,7 +178,7 @@ def test_a_terminated_experiment_waits_until_its_step_has_ended_what_it_began():
     assert process.stdout.readline() == "begun\n"
     begin = time.monotonic()
     process.terminate()
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert output == "ended its own\n"
     assert time.monotonic() - begin < running.INTERRUPT_TIMEOUT
     assert process.returncode != 0

@@ -15,6 +15,7 @@ import pytest
 import tasks_of_ranks as tasks
 import torch
 import yaml
+from waiting import PATIENCE, wait_until
 
 from nni_spos.cli import main
 from nni_spos.errors import DataError, ProcessError
@@ -122,15 +123,8 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path):
         process.stdin.flush()
         wait_until((tmp_path / str(process.pid)).exists)
         process.stdin.close()  # as the system does for a process that ends
-        assert process.wait(5) == 1
+        assert process.wait(PATIENCE) == 1
     assert not (tmp_path / "outcome").exists()
-
-
-def wait_until(condition, timeout=240):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.spawn
@@ -157,13 +151,13 @@ def test_ctrl_c_ends_all_processes(recipe):
         started = psutil.Process(running.pid).children(recursive=True)
         assert len(started) == 2
         running.send_signal(signal.SIGINT)
-        _, error = running.communicate(timeout=60)
+        _, error = running.communicate(timeout=PATIENCE)
     finally:
         running.kill()
     assert running.returncode == 130
     assert error.splitlines()[-1].endswith("interrupted")
     assert "Traceback" not in error
-    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not psutil.wait_procs(started, timeout=PATIENCE)[1]
     assert not made.checkpoint.exists()
 
 
@@ -181,7 +175,7 @@ def test_what_ends_a_training_in_one_process_is_told_apart(recipe, number, code,
     try:
         wait_until((folder / "step_0000003.ckpt").exists)
         running.send_signal(number)
-        _, error = running.communicate(timeout=60)
+        _, error = running.communicate(timeout=PATIENCE)
     finally:
         running.kill()
     assert running.returncode == code

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from trained_recipes import write_untrained
-from worker_requests import Call, score_with_worker, wait_for
+from waiting import wait_until
+from worker_requests import Call, score_with_worker
 
 from nni_spos.errors import (
     CheckpointError,
@@ -95,7 +96,7 @@ def trials(place, reception):
         before = reception.num_connected
         new = [connect(place) for _ in range(count)]
         connected.extend(new)
-        wait_for(lambda: reception.num_connected == before + count)
+        wait_until(lambda: reception.num_connected == before + count)
         return new
 
     yield connect_trials
@@ -148,7 +149,7 @@ def test_after_a_population_the_trials_that_replace_it_are_waited_for(
     worker.step()
     for trial in before:
         trial.close()
-    wait_for(lambda: reception.num_connected == 0)
+    wait_until(lambda: reception.num_connected == 0)
     (first,) = trials(1)
     ask(first, 2)
     step = Call(worker.step)
@@ -305,7 +306,7 @@ def test_the_question_of_a_trial_that_died_is_dropped(trials, reception, worker,
     first, second = trials(2)
     ask(first, 1)
     first.close()
-    wait_for(lambda: reception.num_connected == 1)
+    wait_until(lambda: reception.num_connected == 1)
     ask(second, 2)
     while not supernet.calls:
         worker.step()
@@ -321,7 +322,7 @@ def test_a_trial_that_dies_during_the_evaluation_disturbs_nobody(
 
     def score_many(paths, progress):
         first.close()
-        wait_for(lambda: reception.num_connected == 1)
+        wait_until(lambda: reception.num_connected == 1)
         return supernet.score_many(paths, progress)
 
     monkeypatch.setattr(worker, "_score_many", score_many)
@@ -334,7 +335,7 @@ def test_a_trial_that_dies_during_the_evaluation_disturbs_nobody(
 def test_a_wrong_key_is_refused_and_does_no_harm(place, endpoint, trials, worker, capfd):
     with pytest.raises(AuthenticationError):
         Client(endpoint.listener.address, authkey=b"guessed")
-    wait_for(lambda: "refused: AuthenticationError" in capfd.readouterr().err)
+    wait_until(lambda: "refused: AuthenticationError" in capfd.readouterr().err)
     (trial,) = trials(1)
     ask(trial, 1)
     worker.step()
@@ -382,7 +383,7 @@ def test_a_trial_that_waits_hears_how_far_it_is(trials, reception, worker, super
     def score_many(paths, progress):
         for share in (0.25, 0.75):
             progress(share)
-            wait_for(lambda share=share: hear_share() == share)
+            wait_until(lambda share=share: hear_share() == share)
         return supernet.score_many(paths, progress)
 
     def hear_share():
@@ -437,7 +438,7 @@ def test_a_trial_that_is_stopped_keeps_no_other_waiting(trials, reception, worke
     stopped, other = trials(2)
     ask(stopped, 1)
     ask(other, 2)
-    wait_for(lambda: sum(trial._waits for trial in reception._trials) == 2)
+    wait_until(lambda: sum(trial._waits for trial in reception._trials) == 2)
     beats = threading.Thread(
         target=lambda: [t.beat({"share": 0.5}) for t in reception._trials for _ in range(5_000)]
     )
@@ -696,7 +697,7 @@ def test_a_worker_ends_if_a_thread_does_not_begin(place, post, reception, monkey
     asking = threading.Thread(target=connect, args=(place,))
     asking.start()
     assert post.reason_to_end() is None
-    wait_for(lambda: "a thread of it does not begin" in (post.reason_to_end() or ""))
+    wait_until(lambda: "a thread of it does not begin" in (post.reason_to_end() or ""))
     began.set()
     asking.join()
-    wait_for(lambda: post.reason_to_end() is None)
+    wait_until(lambda: post.reason_to_end() is None)

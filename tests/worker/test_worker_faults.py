@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from worker_requests import Call, Workers, score_with_worker, wait_for
+from waiting import wait_until
+from worker_requests import Call, Workers, score_with_worker
 
 from nni_spos.errors import CheckpointError, EvaluatorError, ExperimentError
 from nni_spos.process.nni_processes import end_worker, wait_for_workers
@@ -184,7 +185,7 @@ def test_a_trial_killed_while_it_waits_disturbs_nobody(workers):
     command = [sys.executable, "-c", ASK, str(workers.recipe.file), json.dumps(PATH)]
     with subprocess.Popen(command) as trial:
         socket = json.loads(workers.place.address.read_text())["address"]
-        wait_for(lambda: is_connected_twice(worker, socket))
+        wait_until(lambda: is_connected_twice(worker, socket))
         trial.kill()
     workers.hold.unlink()
     assert call.result() == inline(workers.recipe, OTHER)
@@ -217,7 +218,7 @@ def test_two_experiments_on_a_checkpoint_share_a_worker_to_the_end_of_both(worke
     assert workers.processes() == [worker]
     second.kill()
     second.wait()
-    wait_for(lambda: not workers.processes())
+    wait_until(lambda: not workers.processes())
     assert "ends: the experiments are over" in workers.log()
     assert not workers.place.address.exists()
 
@@ -254,7 +255,7 @@ def test_a_replaced_checkpoint_is_never_asked_of_the_old_worker(workers):
     assert score_with_worker(recipe, PATH, manager) == new_result
     # One that had asked before gets what the checkpoint was then, or is now.
     assert call.result() in (old_result, new_result)
-    wait_for(lambda: old not in workers.processes())
+    wait_until(lambda: old not in workers.processes())
     assert "ends: the checkpoint was replaced" in old_place.log.read_text()
     recipe.checkpoint.unlink()
     with pytest.raises(CheckpointError, match="nni-spos train RECIPE"):
@@ -266,7 +267,7 @@ def test_what_a_killed_worker_left_behind_is_no_obstacle(workers):
     expected = score_with_worker(workers.recipe, PATH, manager)
     (killed,) = workers.processes()
     killed.kill()
-    wait_for(lambda: not workers.processes())
+    wait_until(lambda: not workers.processes())
     left = Path(json.loads(workers.place.address.read_text())["address"])
     assert left.exists()
     assert workers.place.lock.exists()
@@ -280,7 +281,7 @@ def test_a_worker_without_trials_ends_by_itself(workers):
     workers = Workers(workers.folder, worker_idle_s=1)
     # Without a manager nothing else ends it; 1 s are not over while a trial waits.
     assert score_with_worker(workers.recipe, PATH) == inline(workers.recipe, PATH)
-    wait_for(lambda: not workers.processes())
+    wait_until(lambda: not workers.processes())
     assert "ends: there was no trial for 1 seconds" in workers.log()
     assert sorted(file.name for file in workers.place.path.iterdir()) == [
         "identity.json",
@@ -295,7 +296,7 @@ def test_a_supernet_that_cannot_be_used_is_what_the_trial_says(workers):
     workers.recipe.checkpoint.write_bytes(good[:100])
     with pytest.raises(ExperimentError, match=r"^CheckpointError: .*supernet\.pt"):
         score_with_worker(workers.recipe, PATH, manager)
-    wait_for(lambda: not workers.processes())
+    wait_until(lambda: not workers.processes())
 
 
 def test_a_recipe_that_is_not_the_one_in_its_file_is_refused(workers):
