@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from nni_spos.conversion.importance import score_channels, sort_channels
+from nni_spos.conversion.masking import masked
 from nni_spos.conversion.plain import make_plain
-from nni_spos.conversion.plan import Plan, make_plan
+from nni_spos.conversion.plan import REARRANGED, Plan, make_plan
 from nni_spos.conversion.refusals import refuse
 from nni_spos.conversion.space import ConvertedSpace
 from nni_spos.conversion.tracing import LAYERS, Trace, call, run, tensors
@@ -59,7 +60,8 @@ def convert(
         What may be chosen: the keys ``channels`` (shares of a layer's channels, by default
         [0.25, 0.5, 0.75, 1.0]), ``bits`` (bit widths such as [8, 32] or pairs of them, by default
         none), ``skip`` and ``kernel`` (by default true), ``residual`` (also channels that are
-        added, by default false), ``round_to`` and ``importance`` (``l2`` or ``batchnorm``).
+        added or concatenated, by default false), ``round_to`` and ``importance`` (``l2`` or
+        ``batchnorm``).
     ignore
         Dotted names of modules that stay as they are, in which * stands for anything.
     round_to
@@ -216,7 +218,7 @@ def keep_what_runs(
                     "convert: two runs of the network on the same inputs differ, so nothing can be "
                     "verified. Take what is random out of its evaluation mode."
                 )
-            if not _agrees_in_double(given, network, plan, inputs):
+            if not _agrees_in_double(given, network, plan, largest(plan), inputs):
                 raise SpaceError(f"convert: the largest path is another network: {problem}")
         if _problem(network, plan, smallest(plan), inputs, expected):
             lost = {}
@@ -231,13 +233,56 @@ def keep_what_runs(
                 raise SpaceError(
                     f"convert: the smallest path does not run: {problem} Let `ignore` name a part."
                 )
+        plan = plan.without(_misplaced(network, plan, inputs))
     if not plan.labels:
         raise SpaceError(nothing_to_choose(plan))
     return plan
 
 
+def _misplaced(network: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
+    """Return the widths of concatenated parts whose channels are not where they should be.
+
+    By label, with the reason. Code can look for a part where it was in the given network.
+    """
+    parted = {label: width for label, width in plan.widths.items() if width.is_parted}
+    most = max((len(width.choices) for width in parted.values()), default=1)
+    together = [
+        {label: width.choices[min(i, len(width.choices) - 1)] for label, width in parted.items()}
+        for i in range(1, most)
+    ]
+    if all(_is_masked_network(network, plan, path, inputs) for path in together):
+        return {}
+    return {
+        label: REARRANGED
+        for label, width in parted.items()
+        if not all(
+            _is_masked_network(network, plan, {label: choice}, inputs)
+            for choice in width.choices[1:]
+        )
+    }
+
+
+def _is_masked_network(
+    network: nn.Module, plan: Plan, path: Mapping[str, Choice], inputs: tuple[Any, ...]
+) -> bool:
+    """Whether the network of a path computes what the whole one does with the rest masked."""
+    whole = masked(network, plan, path)
+    try:
+        expected = list(tensors(call(whole, inputs)))
+    except Exception:  # the code of others
+        return False
+    path = {**largest(plan), **path}
+    if not _problem(network, plan, path, inputs, expected, is_same=True):
+        return True
+    return _agrees_in_double(whole, network, plan, path, inputs)
+
+
 def _agrees_in_double(
-    given: nn.Module, network: nn.Module, plan: Plan, inputs: tuple[Any, ...]
+    given: nn.Module,
+    network: nn.Module,
+    plan: Plan,
+    path: Mapping[str, Choice],
+    inputs: tuple[Any, ...],
 ) -> bool:
     """Whether a difference was rounding: sums in another order, of values that nearly cancel."""
 
@@ -246,8 +291,8 @@ def _agrees_in_double(
 
     doubled = tree_map_only(Tensor, double, inputs)
     try:
-        whole = build(network, plan, largest(plan)).double()
-        outputs = [call(x, doubled) for x in (whole, copy.deepcopy(given).double())]
+        subnet = build(network, plan, path).double()
+        outputs = [call(x, doubled) for x in (subnet, copy.deepcopy(given).double())]
     except Exception:  # the code of others may be for one type alone
         return False
     return all(map(_agree, *map(tensors, outputs)))

@@ -95,7 +95,8 @@ class ChoiceSettings:
     kernel
         Whether depthwise convolutions with a kernel above 3 may use its centre.
     residual
-        Whether channels that are added may be chosen as well, the same for all terms of a sum.
+        Whether channels that are added or concatenated may be chosen as well: the same number for
+        all terms of a sum, the same share of all parts of a concatenation.
     round_to
         Numbers of channels are multiples of this.
     importance
