@@ -6,7 +6,7 @@ import contextlib
 import copy
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -14,18 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from nni_spos.conversion.importance import score_channels, sort_channels
+from nni_spos.conversion.importance import score_by_effects, score_channels, sort_channels
 from nni_spos.conversion.masking import masked
 from nni_spos.conversion.plain import make_plain
 from nni_spos.conversion.plan import REARRANGED, Plan, make_plan
 from nni_spos.conversion.refusals import refuse
 from nni_spos.conversion.space import ConvertedSpace
+from nni_spos.conversion.taylor import Loss, weight_effects
 from nni_spos.conversion.tracing import LAYERS, Trace, call, run, tensors
 from nni_spos.errors import SpaceError
 from nni_spos.mutables.quantization import pair_name
 from nni_spos.mutables.registration import share_weights
 from nni_spos.path import Choice
-from nni_spos.recipe.conversion_settings import ChoiceSettings, as_plain
+from nni_spos.recipe.conversion_settings import BY_BATCHES, ChoiceSettings, as_plain
 from nni_spos.recipe.settings import read_settings
 from nni_spos.spaces.registry import construction
 
@@ -42,6 +43,8 @@ def convert(
     *,
     ignore: Sequence[str] = (),
     round_to: int | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Loss = nn.functional.cross_entropy,
 ) -> ConvertedSpace:
     """Return a model space of narrower, shorter and coarser forms of a network.
 
@@ -60,12 +63,17 @@ def convert(
         What may be chosen: the keys ``channels`` (shares of a layer's channels, by default
         [0.25, 0.5, 0.75, 1.0]), ``bits`` (bit widths such as [8, 32] or pairs of them, by default
         none), ``skip`` and ``kernel`` (by default true), ``residual`` (also channels that are
-        added or concatenated, by default false), ``round_to`` and ``importance`` (``l2`` or
-        ``batchnorm``).
+        added or concatenated, by default false), ``round_to`` and ``importance`` (``l2``,
+        ``batchnorm`` or ``taylor``).
     ignore
         Dotted names of modules that stay as they are, in which * stands for anything.
     round_to
         Numbers of channels are multiples of this; 8 unless `choices` says otherwise.
+    calibration
+        Batches of (inputs, targets), for ``importance: taylor``: channels are sorted by how much
+        the loss would change without them.
+    loss
+        Of the network's outputs and the targets of such a batch.
 
     Returns
     -------
@@ -81,7 +89,15 @@ def convert(
     RecipeError
         A choice is not allowed.
     """
-    network, plan = prepare(network, example_inputs, choices, ignore=ignore, round_to=round_to)
+    network, plan = prepare(
+        network,
+        example_inputs,
+        choices,
+        ignore=ignore,
+        round_to=round_to,
+        calibration=calibration,
+        loss=loss,
+    )
     space: ConvertedSpace = build(network, plan)
     share_weights(space)  # so that every network that is taken out of it has its weights
     return space
@@ -94,6 +110,8 @@ def prepare(
     *,
     ignore: Sequence[str] = (),
     round_to: int | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Loss = nn.functional.cross_entropy,
 ) -> tuple[nn.Module, Plan]:
     """Return a copy of a network whose channels are sorted, and what of it may be chosen.
 
@@ -106,6 +124,10 @@ def prepare(
         wanted = read_settings(
             ChoiceSettings, {**as_plain(wanted), "round_to": round_to}, "choices"
         )
+    if (wanted.importance == BY_BATCHES) != (calibration is not None):
+        raise SpaceError(
+            "convert: importance taylor and calibration, batches of (inputs, targets), go together."
+        )
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     refuse(network, inputs)
     given, network = network, copy.deepcopy(network)
@@ -113,7 +135,11 @@ def prepare(
     plan = make_plan(trace, network, wanted, ignore)
     if not plan.labels:
         raise SpaceError(nothing_to_choose(plan))
-    sort_channels(network, plan, score_channels(network, plan, wanted.importance))
+    if calibration is None:
+        scores = score_channels(network, plan, wanted.importance)
+    else:
+        scores = score_by_effects(network, plan, weight_effects(network, calibration, loss))
+    sort_channels(network, plan, scores)
     return network, keep_what_runs(given, network, plan, inputs, outputs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -45,13 +45,42 @@ def score_channels(network: nn.Module, plan: Plan, importance: str) -> Scores:
             names = [*norms, *(x for x in makers if not _has_norm(width, x, norms))]
         scores[label] = sum_over_sets(
             (
-                (layers[x].weight, _own_sets(width, x, "outputs"))
+                (_squared(layers[x].weight), _own_sets(width, x, "outputs"))
                 for x in names
                 if layers[x].weight is not None
             ),
             width.sets,
         )
     return scores
+
+
+def score_by_effects(network: nn.Module, plan: Plan, effects: Mapping[str, Tensor]) -> Scores:
+    """Return the sum of the effects of all weights that make a channel.
+
+    Parameters
+    ----------
+    network, plan
+        As of `score_channels`.
+    effects
+        Of each weight, by name of the parameter, see `nni_spos.conversion.taylor.weight_effects`.
+    """
+    layers = dict(network.named_modules())
+    return {
+        label: sum_over_sets(
+            (
+                (effects[f"{maker}.{name}"], _own_sets(width, maker, "outputs"))
+                for maker in width.makes
+                for name, tensor, _ in tensor_slots(layers[maker])
+                if isinstance(tensor, nn.Parameter)
+            ),
+            width.sets,
+        )
+        for label, width in plan.widths.items()
+    }
+
+
+def _squared(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().cpu().square()
 
 
 def _has_norm(width: Width, name: str, norms: Iterable[str]) -> bool:
@@ -61,7 +90,7 @@ def _has_norm(width: Width, name: str, norms: Iterable[str]) -> bool:
 
 
 def sum_over_sets(tensors: Iterable[tuple[Tensor, Tensor]], sets: int) -> Tensor:
-    """Return sums of squares over all but the sets of channels in the first dimension of tensors.
+    """Return sums over all but the sets of channels in the first dimension of tensors.
 
     Parameters
     ----------
@@ -72,7 +101,7 @@ def sum_over_sets(tensors: Iterable[tuple[Tensor, Tensor]], sets: int) -> Tensor
     """
     total = torch.zeros(sets, dtype=torch.float64)
     for tensor, own in tensors:
-        rows = tensor.detach().double().cpu().square().reshape(len(own), -1).sum(1)
+        rows = tensor.reshape(len(own), -1).sum(1)
         total.index_add_(0, own, rows)
     return total
 
