@@ -6,7 +6,7 @@ import contextlib
 import copy
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from nni_spos.conversion.importance import score_channels, sort_channels
+from nni_spos.conversion.importance import score_by_effects, score_channels, sort_channels
+from nni_spos.conversion.masking import masked
 from nni_spos.conversion.plain import make_plain
-from nni_spos.conversion.plan import Plan, make_plan
+from nni_spos.conversion.plan import REARRANGED, Plan, make_plan
 from nni_spos.conversion.refusals import refuse
 from nni_spos.conversion.space import ConvertedSpace
+from nni_spos.conversion.taylor import Loss, weight_effects
 from nni_spos.conversion.tracing import LAYERS, Trace, call, run, tensors
 from nni_spos.errors import SpaceError
 from nni_spos.mutables.quantization import pair_name
 from nni_spos.mutables.registration import share_weights
 from nni_spos.path import Choice
-from nni_spos.recipe.conversion_settings import ChoiceSettings, as_plain
+from nni_spos.recipe.conversion_settings import BY_BATCHES, ChoiceSettings, as_plain
 from nni_spos.recipe.settings import read_settings
 from nni_spos.spaces.registry import construction
 
@@ -41,6 +43,8 @@ def convert(
     *,
     ignore: Sequence[str] = (),
     round_to: int | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Loss = nn.functional.cross_entropy,
 ) -> ConvertedSpace:
     """Return a model space of narrower, shorter and coarser forms of a network.
 
@@ -59,11 +63,17 @@ def convert(
         What may be chosen: the keys ``channels`` (shares of a layer's channels, by default
         [0.25, 0.5, 0.75, 1.0]), ``bits`` (bit widths such as [8, 32] or pairs of them, by default
         none), ``skip`` and ``kernel`` (by default true), ``residual`` (also channels that are
-        added, by default false), ``round_to`` and ``importance`` (``l2`` or ``batchnorm``).
+        added or concatenated, by default false), ``round_to`` and ``importance`` (``l2``,
+        ``batchnorm`` or ``taylor``).
     ignore
         Dotted names of modules that stay as they are, in which * stands for anything.
     round_to
         Numbers of channels are multiples of this; 8 unless `choices` says otherwise.
+    calibration
+        Batches of (inputs, targets), for ``importance: taylor``: channels are sorted by how much
+        the loss would change without them.
+    loss
+        Of the network's outputs and the targets of such a batch.
 
     Returns
     -------
@@ -79,7 +89,15 @@ def convert(
     RecipeError
         A choice is not allowed.
     """
-    network, plan = prepare(network, example_inputs, choices, ignore=ignore, round_to=round_to)
+    network, plan = prepare(
+        network,
+        example_inputs,
+        choices,
+        ignore=ignore,
+        round_to=round_to,
+        calibration=calibration,
+        loss=loss,
+    )
     space: ConvertedSpace = build(network, plan)
     share_weights(space)  # so that every network that is taken out of it has its weights
     return space
@@ -92,6 +110,8 @@ def prepare(
     *,
     ignore: Sequence[str] = (),
     round_to: int | None = None,
+    calibration: Iterable[Any] | None = None,
+    loss: Loss = nn.functional.cross_entropy,
 ) -> tuple[nn.Module, Plan]:
     """Return a copy of a network whose channels are sorted, and what of it may be chosen.
 
@@ -104,6 +124,10 @@ def prepare(
         wanted = read_settings(
             ChoiceSettings, {**as_plain(wanted), "round_to": round_to}, "choices"
         )
+    if (wanted.importance == BY_BATCHES) != (calibration is not None):
+        raise SpaceError(
+            "convert: importance taylor and calibration, batches of (inputs, targets), go together."
+        )
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     refuse(network, inputs)
     given, network = network, copy.deepcopy(network)
@@ -111,7 +135,11 @@ def prepare(
     plan = make_plan(trace, network, wanted, ignore)
     if not plan.labels:
         raise SpaceError(nothing_to_choose(plan))
-    sort_channels(network, plan, score_channels(network, plan, wanted.importance))
+    if calibration is None:
+        scores = score_channels(network, plan, wanted.importance)
+    else:
+        scores = score_by_effects(network, plan, weight_effects(network, calibration, loss))
+    sort_channels(network, plan, scores)
     return network, keep_what_runs(given, network, plan, inputs, outputs)
 
 
@@ -216,7 +244,7 @@ def keep_what_runs(
                     "convert: two runs of the network on the same inputs differ, so nothing can be "
                     "verified. Take what is random out of its evaluation mode."
                 )
-            if not _agrees_in_double(given, network, plan, inputs):
+            if not _agrees_in_double(given, network, plan, largest(plan), inputs):
                 raise SpaceError(f"convert: the largest path is another network: {problem}")
         if _problem(network, plan, smallest(plan), inputs, expected):
             lost = {}
@@ -231,13 +259,56 @@ def keep_what_runs(
                 raise SpaceError(
                     f"convert: the smallest path does not run: {problem} Let `ignore` name a part."
                 )
+        plan = plan.without(_misplaced(network, plan, inputs))
     if not plan.labels:
         raise SpaceError(nothing_to_choose(plan))
     return plan
 
 
+def _misplaced(network: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
+    """Return the widths of concatenated parts whose channels are not where they should be.
+
+    By label, with the reason. Code can look for a part where it was in the given network.
+    """
+    parted = {label: width for label, width in plan.widths.items() if width.is_parted}
+    most = max((len(width.choices) for width in parted.values()), default=1)
+    together = [
+        {label: width.choices[min(i, len(width.choices) - 1)] for label, width in parted.items()}
+        for i in range(1, most)
+    ]
+    if all(_is_masked_network(network, plan, path, inputs) for path in together):
+        return {}
+    return {
+        label: REARRANGED
+        for label, width in parted.items()
+        if not all(
+            _is_masked_network(network, plan, {label: choice}, inputs)
+            for choice in width.choices[1:]
+        )
+    }
+
+
+def _is_masked_network(
+    network: nn.Module, plan: Plan, path: Mapping[str, Choice], inputs: tuple[Any, ...]
+) -> bool:
+    """Whether the network of a path computes what the whole one does with the rest masked."""
+    whole = masked(network, plan, path)
+    try:
+        expected = list(tensors(call(whole, inputs)))
+    except Exception:  # the code of others
+        return False
+    path = {**largest(plan), **path}
+    if not _problem(network, plan, path, inputs, expected, is_same=True):
+        return True
+    return _agrees_in_double(whole, network, plan, path, inputs)
+
+
 def _agrees_in_double(
-    given: nn.Module, network: nn.Module, plan: Plan, inputs: tuple[Any, ...]
+    given: nn.Module,
+    network: nn.Module,
+    plan: Plan,
+    path: Mapping[str, Choice],
+    inputs: tuple[Any, ...],
 ) -> bool:
     """Whether a difference was rounding: sums in another order, of values that nearly cancel."""
 
@@ -246,8 +317,8 @@ def _agrees_in_double(
 
     doubled = tree_map_only(Tensor, double, inputs)
     try:
-        whole = build(network, plan, largest(plan)).double()
-        outputs = [call(x, doubled) for x in (whole, copy.deepcopy(given).double())]
+        subnet = build(network, plan, path).double()
+        outputs = [call(x, doubled) for x in (subnet, copy.deepcopy(given).double())]
     except Exception:  # the code of others may be for one type alone
         return False
     return all(map(_agree, *map(tensors, outputs)))

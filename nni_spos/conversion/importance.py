@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from nni_spos.conversion.plan import Plan, tensor_slots
+from nni_spos.conversion.plan import Plan, Width, tensor_slots
 
 Scores = dict[str, Tensor]
 """By label: how much each set of channels of a width matters, shape (sets,), float64."""
@@ -38,37 +39,127 @@ def score_channels(network: nn.Module, plan: Plan, importance: str) -> Scores:
         norms = [x for x in width.makes if isinstance(layers[x], nn.BatchNorm2d)]
         has_scale = any(layers[x].weight is not None for x in norms)
         by_norm = importance == "batchnorm" and has_scale
-        names = norms if by_norm else [x for x in width.makes if x not in norms]
+        makers = [x for x in width.makes if x not in norms]
+        names = norms if by_norm else makers
+        if by_norm and width.is_parted:  # some parts may have no norm of their own
+            names = [*norms, *(x for x in makers if not _has_norm(width, x, norms))]
         scores[label] = sum_over_sets(
-            ((layers[x].weight, 0) for x in names if layers[x].weight is not None),
+            (
+                (_squared(layers[x].weight), _own_sets(width, x, "outputs"))
+                for x in names
+                if layers[x].weight is not None
+            ),
             width.sets,
         )
     return scores
 
 
-def sum_over_sets(tensors: Iterable[tuple[Tensor, int]], sets: int) -> Tensor:
-    """Return sums of squares over all but the sets of channels in one dimension of each tensor."""
+def score_by_effects(network: nn.Module, plan: Plan, effects: Mapping[str, Tensor]) -> Scores:
+    """Return the sum of the effects of all weights that make a channel.
+
+    Parameters
+    ----------
+    network, plan
+        As of `score_channels`.
+    effects
+        Of each weight, by name of the parameter, see `nni_spos.conversion.taylor.weight_effects`.
+    """
+    layers = dict(network.named_modules())
+    return {
+        label: sum_over_sets(
+            (
+                (effects[f"{maker}.{name}"], _own_sets(width, maker, "outputs"))
+                for maker in width.makes
+                for name, tensor, _ in tensor_slots(layers[maker])
+                if isinstance(tensor, nn.Parameter)
+            ),
+            width.sets,
+        )
+        for label, width in plan.widths.items()
+    }
+
+
+def _squared(tensor: Tensor) -> Tensor:
+    return tensor.detach().double().cpu().square()
+
+
+def _has_norm(width: Width, name: str, norms: Iterable[str]) -> bool:
+    """Whether a BatchNorm has the parts that a layer makes."""
+    own = set(width.sequences[name, "outputs"])
+    return any(own <= set(width.sequences[norm, "outputs"]) for norm in norms)
+
+
+def sum_over_sets(tensors: Iterable[tuple[Tensor, Tensor]], sets: int) -> Tensor:
+    """Return sums over all but the sets of channels in the first dimension of tensors.
+
+    Parameters
+    ----------
+    tensors
+        Each with the numbers of the sets that it has, in their order.
+    sets
+        How many sets there are.
+    """
     total = torch.zeros(sets, dtype=torch.float64)
-    for tensor, dim in tensors:
-        rows = tensor.detach().transpose(0, dim).double().cpu().square()
-        total += rows.reshape(sets, -1).sum(1)
+    for tensor, own in tensors:
+        rows = tensor.reshape(len(own), -1).sum(1)
+        total.index_add_(0, own, rows)
     return total
 
 
 def sort_channels(network: nn.Module, plan: Plan, scores: Scores) -> None:
     """Bring the channels of a network into the order of their scores, the highest first.
 
-    In place; the network computes what it did.
+    In place; the network computes what it did. Channels stay in their part.
     """
     layers = dict(network.named_modules())
     for label, width in plan.widths.items():
-        order = torch.argsort(scores[label], descending=True, stable=True)
+        order = _order(width, scores[label])
         for names, wanted in ((width.makes, "outputs"), (width.reads, "inputs")):
             for name in names:
+                sets = _own_sets(width, name, wanted)
                 for _, tensor, sides in tensor_slots(layers[name]):
                     for dim, side in enumerate(sides):
                         if side == wanted:
-                            _reorder(tensor, dim, order)
+                            _reorder(tensor, dim, _moved(width, sets, order))
+
+
+def _order(width: Width, scores: Tensor) -> Tensor:
+    """Return the sets of all parts, of each part those with the highest scores first."""
+    start, found = 0, []
+    for size in width.kept[0]:
+        own = scores[start : start + size]
+        found.append(start + torch.argsort(own, descending=True, stable=True))
+        start += size
+    return torch.cat(found)
+
+
+def _own_sets(width: Width, name: str, side: str) -> Tensor:
+    """Return the numbers of the sets at a side of a layer, one after the other."""
+    starts = [0, *itertools.accumulate(width.kept[0])]
+    parts = width.sequences[name, side]
+    return torch.cat([torch.arange(starts[part], starts[part + 1]) for part in parts])
+
+
+def _moved(width: Width, sets: Tensor, order: Tensor) -> Tensor:
+    """Return the places at a side of a layer from which its sets are to come.
+
+    Parameters
+    ----------
+    width
+        Its parts.
+    sets
+        At the side of the layer, one after the other.
+    order
+        In which the sets are to be, of all parts.
+    """
+    found, place = [], 0
+    starts = [0, *itertools.accumulate(width.kept[0])]
+    while place < len(sets):
+        first = int(sets[place])
+        size = width.kept[0][starts.index(first)]
+        found.append(place + order[first : first + size] - first)
+        place += size
+    return torch.cat(found)
 
 
 def _reorder(tensor: Tensor, dim: int, order: Tensor) -> None:

@@ -8,14 +8,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from nni_spos.conversion.chains import Chain, find_chains, sequence_of
 from nni_spos.conversion.channels import FIXED, Channels
 from nni_spos.conversion.tracing import LAYERS, Trace
 from nni_spos.errors import SpaceError
+from nni_spos.mutables.parts import Parts
 from nni_spos.recipe.conversion_settings import ChoiceSettings
 
 
@@ -25,18 +26,48 @@ class Width(NamedTuple):
     Parameters
     ----------
     choices
-        Of the layer that the label names, the largest first: that is the given network.
+        Of the layer that the label names, the largest first: that is the given network. Where
+        parts are concatenated, of all parts together.
     makes, reads
         Names of the layers that make these channels, and of those that read them. A layer with
         groups that follow, and a BatchNorm, is in both.
-    sets
-        How many sets of channels there are, each of which is kept or dropped as one.
+    kept
+        How many sets of channels, each of which is kept or dropped as one, are kept of each part:
+        by choice. There is one part unless channels are concatenated or divided.
+    sequences
+        Which parts, one after the other, are at the "inputs" or "outputs" of a layer, by
+        (name, side).
     """
 
     choices: tuple[int, ...]
     makes: tuple[str, ...]
     reads: tuple[str, ...]
-    sets: int
+    kept: tuple[tuple[int, ...], ...]
+    sequences: Mapping[tuple[str, str], tuple[int, ...]]
+
+    @property
+    def sets(self) -> int:
+        """How many sets of channels there are."""
+        return sum(self.kept[0])
+
+    @property
+    def is_parted(self) -> bool:
+        """Whether channels are concatenated or divided."""
+        return any(len(parts) != 1 for parts in (self.kept[0], *self.sequences.values()))
+
+    def numbers(self, name: str, side: str, full: int) -> Parts:
+        """Return how many channels a side of a layer has of each of its parts.
+
+        Parameters
+        ----------
+        name, side
+            Of the layer, one of `sequences`.
+        full
+            Its channels in the given network.
+        """
+        sequence = self.sequences[name, side]
+        times = full // sum(self.kept[0][part] for part in sequence)
+        return Parts(tuple(tuple(row[p] * times for p in sequence) for row in self.kept))
 
 
 class Bits(NamedTuple):
@@ -105,6 +136,9 @@ class Plan:
 
 UNITS = ("widths", "kernels", "bits", "skips")
 
+REARRANGED = "they are concatenated or rearranged with others"
+"""Why channels stay whose kept ones would not be at the places where they are looked for."""
+
 
 @dataclass
 class Group:
@@ -112,16 +146,16 @@ class Group:
 
     Parameters
     ----------
-    order
-        The sets of channels, in the order of the layer that makes them first.
+    chains
+        The sets of channels by part: one unless they are concatenated or divided.
     slots
-        (name of the layer, "inputs" or "outputs") of all layers that have them.
+        (name of the layer, "inputs" or "outputs") of all layers that have them, with their parts.
     problem
         Why they stay as they are; "" if they need not.
     """
 
-    order: Channels
-    slots: list[tuple[str, str]]
+    chains: list[Chain]
+    slots: dict[tuple[str, str], tuple[int, ...]]
     problem: str = ""
 
 
@@ -146,14 +180,16 @@ def make_plan(
     for label, group in groups(trace, network):
         names = {name for name, _ in group.slots}
         problem = group.problem
-        if not problem and trace.channels.are_added(group.order.tolist()) and not choices.residual:
-            problem = "they are added to others (residual: true lets them be chosen)"
+        if not problem and not choices.residual:
+            problem = _coupling(trace, group)
         if not problem and (own := sorted(names & ignored)):
             problem = f"'{own[0]}' is ignored"
-        width = _width(trace, label, group, choices)
-        if not problem and choices.channels and len(width.choices) < 2:
-            problem = f"round_to {choices.round_to} leaves one choice of {width.choices[0]}"
         if problem:
+            left.append(Left(label, problem))
+            continue
+        width = _width(trace, group, choices)
+        if choices.channels and len(width.choices) < 2:
+            problem = f"round_to {choices.round_to} leaves one choice of {width.choices[0]}"
             left.append(Left(label, problem))
         elif choices.channels:
             widths[label] = width
@@ -176,6 +212,15 @@ def make_plan(
             skips[f"{name}.skip"] = name
             shares[f"{name}.skip"] = sum(trace.layers[x].macs for x in inside) / total
     return Plan(widths, kernels, bits, skips, shares, tuple(left))
+
+
+def _coupling(trace: Trace, group: Group) -> str:
+    """Return why channels stay unless those of several layers are chosen together, or ""."""
+    if trace.channels.are_added(x for chain in group.chains for x in chain):
+        return "they are added to others (residual: true lets them be chosen)"
+    if any(len(parts) != 1 for parts in (group.chains, *group.slots.values())):
+        return "they are concatenated with others (residual: true lets them be chosen)"
+    return ""
 
 
 def _not_understood(network: nn.Module) -> Iterator[Left]:
@@ -224,14 +269,12 @@ def groups(trace: Trace, network: nn.Module) -> Iterator[tuple[str, Group]]:
         readers = [x for x in readers if not isinstance(trace.layers[x].module, nn.BatchNorm2d)]
         if not makers:
             continue
-        order = list(dict.fromkeys(slots[makers[0], "outputs"].tolist()))
-        group = Group(np.array(order), members)
         all_channels = {x for slot in members for x in slots[slot].tolist()}
-        group.problem = trace.channels.reason(all_channels)
+        group = Group([], dict.fromkeys(members, ()), trace.channels.reason(all_channels))
         if not group.problem and FIXED in all_channels:
             group.problem = "they are read together with what stays"
-        if not group.problem and not all(_is_regular(slots[x], group.order) for x in members):
-            group.problem = "they are concatenated or rearranged with others"
+        if not group.problem:
+            _find_parts(group, slots)
         if not group.problem and not readers:
             group.problem = "no layer reads them"
         if not group.problem and (own := [x for x, _ in members if x in tied]):
@@ -259,10 +302,15 @@ def _connected(slots: Mapping[tuple[str, str], Channels]) -> list[list[tuple[str
     return [sorted(members, key=order.__getitem__) for members in groups.values()]
 
 
-def _is_regular(channels: Channels, order: Channels) -> bool:
-    """Whether a layer has these channels one after the other, each as often as the others."""
-    times, rest = divmod(len(channels), len(order))
-    return rest == 0 and np.array_equal(channels, np.repeat(order, times))
+def _find_parts(group: Group, slots: Mapping[tuple[str, str], Channels]) -> None:
+    """Find the parts of channels that belong together, or say why there are none."""
+    group.chains = find_chains([slots[slot] for slot in group.slots])
+    found = {slot: sequence_of(slots[slot], group.chains) for slot in group.slots}
+    group.slots = {slot: sequence for slot, sequence in found.items() if sequence is not None}
+    sets = sum(map(len, group.chains))
+    is_shuffled = len(group.chains) > 1 and 2 * len(group.chains) > sets
+    if is_shuffled or len(group.slots) < len(found):
+        group.problem = REARRANGED
 
 
 def _tied_layers(network: nn.Module, layers: Collection[str]) -> set[str]:
@@ -274,20 +322,33 @@ def _tied_layers(network: nn.Module, layers: Collection[str]) -> set[str]:
     return {x for names in owners.values() if len(names) > 1 for x in names if x in layers}
 
 
-def _width(trace: Trace, label: str, group: Group, choices: ChoiceSettings) -> Width:
-    layers = trace.layers
-    makes = [n for n, side in group.slots if side == "outputs"]
-    reads = [n for n, side in group.slots if side == "inputs"]
-    first = layers[label.removesuffix(".channels")]
-    full = len(first.outputs)
-    each = full // len(group.order)
-    step = math.lcm(choices.round_to, each)
-    numbers = {full}
+def _width(trace: Trace, group: Group, choices: ChoiceSettings) -> Width:
+    """Return the numbers of channels that a group can have: of every part the same share."""
+    sizes = [len(chain) for chain in group.chains]
+    each = [1] * len(sizes)  # channels of a set, in the layers that make them
+    for (name, side), sequence in reversed(group.slots.items()):
+        if side == "outputs":
+            times = len(trace.layers[name].outputs) // sum(sizes[part] for part in sequence)
+            each = [times if part in sequence else e for part, e in enumerate(each)]
+    rows = {tuple(sizes)}
     for fraction in choices.channels:
-        number = max(step, math.floor(full * fraction / step + 0.5) * step)
-        numbers.add(min(number, full))
-    choices_of_width = tuple(sorted(numbers, reverse=True))
-    return Width(choices_of_width, tuple(makes), tuple(reads), len(group.order))
+        rows.add(
+            tuple(
+                _rounded(size * times, fraction, choices.round_to, times) // times
+                for size, times in zip(sizes, each, strict=True)
+            )
+        )
+    kept = tuple(sorted(rows, reverse=True))
+    numbers = [sum(n * times for n, times in zip(row, each, strict=True)) for row in kept]
+    makes = [name for name, side in group.slots if side == "outputs"]
+    reads = [name for name, side in group.slots if side == "inputs"]
+    return Width(tuple(numbers), tuple(makes), tuple(reads), kept, dict(group.slots))
+
+
+def _rounded(full: int, fraction: float, round_to: int, each: int) -> int:
+    """Return a share of channels: a multiple of a number, and of the channels of a set."""
+    step = math.lcm(round_to, each)
+    return min(max(step, math.floor(full * fraction / step + 0.5) * step), full)
 
 
 def _kernel_sizes(module: nn.Module) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -15,11 +16,13 @@ from nni.nas.nn.pytorch import (
     MutableBatchNorm2d,
     MutableConv2d,
     MutableLinear,
+    ParametrizedModule,
 )
 from torch import Tensor, nn
 
 from nni_spos.conversion.plan import Plan, Width, tensor_slots
 from nni_spos.conversion.table import describe_plan
+from nni_spos.mutables.parts import Parts
 from nni_spos.mutables.quantization import QuantConv2d, QuantLinear, bits_choice
 
 Number: TypeAlias = int | MutableExpression
@@ -86,7 +89,11 @@ def _choosing_layer(
         if side not in sides:
             return full
         label, width = sides[side]
-        return scaled(nni.choice(label, list(width.choices)), full, width.choices[0])
+        chosen = nni.choice(label, list(width.choices))
+        if not width.is_parted:
+            return scaled(chosen, full, width.choices[0])
+        totals = map(sum, width.numbers(name, side, full).kept)
+        return looked_up(chosen, dict(zip(width.choices, totals, strict=True)))
 
     if isinstance(module, nn.BatchNorm2d):
         made: nn.Module = MutableBatchNorm2d(
@@ -96,7 +103,7 @@ def _choosing_layer(
             affine=module.affine,
             track_running_stats=module.track_running_stats,
         )
-        return _take_weights(made, module)
+        return _finished(name, made, module, sides)
     bits = plan.bits.get(f"{name}.bits")
     quantized: dict[str, Any] = {}
     if bits is not None:
@@ -111,7 +118,7 @@ def _choosing_layer(
     if isinstance(module, nn.Linear):
         features = number("inputs", module.in_features), number("outputs", module.out_features)
         linear = QuantLinear if bits is not None else MutableLinear
-        return _take_weights(linear(*features, bias=has_bias, **quantized), module)
+        return _finished(name, linear(*features, bias=has_bias, **quantized), module, sides)
     assert isinstance(module, nn.Conv2d)
     size: Any = module.kernel_size
     padding: Any = module.padding
@@ -132,7 +139,34 @@ def _choosing_layer(
         padding_mode=module.padding_mode,
         **quantized,
     )
-    return _take_weights(made, module)
+    return _finished(name, made, module, sides)
+
+
+SIZES: Mapping[type[nn.Module], Mapping[str, str]] = {
+    nn.Conv2d: {"inputs": "in_channels", "outputs": "out_channels"},
+    nn.Linear: {"inputs": "in_features", "outputs": "out_features"},
+    nn.BatchNorm2d: {"outputs": "num_features"},
+}
+"""Arguments that are the numbers of channels at the sides of a layer."""
+
+
+def _finished(
+    name: str, made: nn.Module, given: nn.Module, sides: Mapping[str, tuple[str, Width]]
+) -> nn.Module:
+    """Give a layer with choices the weights of the one it stands for, and its parts."""
+    parts: dict[str, Parts] = {}
+    for side, argument in SIZES[type(given)].items():
+        if side in sides and len(sides[side][1].sequences[name, side]) > 1:
+            parts[side] = sides[side][1].numbers(name, side, getattr(given, argument))
+    _take_weights(made, given, parts)
+    if parts and isinstance(made, ParametrizedModule):
+        is_grouped = getattr(given, "groups", 1) > 1  # its inputs are in groups, not in parts
+        made.parts = {
+            SIZES[type(given)][side]: own
+            for side, own in parts.items()
+            if not (is_grouped and side == "inputs")
+        }
+    return made
 
 
 def scaled(choice: Number, full: int, most: int) -> Number:
@@ -144,11 +178,29 @@ def scaled(choice: Number, full: int, most: int) -> Number:
     return choice * full // most
 
 
-def _take_weights(made: nn.Module, given: nn.Module) -> nn.Module:
+def looked_up(choice: Number, numbers: Mapping[int, int]) -> Number:
+    """Return the number that belongs to a choice."""
+    if isinstance(choice, MutableExpression):
+        return MutableExpression(functools.partial(_look_up, dict(numbers)), "part of {}", [choice])
+    return numbers[choice]
+
+
+def _look_up(numbers: Mapping[int, int], choice: int) -> int:
+    return numbers[choice]
+
+
+def _take_weights(made: nn.Module, given: nn.Module, parts: Mapping[str, Parts]) -> nn.Module:
     """Let a layer have the part of another layer's tensors that it has room for."""
-    for name, source, _ in tensor_slots(given):
+    for name, source, sides in tensor_slots(given):
         target: Tensor = getattr(made, name)
-        taken = source.detach()[tuple(slice(size) for size in target.shape[:2])]
+        taken = source.detach()
+        for dim, size in enumerate(target.shape[:2]):
+            own = parts.get(sides[dim] or "") if dim < len(sides) else None
+            if own is None:
+                taken = taken.narrow(dim, 0, size)
+            else:
+                places = torch.tensor(own.places(size), device=taken.device)
+                taken = taken.index_select(dim, places)
         for dim in range(2, target.dim()):  # the centre of a larger kernel
             taken = taken.narrow(
                 dim, (source.shape[dim] - target.shape[dim]) // 2, target.shape[dim]

@@ -26,6 +26,11 @@ class SlicedConv2d(SlicedOperation, nn.Conv2d):
     bound_type = MutableConv2d
     plain = nn.Conv2d
     input_channels = (1, "in_channels")
+    tensor_sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "weight": ("out_channels", "in_channels"),
+        "bias": ("out_channels",),
+        "weight_factor": ("out_channels",),
+    }
     argument_list: ClassVar[list[str]] = [
         "in_channels",
         "out_channels",

@@ -11,13 +11,14 @@ from torch import nn
 
 from nni_spos.mutables.adoption import grown_tensors, rebuild, take_initial_values
 from nni_spos.mutables.convolution import SlicedConv2d
-from nni_spos.mutables.sliced import SlicedBatchNorm2d, SlicedLinear, SlicedOperation, Slices
+from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, Slices
 from nni_spos.mutables.sliced_layers import (
     SlicedConvTranspose2d,
     SlicedGroupNorm,
     SlicedLayerNorm,
     SlicedPReLU,
 )
+from nni_spos.mutables.sliced_norm import SlicedBatchNorm2d
 from nni_spos.mutables.sliced_quantization import (
     SlicedQuantConv2d,
     SlicedQuantLinear,

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import nni.nas.strategy  # noqa: F401
 import torch
 from nni.mutable import MutableExpression
-from nni.nas.nn.pytorch import MutableBatchNorm2d, MutableLinear, ParametrizedModule
+from nni.nas.nn.pytorch import MutableLinear, ParametrizedModule
 from nni.nas.oneshot.pytorch.supermodule.operation import MixedOperation
 from nni.nas.oneshot.pytorch.supermodule.sampling import MixedOpPathSamplingPolicy
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from torch.nn.utils import parametrize
 
 from nni_spos.errors import SpaceError, SposError
 from nni_spos.mutables.adoption import HOOKS, Grown, become
+from nni_spos.mutables.parts import Parts
 from nni_spos.path import Choice
 
 MAX_COMBINATIONS = 100_000
@@ -71,6 +72,11 @@ class SlicedOperation(MixedOperation):
     """Class of the layer on one path."""
     input_channels: ClassVar[tuple[int, str]]
     """Dimension of the input that has the channels, and the argument that is their number."""
+    tensor_sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Arguments that are the sizes of the first dimensions, by name of the plain layer's tensor."""
+    parts: Mapping[str, Parts] = {}
+    """Of channels that are concatenated, by the argument that is their number; see
+    `nni_spos.mutables.parts`. Set on the layer of a space before it shares weights."""
     layer_name: str = ""
     """Dotted name in the supernet, for messages."""
     grown: Mapping[str, Grown] = {}
@@ -131,6 +137,7 @@ class SlicedOperation(MixedOperation):
         except ValueError as problem:  # what PyTorch finds out about its arguments
             raise SpaceError(f"layer '{name}': {problem}.") from None
         module.layer_name = name
+        module._nest()
         return module
 
     @property
@@ -188,8 +195,9 @@ class SlicedOperation(MixedOperation):
         for name, slices in self.part.slices.items():
             tensor = self.get_tensor(name)
             # Not even a view where all of it is used: gradients of views of weights cost time.
-            found[name] = tensor[slices] if slices else tensor
-            if slices and tensor.dim() == 4 and not torch.is_grad_enabled():
+            found[name] = self.arranged(name, tensor[slices] if slices else tensor)
+            is_whole = found[name] is tensor
+            if not is_whole and tensor.dim() == 4 and not torch.is_grad_enabled():
                 # Laid out as in the path's own layer, so that results agree to the last digit.
                 found[name] = found[name].contiguous(memory_format=_layout(tensor))
         return found
@@ -200,7 +208,10 @@ class SlicedOperation(MixedOperation):
         layer = self.build_plain(sample, first.device).to(first.dtype)
         slices = self.part_at(sample).slices
         layer.load_state_dict(
-            {self.plain_name(x): self.get_tensor(x)[part] for x, part in slices.items()}
+            {
+                self.plain_name(x): self.arranged(x, self.get_tensor(x)[part])
+                for x, part in slices.items()
+            }
         )
         for own in slices:
             if isinstance(tensor := self.get_tensor(own), nn.Parameter):
@@ -211,6 +222,26 @@ class SlicedOperation(MixedOperation):
         if layouts:
             layer.to(memory_format=layouts[0])
         return layer.train(self.training)
+
+    def arranged(self, name: str, tensor: Tensor) -> Tensor:
+        """Return what a path uses of a tensor in the order in which its channels arrive."""
+        for dim, parts in self._parted(name):
+            order = parts.order(tensor.shape[dim], tensor.device)
+            tensor = tensor.index_select(dim, order)
+        return tensor
+
+    def _parted(self, name: str) -> Iterator[tuple[int, Parts]]:
+        """Yield the dimensions of a tensor that have concatenated parts."""
+        for dim, argument in enumerate(self.tensor_sizes.get(self.plain_name(name), ())):
+            if argument in self.parts:
+                yield dim, self.parts[argument]
+
+    def _nest(self) -> None:
+        """Bring tensors into the order of which every path has the first channels, in place."""
+        for name, tensor in [*self.named_parameters(), *self.named_buffers()]:
+            for dim, parts in self._parted(name):
+                with torch.no_grad():
+                    tensor.copy_(tensor.index_select(dim, parts.nesting().to(tensor.device)))
 
     def build_plain(self, sample: Mapping[str, Any], device: torch.device | str) -> nn.Module:
         """Return the layer of a path, its tensors not set."""
@@ -277,6 +308,11 @@ class SlicedLinear(SlicedOperation, nn.Linear):
     bound_type = MutableLinear
     plain = nn.Linear
     input_channels = (-1, "in_features")
+    tensor_sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "weight": ("out_features", "in_features"),
+        "bias": ("out_features",),
+        "weight_factor": ("out_features",),
+    }
     argument_list: ClassVar[list[str]] = ["in_features", "out_features"]
 
     @classmethod
@@ -292,68 +328,6 @@ class SlicedLinear(SlicedOperation, nn.Linear):
         self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
     ) -> Tensor:
         return nn.functional.linear(x, tensors["weight"], tensors.get("bias"))
-
-
-class SlicedBatchNorm2d(SlicedOperation, nn.BatchNorm2d):
-    """BatchNorm whose number of features may be a choice.
-
-    In training mode a path updates the running statistics of its own features only. Those of a
-    feature are over all widths that have it, hence the recalibration before a path is scored.
-    """
-
-    bound_type = MutableBatchNorm2d
-    plain = nn.BatchNorm2d
-    input_channels = (1, "num_features")
-    argument_list: ClassVar[list[str]] = ["num_features", "eps", "momentum"]
-
-    @classmethod
-    def check(cls, **arguments: Any) -> None:
-        check_numbers(arguments, "num_features")
-
-    def slices(self, **arguments: Any) -> dict[str, Slices]:
-        return norm_slices(self, arguments["num_features"])
-
-    def compute(
-        self, x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any]
-    ) -> Tensor:
-        return normalize(x, tensors, arguments, self.training)
-
-
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
-
-
-def norm_slices(norm: nn.Module, num_features: int, prefix: str = "") -> dict[str, Slices]:
-    """Return the slices of a BatchNorm's tensors, those that it has."""
-    slices: dict[str, Slices] = {
-        f"{prefix}{name}": (slice(num_features),)
-        for name in NORM_TENSORS
-        if getattr(norm, name) is not None
-    }
-    if norm.num_batches_tracked is not None:
-        slices[f"{prefix}num_batches_tracked"] = ()
-    return slices
-
-
-def normalize(
-    x: Tensor, tensors: Mapping[str, Tensor], arguments: Mapping[str, Any], training: bool
-) -> Tensor:
-    """Do what ``nn.BatchNorm2d`` does, with tensors that may be views of larger ones."""
-    mean, variance = tensors.get("running_mean"), tensors.get("running_var")
-    momentum = arguments.get("momentum", 0.1)
-    if training and mean is not None:
-        count = tensors["num_batches_tracked"]
-        count.add_(1)
-        momentum = 1.0 / float(count) if momentum is None else momentum
-    return nn.functional.batch_norm(
-        x,
-        mean,
-        variance,
-        tensors.get("weight"),
-        tensors.get("bias"),
-        training or mean is None,
-        0.0 if momentum is None else momentum,
-        arguments.get("eps", 1e-5),
-    )
 
 
 def check_numbers(arguments: Mapping[str, Any], *names: str) -> None:

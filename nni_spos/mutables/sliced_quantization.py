@@ -21,15 +21,8 @@ from nni_spos.mutables.quantization import (
     pair_name,
 )
 from nni_spos.mutables.quantizer_kinds import find_quantizer
-from nni_spos.mutables.sliced import (
-    NORM_TENSORS,
-    SlicedLinear,
-    SlicedOperation,
-    Slices,
-    check_numbers,
-    norm_slices,
-    normalize,
-)
+from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, Slices, check_numbers
+from nni_spos.mutables.sliced_norm import NORM_TENSORS, norm_slices, normalize
 
 BITS = ["weight_bits", "activation_bits"]
 

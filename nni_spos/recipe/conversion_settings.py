@@ -34,8 +34,11 @@ FAMILIES = ("torchvision", "timm")
 FILE_SUFFIXES = (".pt", ".pth", ".bin", ".tar", ".safetensors")
 """Endings of what is a file of weights, and no name of published ones."""
 
-IMPORTANCES = ("l2", "batchnorm")
-"""By what channels are sorted: the length of their weights, or BatchNorm's scale."""
+BY_BATCHES = "taylor"
+"""The importance that needs batches of data."""
+
+IMPORTANCES = ("l2", "batchnorm", BY_BATCHES)
+"""By what channels are sorted: the length of their weights, BatchNorm's scale, or the loss."""
 
 FULL_BITS = (32, 32)
 
@@ -95,12 +98,14 @@ class ChoiceSettings:
     kernel
         Whether depthwise convolutions with a kernel above 3 may use its centre.
     residual
-        Whether channels that are added may be chosen as well, the same for all terms of a sum.
+        Whether channels that are added or concatenated may be chosen as well: the same number for
+        all terms of a sum, the same share of all parts of a concatenation.
     round_to
         Numbers of channels are multiples of this.
     importance
         By what the channels of a layer are sorted, of which a narrow path keeps the first: l2, the
-        length of their weights, or batchnorm, the scale of the BatchNorm behind them.
+        length of their weights, batchnorm, the scale of the BatchNorm behind them, or, in Python
+        alone, taylor, what the loss of some batches would change without them.
     quantizer
         Of the layers whose bits are a choice: symmetric, integers times a learned step, or dorefa,
         the paper's, which 1-bit weights need.
@@ -176,6 +181,11 @@ def read_conversion(model: Any, choices: Any, where: str, folder: FilePath) -> d
     if settings.weights and is_weights_file(settings.weights):
         found["weights"] = str(folder / os.path.expanduser(settings.weights))
     chosen = read_settings(ChoiceSettings, choices, f"{where}: choices")
+    if chosen.importance == BY_BATCHES:
+        raise RecipeError(
+            f"{where}: choices.importance: taylor needs batches, which nni_spos.convert gets as "
+            "'calibration', and no recipe. Use l2 or batchnorm here."
+        )
     return {"model": found, "choices": as_plain(chosen)}
 
 

@@ -346,7 +346,7 @@ def test_refuses_a_network(network, inputs, more, message):
         ({"bits": [9, 32]}, "a list of bit widths from 1 to 8 or 32"),
         ({"skip": "yes"}, "choices.skip: got 'yes'; must be true or false"),
         ({"round_to": 0}, "choices.round_to: got 0; must be a whole number > 0"),
-        ({"importance": "taylor"}, "must be one of l2, batchnorm"),
+        ({"importance": "l1"}, "must be one of l2, batchnorm, taylor"),
     ],
 )
 def test_refuses_choices(choices, message):

@@ -99,6 +99,32 @@ class Branches(nn.Module):
         return {"logits": self.fc(y.mean((2, 3))), "maps": [y]}
 
 
+class Concatenated(nn.Module):
+    """Parts of several widths side by side, what follows them all, and a gate of two halves."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.stem = conv(channels, 16, 3)
+        self.one, self.two = conv(16, 16), conv(16, 24, 3)
+        self.norm = nn.BatchNorm2d(40)
+        self.dw = conv(40, 40, 3, groups=40, bias=False)
+        self.squeeze, self.excite = conv(40, 8), conv(8, 40)
+        self.gated = conv(40, 32)
+        self.last = conv(56, 16)
+        self.head = nn.Linear(56 * 4, 10)
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = F.relu(self.norm(torch.cat([self.one(x), self.two(x)], 1)))
+        y = self.dw(y)
+        y = y * self.excite(F.relu(self.squeeze(y.mean((2, 3), keepdim=True)))).sigmoid()
+        half, gate = self.gated(y).chunk(2, 1)
+        y = torch.cat([y, half * gate.sigmoid()], 1)
+        flat = F.adaptive_avg_pool2d(y, 2).flatten(1)
+        return self.fc(F.relu(self.last(y)).mean((2, 3))) + self.head(flat)
+
+
 class Auxiliary(nn.Module):
     """A head that is there in training only."""
 
@@ -163,6 +189,7 @@ NETWORKS = {
     "mobile": (Mobile, ((2, 3, 8, 8),)),
     "grouped": (Grouped, ((2, 3, 8, 8),)),
     "branches": (Branches, ((2, 3, 8, 8), (2, 1, 8, 8))),
+    "concatenated": (Concatenated, ((2, 3, 8, 8),)),
     "auxiliary": (Auxiliary, ((2, 3, 8, 8),)),
     "derived": (Derived, ((2, 3, 9, 8),)),
 }
