@@ -95,6 +95,10 @@ class Quantizer(ABC):
         """Return the levels behind `activation`, at 1 to 8 bits."""
 
     @abstractmethod
+    def start(self, learned: Tensor, highest: Tensor, bits: int, *, signed: bool) -> None:
+        """Set the parameter for inputs so that the highest level is a value above 0, shape ()."""
+
+    @abstractmethod
     def begin(self, x: Tensor, learned: Mapping[int, Tensor], *, signed: bool) -> None:
         """Set parameters for inputs, by their bits, that were never set, from the first inputs."""
 
@@ -126,6 +130,10 @@ class DoReFa(Quantizer):
     def grid(self, learned: Tensor, bits: int, *, signed: bool, initial_clip: float) -> Grid:
         high = 2 ** (bits - signed) - 1
         return Grid(float(positive_clip(learned) / high), -high if signed else 0, high)
+
+    @torch.no_grad()
+    def start(self, learned: Tensor, highest: Tensor, bits: int, *, signed: bool) -> None:
+        learned.copy_(highest)
 
     def begin(self, x: Tensor, learned: Mapping[int, Tensor], *, signed: bool) -> None:
         """Its clipping values begin with a number that is given."""
@@ -176,6 +184,10 @@ class Symmetric(Quantizer):
     def grid(self, learned: Tensor, bits: int, *, signed: bool, initial_clip: float) -> Grid:
         step = activation_step(learned, initial_clip, bits, signed)
         return Grid(float(step), *integer_range(bits, signed))
+
+    @torch.no_grad()
+    def start(self, learned: Tensor, highest: Tensor, bits: int, *, signed: bool) -> None:
+        learned.copy_(highest / integer_range(bits, signed)[1])
 
     @torch.no_grad()
     def begin(self, x: Tensor, learned: Mapping[int, Tensor], *, signed: bool) -> None:

@@ -88,6 +88,7 @@ TECHNIQUES: Registry[Any] = Registry(
     {
         "opt": f"{_TECHNIQUES}.opt:Opt",
         "sched": f"{_TECHNIQUES}.sched:Sched",
+        "clips": f"{_TECHNIQUES}.clips:Clips",
         "accumulate": f"{_TECHNIQUES}.accumulate:Accumulate",
         "model_ema": f"{_TECHNIQUES}.model_ema:ModelEma",
         "mixing": f"{_TECHNIQUES}.mixing:Mixing",

@@ -61,6 +61,14 @@ class Techniques:
             found["order"] = ordering[0].order
         return found
 
+    def parameter_groups(
+        self, groups: list[dict[str, Any]], network: nn.Module
+    ) -> list[dict[str, Any]]:
+        """Return the groups of parameters that are updated; each technique changes the last's."""
+        for member in self:
+            groups = member.parameter_groups(groups, network)
+        return groups
+
     def optimizer(self, groups: list[dict[str, Any]], network: nn.Module) -> Optimizer | None:
         """Return what updates the weights, or None for SGD."""
         return self._first("optimizer", groups, network)

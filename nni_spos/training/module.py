@@ -141,6 +141,7 @@ class TaskModule(LightningModule):
             {"params": groups[key], "weight_decay": decay * key[0], "lr": rate * key[1]}
             for key in order
         ]
+        parameters = self.techniques.parameter_groups(parameters, self.model)
         if (other := self.techniques.optimizer(parameters, self.model)) is not None:
             return other
         options: dict[str, Any] = {"lr": rate, "momentum": self.settings.momentum}

@@ -172,6 +172,21 @@ class Technique:
         """
         return None
 
+    def parameter_groups(
+        self, groups: list[dict[str, Any]], network: nn.Module
+    ) -> list[dict[str, Any]]:
+        """Return the groups of parameters that are updated, with their settings.
+
+        Parameters
+        ----------
+        groups
+            Parameters with their learning rate and weight decay, ``lr`` and ``weight_decay``; the
+            rate of the first group is shown.
+        network
+            Whose parameters they are.
+        """
+        return groups
+
     def optimizer(self, groups: list[dict[str, Any]], network: nn.Module) -> Optimizer | None:
         """Return what updates the weights; None: SGD does.
 

@@ -56,8 +56,9 @@ class Wakeful(Sleepy):
 
 
 def test_every_technique_is_checked():
-    # A teacher is a file of a training of its own: tests/retraining/test_technique_runs.py.
-    assert {*KEYS, "kd"} == set(TECHNIQUES.ours)
+    # A teacher is a file of a training of its own: tests/retraining/test_technique_runs.py. Clips
+    # are those of quantized layers: tests/training/test_clips.py.
+    assert {*KEYS, "clips", "kd"} == set(TECHNIQUES.ours)
 
 
 @pytest.mark.slow

@@ -341,6 +341,8 @@ TECHNIQUES = {
     "min_lr": {"sched": "linear", "min_lr": 0.1},
     "decay_epochs": {"sched": "step", "decay_epochs": 3},
     "decay_rate": {"sched": "step", "decay_rate": 0.3},
+    "clip_quantile": {"clip_quantile": {2: 0.97, 4: 0.999}},
+    "clip_learning_rate_factor": {"clip_learning_rate_factor": 10.0},
     "accumulate": {"accumulate": 2},
     "model_ema": {"model_ema": True},
     "model_ema_decay": {"model_ema": True, "model_ema_decay": 0.9},

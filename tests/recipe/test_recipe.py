@@ -228,11 +228,11 @@ def test_the_processes_of_a_training_do_not_decide_its_weights(load):
          "gradient_clip, channels_last, precision, seed, keep_checkpoints, update_scope, "
          "devices, num_nodes, strategy, sync_batchnorm, learning_rate_factors, "
          "progressive_resizing, techniques, initial_weights, opt, opt_eps, opt_betas, opt_kwargs, "
-         "sched, min_lr, decay_epochs, decay_rate, accumulate, model_ema, model_ema_decay, "
-         "model_ema_warmup, mixup, cutmix, mixup_prob, mixup_switch_prob, aa, reprob, "
-         "class_balanced, drop, drop_path, kd, kd_weights, kd_temperature, kd_weight, "
-         "early_stopping, early_stopping_monitor, early_stopping_min_delta, logger, logger_uri, "
-         "logger_project."),
+         "sched, min_lr, decay_epochs, decay_rate, clip_quantile, clip_learning_rate_factor, "
+         "accumulate, model_ema, model_ema_decay, model_ema_warmup, mixup, cutmix, mixup_prob, "
+         "mixup_switch_prob, aa, reprob, class_balanced, drop, drop_path, kd, kd_weights, "
+         "kd_temperature, kd_weight, early_stopping, early_stopping_monitor, "
+         "early_stopping_min_delta, logger, logger_uri, logger_project."),
         ({"retrain": {"learning_rate_factors": {"classifier": -1}}}, "retrain."
          "learning_rate_factors: got {'classifier': -1}; must be a mapping such as "
          "{classifier: 0.1}."),

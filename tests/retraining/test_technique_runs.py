@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+import trained_recipes
 from trained_recipes import write_untrained
 
 from nni_spos.errors import CheckpointError, RecipeError
@@ -66,6 +67,23 @@ def test_a_supernet_goes_on_bit_for_bit(tmp_path):
     recipe.checkpoint.unlink()
     train_supernet(recipe, first)
     assert_same(dict(whole), dict(load_supernet(recipe.checkpoint).weights))
+
+
+@pytest.mark.slow
+def test_a_quantized_supernet_goes_on_bit_for_bit(tmp_path, monkeypatch):
+    space = {"name": "resnet_small", "bit_pairs": [[2, 2], [4, 4]], "stage_repeats": [1],
+             "stage_channels": [8], "channel_scales": [0.5, 1.0]}  # fmt: skip
+    keys = {**SETTINGS, "clip_quantile": {2: 0.97}, "clip_learning_rate_factor": 2.0}
+    monkeypatch.setattr(trained_recipes, "TINY_SPACE", space)
+    recipe = write_untrained(tmp_path, supernet=keys)
+    train_supernet(recipe)
+    whole = dict(load_supernet(recipe.checkpoint).weights)
+    clips = {name: float(x) for name, x in whole.items() if ".clips." in name}
+    assert all((5.5 < x < 6.5) == name.endswith(".4") for name, x in clips.items())
+    first, _ = sorted(training_folder(recipe.checkpoint).glob("step_*.ckpt"))
+    recipe.checkpoint.unlink()
+    train_supernet(recipe, first)
+    assert_same(whole, dict(load_supernet(recipe.checkpoint).weights))
 
 
 @pytest.mark.slow
