@@ -82,16 +82,23 @@ class WarmUpPrior(Prior):
         return self.prior.draw(num_paths, generator)
 
     def path(self, step: int) -> Path:
+        return self.paths(step, 1)[0]
+
+    def paths(self, step: int, num_paths: int) -> list[Path]:
         if step >= self.steps:
-            return self.prior.path(step)
+            return self.prior.paths(step, num_paths)
         # The 1 keeps these numbers apart from those that the prior draws its blocks with.
         generator = np.random.default_rng([self.seed, step, 1])
         widest = 1 + step * self._num_choices // self.steps
-        drawn = generator.integers(0, np.where(self._is_warmed, widest, self._num_choices))
-        return {
-            label: choices[i]
-            for label, choices, i in zip(self.space, self._choices, drawn.tolist(), strict=True)
-        }
+        bounds = np.where(self._is_warmed, widest, self._num_choices)
+        rows = [generator.integers(0, bounds).tolist() for _ in range(num_paths)]
+        return [
+            {
+                label: choices[i]
+                for label, choices, i in zip(self.space, self._choices, row, strict=True)
+            }
+            for row in rows
+        ]
 
 
 def _widest_first(space: PathSpace, label: str) -> tuple[Choice, ...]:

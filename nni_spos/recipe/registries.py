@@ -97,6 +97,8 @@ TECHNIQUES: Registry[Any] = Registry(
         "drop": f"{_TECHNIQUES}.drop:Drop",
         "drop_path": f"{_TECHNIQUES}.drop_path:DropPath",
         "kd": f"{_TECHNIQUES}.kd:Distillation",
+        "paths": f"{_TECHNIQUES}.paths:Paths",
+        "inplace_distillation": f"{_TECHNIQUES}.inplace_distillation:InplaceDistillation",
         "early_stopping": f"{_TECHNIQUES}.early_stopping:EarlyStop",
         "logger": f"{_TECHNIQUES}.logger:OtherLogger",
     },
