@@ -99,6 +99,7 @@ TECHNIQUES: Registry[Any] = Registry(
         "kd": f"{_TECHNIQUES}.kd:Distillation",
         "paths": f"{_TECHNIQUES}.paths:Paths",
         "inplace_distillation": f"{_TECHNIQUES}.inplace_distillation:InplaceDistillation",
+        "shrinking": f"{_TECHNIQUES}.shrinking:Shrinking",
         "early_stopping": f"{_TECHNIQUES}.early_stopping:EarlyStop",
         "logger": f"{_TECHNIQUES}.logger:OtherLogger",
     },

@@ -19,6 +19,7 @@ KEYS = {
     "drop": {"drop": 0.2},
     "drop_path": {"drop_path": 0.2},
     "paths": {"paths": 3},
+    "shrinking": {"shrinking": 0.5, "shrinking_hold": 0.2},
     "early_stopping": {"early_stopping": 2},
     "logger": {"logger": "csv"},
 }

@@ -366,6 +366,8 @@ TAUGHT = {"paths": 3, "inplace_distillation": True}
 SEVERAL = {
     "paths": {"paths": 3},
     "sandwich": {"paths": 3, "sandwich": True},
+    "shrinking": {"shrinking": 0.5},
+    "shrinking_hold": {"shrinking": 0.5, "shrinking_hold": 0.1},
     "inplace_distillation": TAUGHT,
     "inplace_temperature": {**TAUGHT, "inplace_temperature": 2.0},
     "inplace_weight": {**TAUGHT, "inplace_weight": 0.5},
