@@ -10,6 +10,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 from nni_spos.mutables.adoption import grown_tensors, rebuild, take_initial_values
+from nni_spos.mutables.boxes import disjoint
 from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, Slices
 from nni_spos.mutables.sliced_layers import (
@@ -60,7 +61,7 @@ def sliced_operations(model: nn.Module) -> Iterator[tuple[str, SlicedOperation]]
 
 
 class ActiveSlices:
-    """Which part of each weight the current path of a supernet uses.
+    """Which part of each weight the current path of a supernet uses, or the paths of a step.
 
     Parameters
     ----------
@@ -71,16 +72,40 @@ class ActiveSlices:
     def __init__(self, supernet: nn.Module):
         self._operations = [operation for _, operation in sliced_operations(supernet)]
 
-    def __call__(self) -> Mapping[nn.Parameter, Slices]:
-        """Return the slices of parameters that have a gradient and of which some is not used."""
-        active = {}
+    def __call__(self) -> Mapping[nn.Parameter, Slices | list[Slices]]:
+        """Return the slices of parameters that have a gradient and of which some is not used.
+
+        Where the paths of a step use different parts of a parameter, that is a list of slices
+        which do not overlap.
+        """
+        active: dict[nn.Parameter, Slices | list[Slices]] = {}
         for operation in self._operations:
-            for name, slices in operation.part.slices.items():
-                if slices:
+            for name, parts in _used(operation).items():
+                if all(parts):
                     tensor = operation.get_tensor(name)
                     if isinstance(tensor, nn.Parameter) and tensor.grad is not None:
-                        active[tensor] = slices
+                        found = disjoint(parts, tensor.shape) if len(parts) > 1 else parts
+                        active[tensor] = found[0] if len(found) == 1 else found
         return active
+
+    def note(self) -> None:
+        """Begin a step of several paths: what each of them uses is kept until `forget`."""
+        for operation in self._operations:
+            operation.noted = []
+
+    def forget(self) -> None:
+        """Let what counts be the current path again."""
+        for operation in self._operations:
+            operation.noted = None
+
+
+def _used(operation: SlicedOperation) -> Mapping[str, list[Slices]]:
+    """Return the slices of a layer's tensors that a step used."""
+    if operation.noted is None:
+        return {name: [slices] for name, slices in operation.part.slices.items()}
+    parts = list({id(part): part for part in operation.noted}.values())
+    names = parts[0].slices if parts else ()
+    return {name: [part.slices[name] for part in parts] for name in names}
 
 
 def share_weights(space: ModelSpace) -> ModelSpace:

@@ -81,6 +81,8 @@ class SlicedOperation(MixedOperation):
     """Dotted name in the supernet, for messages."""
     grown: Mapping[str, Grown] = {}
     """Tensors that are larger than in the space that was given."""
+    noted: list[Part] | None = None
+    """What the paths of a step used so far, where a step has several."""
 
     def __init__(self, module_kwargs: dict[str, Any]):
         expressions = {k: v for k, v in module_kwargs.items() if isinstance(v, MutableExpression)}
@@ -187,6 +189,8 @@ class SlicedOperation(MixedOperation):
         return {label: space[label].random() for label in missing}
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.noted is not None:
+            self.noted.append(self.part)
         return self.compute(x, self.tensors(), self.part.arguments)
 
     def tensors(self) -> dict[str, Tensor]:

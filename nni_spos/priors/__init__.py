@@ -10,6 +10,7 @@ from nni_spos.priors.constrained import (
 from nni_spos.priors.filtered import FilteredPrior
 from nni_spos.priors.uniform import UniformPrior
 from nni_spos.priors.warmup import WarmUpPrior
+from nni_spos.priors.widening import WideningPrior
 
 __all__ = [
     "SPOS_BINS",
@@ -18,6 +19,7 @@ __all__ = [
     "Prior",
     "UniformPrior",
     "WarmUpPrior",
+    "WideningPrior",
     "cost_histogram",
     "quantile_bins",
 ]

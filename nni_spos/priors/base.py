@@ -117,6 +117,10 @@ class Prior(ABC):
             self._block_number = number
         return dict(self._block[offset])
 
+    def paths(self, step: int, num_paths: int) -> list[Path]:
+        """Return the training paths of a step that has several: those of as many single steps."""
+        return [self.path(step * num_paths + i) for i in range(num_paths)]
+
     def _check(self, drawn: Indices) -> None:
         """Refuse what are no paths: a negative position would be taken from the end."""
         shape = (self.BLOCK_SIZE, len(self.space))

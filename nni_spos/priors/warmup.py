@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from nni_spos.errors import PathError, RecipeError, nearest
-from nni_spos.path import Choice, Indices, Path, PathSpace
+from nni_spos.path import Choice, PathSpace
 from nni_spos.priors.base import Prior
+from nni_spos.priors.widening import WideningPrior
 
 
-class WarmUpPrior(Prior):
+class WarmUpPrior(WideningPrior):
     """Begin with the widest channel numbers, admit the others one by one, then follow a prior.
 
     Supernets that search blocks and channel numbers together are reported not to converge when
@@ -60,7 +59,6 @@ class WarmUpPrior(Prior):
     """
 
     def __init__(self, prior: Prior, labels: Sequence[str], steps: int):
-        super().__init__(prior.space, prior.seed)
         if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
             raise RecipeError(
                 f"channel_warmup_steps must be a whole number from 0 on, got {steps!r}."
@@ -70,28 +68,8 @@ class WarmUpPrior(Prior):
                 f"a warm-up of {steps} steps needs labels of channel numbers, and the space has "
                 "none. Leave channel_warmup_steps out, or take a space that searches channels."
             )
-        self.prior = prior
-        self.labels = tuple(labels)
-        self.steps = steps
-        widest_first = {label: _widest_first(self.space, label) for label in self.labels}
-        self._choices = [widest_first.get(label, choices) for label, choices in self.space.items()]
-        self._num_choices = np.array(self.space.num_choices)
-        self._is_warmed = np.array([label in widest_first for label in self.space])
-
-    def draw(self, num_paths: int, generator: np.random.Generator) -> Indices:
-        return self.prior.draw(num_paths, generator)
-
-    def path(self, step: int) -> Path:
-        if step >= self.steps:
-            return self.prior.path(step)
-        # The 1 keeps these numbers apart from those that the prior draws its blocks with.
-        generator = np.random.default_rng([self.seed, step, 1])
-        widest = 1 + step * self._num_choices // self.steps
-        drawn = generator.integers(0, np.where(self._is_warmed, widest, self._num_choices))
-        return {
-            label: choices[i]
-            for label, choices, i in zip(self.space, self._choices, drawn.tolist(), strict=True)
-        }
+        widest_first = {label: _widest_first(prior.space, label) for label in labels}
+        super().__init__(prior, widest_first, steps)
 
 
 def _widest_first(space: PathSpace, label: str) -> tuple[Choice, ...]:

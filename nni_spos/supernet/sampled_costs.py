@@ -9,29 +9,27 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from nni_spos.cost_table import Costs
 from nni_spos.path import Path
-from nni_spos.priors import Prior
 
 
 class SampledCosts(Callback):
     """Log a histogram of the sampled paths' costs for every epoch, ``sampled_flops`` and so on.
 
+    The module that is trained is a `nni_spos.supernet.SinglePathModule`.
+
     Parameters
     ----------
-    prior
-        Where the path of a step comes from.
     costs
         Cost tables by metric.
     """
 
-    def __init__(self, prior: Prior, costs: Costs):
-        self._prior = prior
+    def __init__(self, costs: Costs):
         self._costs = costs
         self._paths: list[Path] = []
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._paths.append(self._prior.path(trainer.global_step))
+        self._paths += pl_module.paths(trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         paths, self._paths = self._paths, []

@@ -1,8 +1,9 @@
-"""NNI's one-shot strategy with our priors: one path a step, the same one for one (seed, step)."""
+"""NNI's one-shot strategy with our priors: a path a step, the same one for one (seed, step)."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 # NNI's two packages import each other: with oneshot first, nni.nas.strategy would hold stand-ins
@@ -16,13 +17,18 @@ from nni.nas.oneshot.pytorch.strategy import RandomOneShot, is_supernet
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
 from torch import nn
+from torch.optim import Optimizer
 
+from nni_spos.cost_table import Costs
 from nni_spos.errors import RecipeError
 from nni_spos.mutables import SlicedOperation, share_weights
 from nni_spos.mutables.repeat import SampledRepeat
-from nni_spos.path import PathSpace
+from nni_spos.path import Path, PathSpace
 from nni_spos.priors import FilteredPrior, Prior, UniformPrior
+from nni_spos.supernet.several_paths import SeveralPaths
 from nni_spos.training.finite_loss import LossNotFinite
+from nni_spos.training.module import TaskModule
+from nni_spos.training.sampling import Sampling
 
 
 def _says_something(record: logging.LogRecord) -> bool:
@@ -34,7 +40,7 @@ logging.getLogger("nni.nas.experiment.config.experiment").addFilter(_says_someth
 
 
 class SinglePathModule(RandomSamplingLightningModule):
-    """Train one path of the supernet in every step.
+    """Train one path of the supernet in every step, or several if a technique says so.
 
     NNI draws paths from generators that nobody seeds, so that no run can be repeated and the
     ranks of a data-parallel job train different paths. Here the path of a step is
@@ -46,12 +52,25 @@ class SinglePathModule(RandomSamplingLightningModule):
         The evaluator's module with the supernet in it.
     prior
         Where paths come from.
+    costs
+        Cost tables by metric, for techniques that ask which paths are large.
+
+    Notes
+    -----
+    Training techniques may change the prior, and let a step train several paths, see
+    `nni_spos.training.technique.Technique.paths`.
     """
 
-    def __init__(self, training_module: LightningModule, prior: Prior):
+    def __init__(self, training_module: LightningModule, prior: Prior, costs: Costs | None = None):
         super().__init__(training_module)
-        self.prior = prior
+        self.sampling = Sampling(prior, costs or {})
+        self._several = SeveralPaths(self)
         self._units: list[BaseSuperNetModule] = []
+
+    @property
+    def prior(self) -> Prior:
+        """Where paths come from."""
+        return self.sampling.prior
 
     def set_model(self, model: nn.Module) -> None:
         super().set_model(model)
@@ -59,9 +78,26 @@ class SinglePathModule(RandomSamplingLightningModule):
         # Lightning keeps the mode, and the space of a converted network begins in evaluation mode.
         self.train()
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if isinstance(self.training_module, TaskModule):
+            num_steps = int(self.trainer.estimated_stepping_batches)
+            sampling = replace(self.sampling, num_steps=num_steps)
+            prior = self.training_module.techniques.prior(sampling)
+            self.sampling = sampling.replace_prior(prior)
+
+    def paths(self, step: int) -> list[Path]:
+        """Return the paths that a step trains, in their order."""
+        if isinstance(self.training_module, TaskModule):
+            return self.training_module.techniques.paths(self.sampling, step)
+        return [self.prior.path(step)]
+
     def resample(self) -> Sample:
-        """Set every unit to the path of the current step, and return it."""
-        path = self.prior.path(self.trainer.global_step)
+        """Set every unit to the first path of the current step, and return it."""
+        return self.use(self.paths(self.trainer.global_step)[0])
+
+    def use(self, path: Path) -> Path:
+        """Set every unit to a path, and return it."""
         # Kept, because NNI walks through all modules to find them.
         self._units = self._units or list(self.supernet_modules())
         for unit in self._units:
@@ -70,16 +106,26 @@ class SinglePathModule(RandomSamplingLightningModule):
 
     def teardown(self, stage: str) -> None:
         super().teardown(stage)
+        self._several.end()
         # NNI's setup put it there, and it works only as long as this module is trained.
         self.training_module.__dict__.pop("log", None)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        self.resample()
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        paths = self.paths(self.trainer.global_step)
         try:
-            return self.training_module.training_step(*args, **kwargs)
+            if len(paths) > 1:
+                return self._several.train(paths, batch, batch_idx)
+            self._several.end()
+            self.use(paths[0])
+            return self.training_module.training_step(batch, batch_idx)
         except LossNotFinite as problem:
-            path = f", on the path {self.prior.path(problem.step)}"
-            raise LossNotFinite(problem.step, path) from None
+            names = " or ".join(map(str, self.paths(problem.step)))
+            raise LossNotFinite(problem.step, f", on the path {names}") from None
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        # Lightning calls it behind the step, which has done it where it leaves gradients.
+        if not self._several.has_gradients:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
 
 class SinglePathOneShot(RandomOneShot):
@@ -93,6 +139,8 @@ class SinglePathOneShot(RandomOneShot):
     ----------
     prior
         Distribution of training paths; by default uniform over the space, with seed 0.
+    costs
+        Cost tables by metric, for training techniques that ask which paths are large.
     **kwargs
         Passed on to NNI's strategy: ``mutation_hooks``, and ``filter``, a function of a path (or
         NNI's dict of profiler, min and max) that every training path must pass.
@@ -102,9 +150,10 @@ class SinglePathOneShot(RandomOneShot):
     Guo et al., Single Path One-Shot NAS, ECCV 2020, section 3.
     """
 
-    def __init__(self, prior: Prior | None = None, **kwargs: Any):
+    def __init__(self, prior: Prior | None = None, *, costs: Costs | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.prior = prior
+        self.costs = costs
 
     def default_mutation_hooks(self) -> list[Any]:
         return [
@@ -142,7 +191,7 @@ class SinglePathOneShot(RandomOneShot):
             raise RecipeError("the prior was made for another space than the one to be trained.")
         if self.filter is not None:
             prior = FilteredPrior(prior, self.filter)
-        return SinglePathModule(training_module, prior)
+        return SinglePathModule(training_module, prior, self.costs)
 
 
 def _keep_shared(module: nn.Module, *_: Any) -> bool:

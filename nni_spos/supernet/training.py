@@ -145,10 +145,10 @@ def _fit(
             "tensors": tensor_shapes(supernet),
         },
         resume=resume,
-        callbacks=[SampledCosts(prior, costs), meter],
+        callbacks=[SampledCosts(costs), meter],
         layout=layout,
     )
-    strategy = SinglePathOneShot(prior)
+    strategy = SinglePathOneShot(prior, costs=costs)
     multiply_adds, _ = costs["flops"].dearest()
     with training_session(), threads_for(multiply_adds, settings.batch_size):
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())

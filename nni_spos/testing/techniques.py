@@ -9,15 +9,22 @@ from collections.abc import Callable
 from pathlib import Path as FilePath
 from typing import Any
 
+import nni
 import torch
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.space import RawFormatModelSpace
 from torch import Tensor, nn
 
 from nni_spos.components import declared_keys
 from nni_spos.data import ImageData, open_data
+from nni_spos.mutables import MutableConv2d, MutableLinear
+from nni_spos.profilers import build_costs
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.registries import TECHNIQUES
 from nni_spos.recipe.techniques import RecipePlace, TechniqueSettings
-from nni_spos.recipe.training_settings import RetrainSettings
+from nni_spos.recipe.training_settings import RetrainSettings, SupernetSettings
+from nni_spos.supernet import SinglePathOneShot
 from nni_spos.training import build_evaluator, last_checkpoint, training_session
 from nni_spos.training.technique import RETRAIN, SUPERNET
 
@@ -27,6 +34,8 @@ EPOCHS = 3
 
 class TechniqueCase:
     """A technique as a recipe names it, in the training of a network of three layers.
+
+    One that is for supernets alone is in the training of a small supernet.
 
     Parameters
     ----------
@@ -47,20 +56,30 @@ class TechniqueCase:
         return open_data(DataSettings("digits", image_size=8, num_train=40, num_validation=20))
 
     def network(self) -> nn.Module:
-        """Return an untrained network, always the same one."""
+        """Return an untrained network or supernet, always the same one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return _Net()
+            return SinglePathOneShot().mutate_model(_Space()) if self._is_for_supernets else _Net()
+
+    @property
+    def _is_for_supernets(self) -> bool:
+        return RETRAIN not in self.technique.find().sections
 
     def train(self, folder: FilePath, resume: FilePath | None = None) -> dict[str, Tensor]:
         """Train, and return weights and statistics."""
-        settings = RetrainSettings(
+        cls = SupernetSettings if self._is_for_supernets else RetrainSettings
+        settings = cls(
             epochs=EPOCHS, batch_size=20, learning_rate=0.05, techniques=(self.technique,)
         )
         network = self.network()
         evaluator = build_evaluator(settings, self.data(), folder, resume=resume)
         with training_session():
-            evaluator.evaluate(network)
+            if isinstance(network, ModelSpace):
+                costs = build_costs(_Space(), (1, 8, 8))
+                trained = RawFormatModelSpace.from_model(network, evaluator)
+                SinglePathOneShot(costs=costs)(trained, SequentialExecutionEngine())
+            else:
+                evaluator.evaluate(network)
         return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
@@ -76,6 +95,23 @@ class _Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.block(self.norm(self.stem(images)).relu())
+        found: Tensor = self.classifier(features.mean((2, 3)))
+        return found
+
+
+class _Space(ModelSpace):
+    """Has layers and channel numbers to choose from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice("width", [2, 4])
+        self.unit = LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)], label="unit")
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = MutableConv2d(4, width, 3, stride=2)
+        self.classifier = MutableLinear(width, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(self.norm(self.unit(images)).relu())
         found: Tensor = self.classifier(features.mean((2, 3)))
         return found
 

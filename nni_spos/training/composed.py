@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -13,10 +13,13 @@ from torch.optim import Optimizer
 
 from nni_spos.components import explain
 from nni_spos.data import ImageData
-from nni_spos.errors import RecipeError, SposError
+from nni_spos.errors import PathError, RecipeError, SposError
+from nni_spos.path import Path
+from nni_spos.priors.base import Prior
 from nni_spos.recipe.dataset import DatasetSpec
 from nni_spos.recipe.techniques import TechniqueSettings
 from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.training.sampling import Sampling
 from nni_spos.training.technique import Compute, Technique, Training
 
 
@@ -78,6 +81,25 @@ class Techniques:
         accumulated = self.trainer_options().get("accumulate_grad_batches", 1)
         return self._first("schedule", num_steps, -(-num_batches // accumulated))
 
+    def prior(self, sampling: Sampling) -> Prior:
+        """Return what draws the paths; a later technique is given the prior of those before it."""
+        for member in self:
+            sampling = sampling.replace_prior(member.prior(sampling))
+        return sampling.prior
+
+    def paths(self, sampling: Sampling, step: int) -> list[Path]:
+        """Return the paths of a step. Raises RecipeError if there are none, or wrong ones."""
+        paths: Sequence[Path] = [sampling.prior.path(step)]
+        for name, member in self._members.items():
+            if type(member).paths is not Technique.paths:
+                paths = _checked(name, member.paths(paths, sampling, step), sampling)
+        return list(paths)
+
+    def begin_path(self, path: Path, position: int) -> None:
+        """Say which path of several runs next."""
+        for member in self:
+            member.begin_path(path, position)
+
     def batch(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
         """Return the images that the network gets."""
         for member in self:
@@ -120,6 +142,18 @@ class Techniques:
         """Return what the first technique returns that returns anything."""
         found = (getattr(member, method)(*arguments) for member in self)
         return next((x for x in found if x is not None), None)
+
+
+def _checked(name: str, paths: Sequence[Path], sampling: Sampling) -> Sequence[Path]:
+    """Return what a technique wants to train. Raises RecipeError."""
+    if not paths:
+        raise RecipeError(f"technique {name}: paths must return at least one path of a step.")
+    try:
+        return [sampling.prior.space.validate(path) for path in paths]
+    except PathError as problem:
+        raise RecipeError(
+            f"technique {name}: paths returned one of no such space: {problem}"
+        ) from None
 
 
 def _around(member: Technique, compute: Compute) -> Compute:

@@ -58,15 +58,18 @@ def average_gradients(parameters: Iterable[nn.Parameter], slices: ActiveSlices) 
     parameters
         In the same order in all processes.
     slices
-        Of a supernet with channels as choices, what the path used of a parameter.
+        Of a supernet with channels as choices, what the paths of the step used of a parameter.
     """
     used = slices()
     parts = []
     for parameter in parameters:
         if parameter.grad is not None:
-            part = used.get(parameter, ())
+            places = used.get(parameter, ())
             # Laid out as the parameter is, which is the same everywhere.
-            parts.append((parameter[part], parameter.grad[part]))
+            parts += [
+                (parameter[place], parameter.grad[place])
+                for place in (places if isinstance(places, list) else [places])
+            ]
     sent = [_send(bucket) for bucket in _buckets(parts)]
     for work, views, gradients in sent:
         work.wait()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -84,21 +84,34 @@ class TaskModule(LightningModule):
             self._normalising = SynchronisedBatchNorm()
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss, figures = self.pass_through(*self.prepare(batch))
+        self.show(figures)
+        return loss
+
+    def prepare(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the images that the network gets in this step, as it wants them, and targets."""
         images, targets = batch
         layout = self._lay_out(images)
         resizing = self.settings.progressive_resizing
         size = size_at(resizing, self.trainer.global_step, self.num_steps)
         images, targets = resize(images, size), resize_targets(targets, size)
         images = self.techniques.batch(images, targets, self.trainer.global_step)
+        return images.to(memory_format=layout), targets
+
+    def pass_through(self, images: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of the network, or of the path that is set in it, and what is shown."""
         with self._normalising:
-            outputs = check_outputs(self(images.to(memory_format=layout)), targets)
+            outputs = check_outputs(self(images), targets)
         loss = self.techniques.loss(self.loss, outputs, targets)
         self._finite.note(loss.detach(), self.trainer.global_step)
-        self.log("loss", loss.detach())
-        for name, value in self.task.step_figures(outputs.detach(), targets).items():
+        figures = self.task.step_figures(outputs.detach(), targets)
+        return loss, {"loss": loss.detach(), **figures}
+
+    def show(self, figures: Mapping[str, Tensor]) -> None:
+        """Log the figures of a step, and the learning rate."""
+        for name, value in figures.items():
             self.log(name, value)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        return loss
 
     def _lay_out(self, images: Tensor) -> torch.memory_format:
         """Return the memory format, in which the network is from the first batch on."""

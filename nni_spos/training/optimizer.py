@@ -11,8 +11,11 @@ from torch.optim.sgd import sgd
 
 from nni_spos.errors import RecipeError
 
-Slices = Mapping[nn.Parameter, tuple[slice, ...]]
-"""The part of each shared weight that a path uses, one slice for each leading dimension."""
+Part = tuple[slice, ...]
+
+Slices = Mapping[nn.Parameter, Part | list[Part]]
+"""The part of each shared weight that a path uses, one slice for each leading dimension; those that
+several paths use are a list of parts that do not overlap."""
 
 _PASSED = ("lr", "momentum", "weight_decay", "nesterov", "maximize", "foreach")
 _REFUSED = ("dampening", "fused", "differentiable")
@@ -120,11 +123,11 @@ class SlicedSGD(torch.optim.SGD):
             if group["momentum"]:
                 tensors.append(self._momentum(parameter))
             used = slices.get(parameter)
-            if used is not None:
-                tensors = [tensor[used] for tensor in tensors]
-            kind = dense if used is None or tensors[0].is_contiguous() else gapped
-            for column, tensor in zip(kind, tensors, strict=False):
-                column.append(tensor)
+            for part in used if isinstance(used, list) else [used]:
+                views = tensors if part is None else [tensor[part] for tensor in tensors]
+                kind = dense if part is None or views[0].is_contiguous() else gapped
+                for column, tensor in zip(kind, views, strict=False):
+                    column.append(tensor)
         for parameters, gradients, momenta in (dense, gapped):
             sgd(
                 parameters,

@@ -92,9 +92,10 @@ class SlicedOptimizer(torch.optim.Optimizer):
         for parameter, cells in self._cells.items():
             if parameter.grad is None:
                 continue
-            part = used.get(parameter, ())
+            parts = used.get(parameter, ())
+            parts = parts if isinstance(parts, list) else [parts]
             for place, cell in cells:
-                if _covers(part, place):
+                if any(_covers(part, place) for part in parts):
                     # Anew in every step: a change of memory format moves a parameter's storage.
                     cell.data = parameter.data[place]
                     cell.grad = parameter.grad[place]

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
     from nni_spos.data import ImageData
     from nni_spos.data.transforms import ImageAugmentation
+    from nni_spos.path import Path
+    from nni_spos.priors.base import Prior
     from nni_spos.recipe.dataset import DatasetSpec
     from nni_spos.recipe.training_settings import TrainSettings
+    from nni_spos.training.sampling import Sampling
 
 SUPERNET, RETRAIN = "supernet", "retrain"
 """Sections of a recipe that train."""
@@ -203,14 +206,40 @@ class Technique:
         """Return the factor of the learning rate by step, without warm-up; None: linear decay."""
         return None
 
+    def prior(self, sampling: Sampling) -> Prior:
+        """Return what draws the paths of a supernet's training, as a function of seed and step."""
+        return sampling.prior
+
     # During the training.
 
     def begin(self, network: nn.Module, data: ImageData | None) -> None:
         """Prepare for the first step; the network is on its device."""
 
+    def paths(self, paths: Sequence[Path], sampling: Sampling, step: int) -> Sequence[Path]:
+        """Return the paths that a step trains on one batch, in their order.
+
+        The step follows the mean of their gradients. All processes must get the same paths.
+
+        Parameters
+        ----------
+        paths
+            Those of the step without this technique: one that the prior drew.
+        sampling
+            What paths come from.
+        step
+            Of the training, from 0.
+        """
+        return paths
+
     def batch(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
         """Return the images that the network gets in a step; targets stay as they are."""
         return images
+
+    def begin_path(self, path: Path, position: int) -> None:
+        """Learn which path of a step runs next, and its place among them, from 0.
+
+        It is called where a step trains several paths; `loss` follows for each of them.
+        """
 
     def loss(self, compute: Compute, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a step; `compute` is the loss without this technique."""

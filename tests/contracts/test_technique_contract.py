@@ -18,6 +18,8 @@ KEYS = {
     "class_balanced": {"class_balanced": True},
     "drop": {"drop": 0.2},
     "drop_path": {"drop_path": 0.2},
+    "paths": {"paths": 3},
+    "shrinking": {"shrinking": 0.5, "shrinking_hold": 0.2},
     "early_stopping": {"early_stopping": 2},
     "logger": {"logger": "csv"},
 }
@@ -56,9 +58,9 @@ class Wakeful(Sleepy):
 
 
 def test_every_technique_is_checked():
-    # A teacher is a file of a training of its own: tests/retraining/test_technique_runs.py. Clips
-    # are those of quantized layers: tests/training/test_clips.py.
-    assert {*KEYS, "clips", "kd"} == set(TECHNIQUES.ours)
+    # Those that need a file of another training, another technique beside, or quantized layers:
+    # tests/retraining/test_technique_runs.py and tests/training/test_clips.py.
+    assert {*KEYS, "clips", "kd", "inplace_distillation"} == set(TECHNIQUES.ours)
 
 
 @pytest.mark.slow

@@ -364,6 +364,16 @@ TECHNIQUES = {
     "logger_uri": {"logger": "mlflow", "logger_uri": "runs"},
     "logger_project": {"logger": "wandb", "logger_project": "cats"},
 }
+TAUGHT = {"paths": 3, "inplace_distillation": True}
+SEVERAL = {
+    "paths": {"paths": 3},
+    "sandwich": {"paths": 3, "sandwich": True},
+    "shrinking": {"shrinking": 0.5},
+    "shrinking_hold": {"shrinking": 0.5, "shrinking_hold": 0.1},
+    "inplace_distillation": TAUGHT,
+    "inplace_temperature": {**TAUGHT, "inplace_temperature": 2.0},
+    "inplace_weight": {**TAUGHT, "inplace_weight": 0.5},
+}
 EARLY = {
     "early_stopping": {"early_stopping": 3},
     "early_stopping_monitor": {"early_stopping": 3, "early_stopping_monitor": "validation_top1"},
@@ -374,6 +384,7 @@ SETTINGS = {
         **TRAINING,
         **TECHNIQUES,
         "prior": OURS,
+        **SEVERAL,
         "prior_quantiles": OURS,
         "prior_bins": {"prior": "constrained", "prior_bins": ["flops <= 3M"]},
         "prior_metric": {**OURS, "prior_metric": "params"},

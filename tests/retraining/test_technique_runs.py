@@ -15,6 +15,7 @@ from nni_spos.recipe.output import training_curves, training_folder
 from nni_spos.retraining.network import load_network
 from nni_spos.retraining.retrain import retrain
 from nni_spos.supernet import load_supernet
+from nni_spos.supernet.building import build_recipe_costs
 from nni_spos.supernet.training import train_supernet
 from nni_spos.training import Start, last_checkpoint
 
@@ -84,6 +85,24 @@ def test_a_quantized_supernet_goes_on_bit_for_bit(tmp_path, monkeypatch):
     recipe.checkpoint.unlink()
     train_supernet(recipe, first)
     assert_same(whole, dict(load_supernet(recipe.checkpoint).weights))
+
+
+@pytest.mark.slow
+def test_a_supernet_of_several_paths_goes_on_bit_for_bit(tmp_path):
+    sliced = {"name": "shufflenet_joint_small", "stem_channels": 4, "stage_repeats": [1, 2],
+              "stage_channels": [16, 32], "last_channels": 16}  # fmt: skip
+    keys = {**SETTINGS, "paths": 3, "sandwich": True, "inplace_distillation": True,
+            "kd": "teacher.pt", "mixup": 0.2, "accumulate": 2, "drop": 0.1}  # fmt: skip
+    teacher = write_untrained(tmp_path, space=sliced, data={"image_size": 16})
+    path = build_recipe_costs(teacher)[1]["flops"].dearest()[1]
+    retrain(teacher, path, tmp_path / "teacher.pt")
+    recipe = write_untrained(tmp_path, supernet=keys, space=sliced, data={"image_size": 16})
+    train_supernet(recipe)
+    whole = load_supernet(recipe.checkpoint).weights
+    first, _ = sorted(training_folder(recipe.checkpoint).glob("step_*.ckpt"))
+    recipe.checkpoint.unlink()
+    train_supernet(recipe, first)
+    assert_same(dict(whole), dict(load_supernet(recipe.checkpoint).weights))
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ def recipe_in(tmp_path):
             "space": {"name": space, **SPACE},
             "data": {"name": "digits", "num_train": 130, "num_validation": 60, **(data or {})},
             "supernet": {**SETTINGS, **settings} if section != "retrain" else SETTINGS,
-            "retrain": {**SETTINGS, **settings},
+            "retrain": {**SETTINGS, **settings} if section != "supernet" else SETTINGS,
         }
         file = tmp_path / f"{folder}.yml"
         file.write_text(yaml.safe_dump(content))
@@ -110,6 +110,21 @@ def test_twenty_steps_with_synchronised_batchnorm_are_those_of_one_process(recip
     assert load_supernet(recipe.checkpoint).weights.keys() == first.keys()
     other = alone(exactly(recipe_in("other", space, seed=1)))
     assert distance(first, other) > 1e-2
+
+
+@pytest.mark.spawn
+def test_steps_of_several_paths_are_those_of_one_process_and_gradients_are_sent_once(recipe_in):
+    keys = {"paths": 3, "sandwich": True, "inplace_distillation": True, "steps": 6,
+            "section": "supernet"}  # fmt: skip
+    space = "shufflenet_joint_small"
+    recipe = exactly(recipe_in("together", space, devices=2, sync_batchnorm=True, **keys))
+    (first, sent), (second, _) = run(fit, recipe)
+    first, second = tensors(first), tensors(second)
+    assert distance(first, second) == 0
+    assert distance(first, alone(exactly(recipe_in("single", space, **keys)))) < 1e-10
+    _, largest = build_recipe_costs(recipe)[1]["flops"].dearest()
+    # What it and the others use, and no more than once.
+    assert num_weights(recipe, largest) * 6 <= sent < num_weights(recipe, largest) * 6 * 2
 
 
 @pytest.mark.spawn

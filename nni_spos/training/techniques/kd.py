@@ -80,6 +80,7 @@ class Distillation(Technique):
             )
         self._teacher: _Teacher | None = None
         self._images: Tensor | None = None
+        self._taught: Tensor | None = None
 
     def check_network(self, network: nn.Module) -> None:
         # The largest path is trained between this and the training.
@@ -92,7 +93,7 @@ class Distillation(Technique):
         self._teacher.to(device)
 
     def batch(self, images: Tensor, targets: Tensor, step: int) -> Tensor:
-        self._images = images
+        self._images, self._taught = images, None
         return images
 
     def loss(self, compute: Compute, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -101,15 +102,16 @@ class Distillation(Technique):
         assert self._teacher is not None
         assert self._images is not None
         temperature, weight = self.settings.kd_temperature, self.settings.kd_weight
+        if self._taught is None:  # else another path of the step has asked
+            self._taught = self._teacher(self._images)
         ours, theirs = (
-            functional.log_softmax(x.float() / temperature, 1)
-            for x in (outputs, self._teacher(self._images))
+            functional.log_softmax(x.float() / temperature, 1) for x in (outputs, self._taught)
         )
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
         return (1 - weight) * compute(outputs, targets) + weight * temperature**2 * distance
 
     def end(self, network: nn.Module) -> None:
-        self._teacher = self._images = None
+        self._teacher = self._images = self._taught = None
 
     def _open(self) -> _Teacher:
         """Return the teacher. Raises RecipeError, or CheckpointError for a damaged file."""
