@@ -207,7 +207,9 @@ class TrainingProgress(Callback):
     def _named(self, name: str, value: float) -> str:
         figure = self._task.figure(name.removeprefix(HELD_OUT))
         title = f"held-out {figure.brief}" if name.startswith(HELD_OUT) else figure.title or name
-        return f"{title} {replace(figure, digits=figure.digits - 1).format(value)}"
+        if figure.digits:  # one less than where a result is shown
+            figure = replace(figure, digits=figure.digits - 1)
+        return f"{title} {figure.format(value)}"
 
 
 def is_steady(name: str) -> bool:
