@@ -14,7 +14,7 @@ from nni_spos.files.atomic import read_json
 from nni_spos.metrics import format_metric
 from nni_spos.metrics.units import LATENCY
 from nni_spos.recipe.output import exported_figures, exported_speed
-from nni_spos.tasks.base import Task
+from nni_spos.tasks.base import Figure, Task, plain_figure
 from nni_spos.values import is_finite
 
 SIZES = ("size_bytes", "weight_bytes")
@@ -94,9 +94,12 @@ def exported_table(
     for name, value in (proof["file"] or {}).items():
         if name == "num_images":
             continue
-        title = task.figure(name).full_title if task else name
+        figure = task.figure(name) if task else plain_figure(name)
+        title = figure.full_title
         searched = candidate.metrics.get(name) if candidate else None
-        rows.append([f"{title}, {proof['images']}", _number(searched), _number(value)])
+        rows.append(
+            [f"{title}, {proof['images']}", _number(searched, figure), _number(value, figure)]
+        )
     for speed in found.speeds:
         predicted = costs.get(f"{LATENCY}({speed.get('runtime')})")
         title = (
@@ -112,8 +115,11 @@ def exported_table(
     return Table(["figure", "search", found.content["file"]], rows)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if is_finite(value) else "-"
+PLAIN = plain_figure("latency")
+
+
+def _number(value: Any, figure: Figure = PLAIN) -> str:
+    return figure.number(value) if is_finite(value) else "-"
 
 
 def exported_note(found: ExportedFile, best: Mapping[str, Any]) -> str:

@@ -30,7 +30,7 @@ from nni_spos.report.units import Unit, divide
 from nni_spos.search.results import Results, load_results
 from nni_spos.search.run_record import read_run_record
 from nni_spos.search.staleness import stale_line
-from nni_spos.tasks.base import Task
+from nni_spos.tasks.base import Figure, Task, plain_figure
 from nni_spos.values import is_finite
 
 FIRST_METRIC = "flops"
@@ -116,7 +116,11 @@ class Report:
 
     def result_title(self, name: str) -> str:
         """What an axis or a column of a result is called."""
-        return self.task.figure(name).full_title if self.task else name
+        return self.figure(name).full_title
+
+    def figure(self, name: str) -> Figure:
+        """Return how a result is shown."""
+        return self.task.figure(name) if self.task else plain_figure(name)
 
     @property
     def best(self) -> Candidate:

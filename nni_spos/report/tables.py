@@ -14,6 +14,7 @@ from nni_spos.process.stage_cost import StageCost
 from nni_spos.report.gathering import Report
 from nni_spos.report.stages import add_up
 from nni_spos.report.units import Unit
+from nni_spos.tasks.base import Figure
 
 SETTINGS = ("search", "evaluation", "data", "supernet")
 """Sections of the settings, in the order of the report."""
@@ -26,7 +27,10 @@ def list_facts(report: Report) -> list[tuple[str, str]]:
     """Return the few figures that a reader looks for first."""
     best, results = report.best, report.results
     facts = [
-        (f"best {report.result_title(report.objective)}", f"{best.metrics[report.objective]:.4g}")
+        (
+            f"best {report.result_title(report.objective)}",
+            report.figure(report.objective).number(best.metrics[report.objective]),
+        )
     ]
     facts += [
         (metric_title(metric), format_metric(metric, best.costs[metric]))
@@ -80,7 +84,7 @@ def top_table(report: Report) -> Table:
     rows = [
         [
             str(rank),
-            *(_number(candidate.metrics.get(name)) for name in results),
+            *(_number(report.figure(name), candidate.metrics.get(name)) for name in results),
             *_prices(report.metrics, candidate.costs),
             str(candidate.generation),
             " ".join(str(candidate.path[label]) for label in labels),
@@ -90,8 +94,8 @@ def top_table(report: Report) -> Table:
     return Table(header, rows)
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, int | float) else "-"
+def _number(figure: Figure, value: Any) -> str:
+    return figure.number(value) if isinstance(value, int | float) else "-"
 
 
 def stage_table(report: Report) -> Table:

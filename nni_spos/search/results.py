@@ -22,7 +22,7 @@ from nni_spos.evolution.reasons import MOST_REASONS, distinct_reasons
 from nni_spos.metrics import format_metric
 from nni_spos.path import save_path
 from nni_spos.recipe.output import SearchFolder, search_of_experiment
-from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS, Figure, Task
+from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS, Figure, Task, plain_figure
 from nni_spos.tasks.lookup import recorded_task
 from nni_spos.values import is_finite, shown
 
@@ -39,11 +39,14 @@ class Results:
         Of the search, as in `nni_spos.search.building.fingerprint`.
     candidates
         Finished and failed ones, in the order of proposal.
+    own_task
+        A user's task, where that is imported anyway; the name in a file imports nothing.
     """
 
     file: FilePath
     settings: dict[str, Any]
     candidates: Sequence[Candidate]
+    own_task: Task | None = None
 
     @property
     def folder(self) -> SearchFolder:
@@ -57,13 +60,17 @@ class Results:
 
     @property
     def task(self) -> Task | None:
-        """The task of the search; None for one of a user's, or if the journal does not have it."""
-        return recorded_task(self.settings.get("task"))
+        """The task of the search; None if it is not known what that is."""
+        return recorded_task(self.settings.get("task")) or self.own_task
 
     @property
     def figure(self) -> Figure:
         """How the objective is shown."""
-        return self.task.figure(self.objective) if self.task else Figure(self.objective)
+        return self.figure_of(self.objective)
+
+    def figure_of(self, name: str) -> Figure:
+        """Return how a result is shown."""
+        return self.task.figure(name) if self.task else plain_figure(name)
 
     def result_names(self, candidates: Sequence[Candidate]) -> list[str]:
         """Return the figures that tables show of some candidates; the objective comes first."""
@@ -156,7 +163,7 @@ class Results:
         table = self._format(self.front())
         if not table:
             return ""
-        names = " against ".join([self.objective, *self.cost_objectives])
+        names = " against ".join([self.figure.brief, *self.cost_objectives])
         return f"front of {names}, {len(self.front())} candidates:\n{table}"
 
     def format_failures(self) -> str:
@@ -173,15 +180,17 @@ class Results:
     def _format(self, top: Sequence[Candidate]) -> str:
         if not top:
             return ""
-        results = self.result_names(top)
+        results = [self.figure_of(name) for name in self.result_names(top)]
         costs = list(top[0].costs)
         labels = list(top[0].path)
         span = " .. ".join(dict.fromkeys([*labels[:1], *labels[-1:]]))
-        header = ["rank", *results, *costs, "generation", f"path ({span})"]
+        # Costs have the names that limits have.
+        titles = [figure.short_title for figure in results]
+        header = ["rank", *titles, *costs, "generation", f"path ({span})"]
         rows = [
             [
                 str(rank),
-                *(_number(candidate.metrics.get(name)) for name in results),
+                *(_number(figure, candidate.metrics.get(figure.name)) for figure in results),
                 *(
                     format_metric(name, candidate.costs[name]) if name in candidate.costs else "-"
                     for name in costs
@@ -272,8 +281,8 @@ def _numbers(candidates: Sequence[Candidate]) -> list[str]:
     return [name for name in found if name not in hidden]
 
 
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if is_finite(value) else "-"
+def _number(figure: Figure, value: Any) -> str:
+    return figure.number(value) if is_finite(value) else "-"
 
 
 def _plain(row: Sequence[str]) -> list[str]:

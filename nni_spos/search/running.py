@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from nni_spos.path import Path
 from nni_spos.process.imports import is_loaded
 from nni_spos.recipe.output import SearchFolder
 from nni_spos.recipe.recipe import Recipe
+from nni_spos.recipe.task import find_task
 from nni_spos.scoring.failures import (
     describe_not_finite,
     explain,
@@ -32,6 +34,7 @@ from nni_spos.search.building import build_search, fingerprint
 from nni_spos.search.predicted import PredictedScorer
 from nni_spos.search.results import Results, load_results
 from nni_spos.search.run_record import RunRecorder
+from nni_spos.tasks.base import Figure, plain_figure
 from nni_spos.values import as_number
 
 if TYPE_CHECKING:
@@ -104,6 +107,7 @@ def _run(
     recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool, folder: SearchFolder
 ) -> Results:
     space, costs = load_costs(recipe)
+    task = find_task(recipe.task)
     search = build_search(recipe.search, space, costs)
     # What is wrong is said before anything is written.
     scorer = None if folder.journal.exists() else open_scorer()
@@ -120,14 +124,15 @@ def _run(
             if not journal.outcomes:  # images may have been downloaded only now
                 journal.complete(fingerprint(recipe, space, costs, weights))
             record = RunRecorder(folder, recipe, len(journal.outcomes))
-            with SearchProgress(search, shown=progress, initial=len(journal.outcomes)) as bar:
+            done, figure = len(journal.outcomes), task.figure(search.objective)
+            with SearchProgress(search, shown=progress, initial=done, figure=figure) as bar:
                 while paths:
                     with record.measuring():
                         for candidate in evaluate_all(search, paths, scorer, bar.show_share):
                             journal.append(candidate)
                             bar.advance()
                     paths = ask_all(search)
-    return load_results(folder.path)
+    return dataclasses.replace(load_results(folder.path), own_task=task)
 
 
 def _weights(recipe: Recipe, scorer: Scorer | None) -> str | None:
@@ -246,10 +251,13 @@ class SearchProgress:
         Whether anything is.
     initial
         Number of candidates that are done before the search goes on.
+    figure
+        How the objective is shown; None: nobody has described it.
     """
 
-    def __init__(self, search: Search, shown: bool, initial: int):
+    def __init__(self, search: Search, shown: bool, initial: int, figure: Figure | None = None):
         self._search = search
+        self._figure = figure or plain_figure(search.objective)
         self._next_look = 0.0
         self._bar = open_bar(
             "search", search.num_candidates, "candidate", initial=initial, disable=not shown
@@ -276,5 +284,5 @@ class SearchProgress:
         search = self._search
         shown = {"generation": str(search.generation)}
         for best in search.top(1):
-            shown[search.objective] = f"{best.metrics[search.objective]:.4g}"
+            shown[self._figure.brief] = self._figure.format(best.metrics[search.objective])
         return shown

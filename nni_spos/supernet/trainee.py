@@ -39,7 +39,7 @@ class Trainee:
         self._task = task
         self._module = TaskModule(settings, layout, task=task)
         self._module.set_model(network)  # refuses learning rates of parts that it lacks
-        build_techniques(settings, spec).check_network(network)
+        build_techniques(settings, spec, task).check_network(network)
         self._optimizer = self._module.build_optimizer()
         for group in self._optimizer.param_groups:
             group["lr"] = 0.0

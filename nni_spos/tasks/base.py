@@ -42,7 +42,7 @@ class Figure:
     unit
         Such as "%"; "" for none.
     digits
-        Behind the point.
+        Behind the point; None: four in all, of a figure that nobody has described.
     is_better
         Whether a network is better if it is "higher" or "lower".
     """
@@ -51,7 +51,7 @@ class Figure:
     title: str = ""
     short: str = ""
     unit: str = ""
-    digits: int = 4
+    digits: int | None = 4
     is_better: str = "higher"
 
     @property
@@ -92,7 +92,16 @@ class Figure:
         >>> Figure("top1", unit="%", digits=2).number(71.5)
         '71.50'
         """
-        return f"{value:.{self.digits}f}"
+        return f"{value:.4g}" if self.digits is None else f"{value:.{self.digits}f}"
+
+
+def plain_figure(name: str) -> Figure:
+    """Return how a figure is shown that nobody has described.
+
+    >>> plain_figure("my_figure").short_title, plain_figure("my_figure").format(0.00012345)
+    ('my_figure', '0.0001234')
+    """
+    return Figure(name, digits=None)
 
 
 LOSS = Figure("loss", is_better="lower")
@@ -204,7 +213,7 @@ class Task(ABC):
 
     def figure(self, name: str) -> Figure:
         """Return one of its figures; of a name that it does not have, a plain one."""
-        return next((x for x in self.all_figures if x.name == name), Figure(name))
+        return next((x for x in self.all_figures if x.name == name), plain_figure(name))
 
     def check_objective(self, name: str, *, is_complete: bool = True) -> None:
         """Refuse what cannot be maximised.

@@ -10,7 +10,7 @@ from nni_spos.components import is_of_user
 from nni_spos.errors import SposError
 from nni_spos.recipe.registries import TASKS
 from nni_spos.recipe.task import TaskSettings, find_task
-from nni_spos.tasks.base import LOSS, Figure, Task
+from nni_spos.tasks.base import LOSS, Figure, Task, plain_figure
 
 
 def recorded_task(description: Any) -> Task | None:
@@ -48,7 +48,7 @@ def result_title(name: str) -> str:
 def figure_of(made_for: Any, name: str) -> Figure:
     """Return how a figure is shown, of results whose description is `made_for`."""
     task = recorded_task(made_for.get("task")) if isinstance(made_for, Mapping) else None
-    return task.figure(name) if task else Figure(name)
+    return task.figure(name) if task else plain_figure(name)
 
 
 def main_figure(made_for: Any, figures: Mapping[str, float]) -> Figure:
@@ -64,7 +64,7 @@ def main_figure(made_for: Any, figures: Mapping[str, float]) -> Figure:
     task = recorded_task(made_for.get("task")) if isinstance(made_for, Mapping) else None
     if task is not None and task.objective in figures:
         return task.figure(task.objective)
-    return Figure(next((name for name in figures), LOSS.name))
+    return plain_figure(next((name for name in figures), LOSS.name))
 
 
 def describe_figures(made_for: Any, figures: Mapping[str, float]) -> str:

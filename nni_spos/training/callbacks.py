@@ -17,6 +17,10 @@ from nni_spos.display.progress import interval, open_bar
 from nni_spos.errors import CheckpointError
 from nni_spos.process.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
 from nni_spos.tasks.base import Task
+from nni_spos.training.technique import HELD_OUT
+
+RATE = "learning_rate"
+"""Name of the learning rate in what is logged."""
 
 
 class SeededSteps(Callback):
@@ -165,9 +169,12 @@ class TrainingProgress(Callback):
         self._num_images += len(batch[1]) * trainer.world_size
         metrics = trainer.callback_metrics  # made anew at every look
         for name, value in metrics.items():
-            if name == "learning_rate":
+            if name == RATE:
                 continue
-            self._averages[name] = torch.lerp(self._averages.get(name, value), value, self.WEIGHT)
+            before = self._averages.get(name, value)
+            self._averages[name] = (
+                value if is_steady(name) else torch.lerp(before, value, self.WEIGHT)
+            )
         now = time.monotonic()
         is_last = trainer.global_step == self._bar.total
         # Reading a number waits for the device, so this is done only to show it.
@@ -198,5 +205,13 @@ class TrainingProgress(Callback):
         self._bar.set_postfix_str(text, refresh=False)
 
     def _named(self, name: str, value: float) -> str:
-        figure = self._task.figure(name)
-        return f"{figure.title or name} {replace(figure, digits=figure.digits - 1).format(value)}"
+        figure = self._task.figure(name.removeprefix(HELD_OUT))
+        title = f"held-out {figure.brief}" if name.startswith(HELD_OUT) else figure.title or name
+        if figure.digits:  # one less than where a result is shown
+            figure = replace(figure, digits=figure.digits - 1)
+        return f"{title} {figure.format(value)}"
+
+
+def is_steady(name: str) -> bool:
+    """Whether what is logged under a name does not change from one step to the next at random."""
+    return name == RATE or name.startswith(HELD_OUT)

@@ -20,6 +20,8 @@ from nni_spos.recipe.dataset import DatasetSpec
 from nni_spos.recipe.techniques import TechniqueSettings
 from nni_spos.recipe.training_settings import TrainSettings
 from nni_spos.training.sampling import Sampling
+from nni_spos.tasks.base import Task
+from nni_spos.tasks.classification import Classification
 from nni_spos.training.technique import Compute, Technique, Training
 
 
@@ -163,7 +165,9 @@ def _around(member: Technique, compute: Compute) -> Compute:
 NO_TECHNIQUES = Techniques({})
 
 
-def build_techniques(settings: TrainSettings, spec: DatasetSpec) -> Techniques:
+def build_techniques(
+    settings: TrainSettings, spec: DatasetSpec, task: Task | None = None
+) -> Techniques:
     """Make the techniques that a training asks for.
 
     Parameters
@@ -172,6 +176,8 @@ def build_techniques(settings: TrainSettings, spec: DatasetSpec) -> Techniques:
         Of the training.
     spec
         Its images.
+    task
+        What the network learns; by default a classification.
 
     Raises
     ------
@@ -182,19 +188,19 @@ def build_techniques(settings: TrainSettings, spec: DatasetSpec) -> Techniques:
         {
             x.name: technique
             for x in settings.techniques
-            if (technique := _build(x, settings, spec)) is not None
+            if (technique := _build(x, settings, spec, task or Classification())) is not None
         }
     )
 
 
-def _build(asked: TechniqueSettings, settings: TrainSettings, spec: DatasetSpec) -> Any:
+def _build(asked: TechniqueSettings, settings: TrainSettings, spec: DatasetSpec, task: Task) -> Any:
     """Return a technique, or None for one of ours that is off, and for one not for the section."""
     own, cls = asked.own(settings.section), asked.find()
     if asked.is_ours and not cls.is_on(own):
         return None
     if asked.is_inherited and settings.section not in cls.sections:
         return None
-    training = Training(settings.section, settings, spec, asked.place)
+    training = Training(settings.section, settings, spec, asked.place, task)
     try:
         return cls(own, training)
     except SposError:

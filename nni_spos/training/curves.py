@@ -13,6 +13,8 @@ from torch import Tensor
 from nni_spos.display.figures import open_panels, save
 from nni_spos.recipe.output import training_curves
 from nni_spos.tasks.lookup import result_title
+from nni_spos.training.callbacks import RATE, is_steady
+from nni_spos.training.technique import HELD_OUT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,10 +25,6 @@ WEIGHT = 0.05
 MOST_POINTS = 2000
 """Points of a curve; of a longer training every second one is left out, again and again."""
 
-RATE = "learning_rate"
-
-AS_THEY_ARE = (RATE, "validation_loss", "validation_top1")
-"""What is not averaged: all that does not change from one step to the next at random."""
 
 COLOURS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")
 
@@ -63,7 +61,7 @@ class Curves(Callback):
         for name, value in metrics.items():
             before = self._averages.get(name, value)
             self._averages[name] = (
-                value if name in AS_THEY_ARE else torch.lerp(before, value.to(before), WEIGHT)
+                value if is_steady(name) else torch.lerp(before, value.to(before), WEIGHT)
             )
         # Reading a number waits for the device, so not all of them are read.
         if step % self._every == 0 or step == 1:
@@ -120,7 +118,11 @@ def draw_curves(curves: Mapping[str, list[tuple[int, float]]], file: FilePath) -
 
 def axis_title(name: str) -> str:
     """Return what stands at the axis of something that is logged."""
-    return "learning rate" if name == RATE else result_title(name)
+    if name == RATE:
+        return "learning rate"
+    if name.startswith(HELD_OUT):
+        return f"held-out {result_title(name.removeprefix(HELD_OUT))}"
+    return result_title(name)
 
 
 def _draw(axes: Axes, points: list[tuple[int, float]], colour: str) -> None:

@@ -99,7 +99,9 @@ def build_evaluator(
     if resume is not None:
         check_identity(resume, identity)
         callbacks = [*callbacks, RefusedCheckpoint(resume), ResumedEpoch()]
-    techniques = build_techniques(settings, data.spec) if settings.techniques else NO_TECHNIQUES
+    techniques = NO_TECHNIQUES
+    if settings.techniques:
+        techniques = build_techniques(settings, data.spec, data.task)
     options = techniques.loader_options()
     loader = data.train_loader(settings.batch_size, settings.seed, **options)
     bar = TrainingProgress(title, data.task)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping
-from torch import Tensor, nn
+from torch import nn
 
 from nni_spos.data import EvaluationBatches
+from nni_spos.recipe.training_settings import TrainSettings
+from nni_spos.scoring.tallies import Tallies
+from nni_spos.tasks.base import LOSS, Task
 
 
 class LastingEarlyStopping(EarlyStopping):
@@ -27,36 +29,40 @@ class LastingEarlyStopping(EarlyStopping):
 
 @torch.no_grad()
 def validate(
-    network: nn.Module, batches: EvaluationBatches, loss: Callable[[Tensor, Tensor], Tensor]
+    network: nn.Module, batches: EvaluationBatches, task: Task, settings: TrainSettings
 ) -> dict[str, float]:
-    """Return the loss of a network as it is now, and of classes the top-1 accuracy in percent.
+    """Return what a training lowers, and the figures of its task, of a network as it is now.
 
     The network is in training mode afterwards, as it was.
 
     Parameters
     ----------
     network
-        Returns what the loss takes.
+        Returns what the task takes.
     batches
         Images and targets.
-    loss
-        Takes outputs and targets of a batch, and returns a mean over its images.
+    task
+        Gives the loss and the figures.
+    settings
+        Of the training; its loss may depend on them.
+
+    Returns
+    -------
+    The loss and the figures by name; the loss is a mean over the images.
     """
     parameter = next(network.parameters())
     device, precision = parameter.device, parameter.dtype
-    total = hits = 0.0
-    is_class = False
+    loss, tallies = task.loss_of(settings), Tallies(task, num_paths=1)
+    total = 0.0
     network.eval()
     try:
         for images, targets in batches.to(device):
+            outputs = network(images.to(precision))
+            tallies.add(0, outputs, targets)
             if targets.is_floating_point():
                 targets = targets.to(precision)
-            outputs = network(images.to(precision))
             total += len(targets) * float(loss(outputs, targets))
-            is_class = targets.ndim == 1 and not targets.is_floating_point()
-            if is_class:
-                hits += float((outputs.argmax(1) == targets).sum())
     finally:
         network.train()
-    found = {"loss": total / batches.num_images}
-    return {**found, "top1": 100 * hits / batches.num_images} if is_class else found
+    (found,) = tallies.conclude()
+    return {**found.figures, LOSS.name: total / batches.num_images}

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nni_spos.errors import RecipeError
 from nni_spos.recipe.techniques import NOWHERE, RecipePlace
+from nni_spos.tasks.base import Task
+from nni_spos.tasks.classification import Classification
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 
 SUPERNET, RETRAIN = "supernet", "retrain"
 """Sections of a recipe that train."""
+
+HELD_OUT = "validation_"
+"""Before the names of what is logged of held-out images."""
 
 Compute = Callable[["Tensor", "Tensor"], "Tensor"]
 """Takes what the network returned and the targets, and returns the loss, shape ()."""
@@ -58,12 +63,15 @@ class Training:
         The images, and what is to be predicted.
     place
         Where the recipe is.
+    task
+        What the network learns.
     """
 
     section: str
     settings: TrainSettings
     spec: DatasetSpec
     place: RecipePlace = NOWHERE
+    task: Task = Classification()  # noqa: RUF009
 
 
 class Technique:

@@ -50,8 +50,8 @@ def rows_of(run):
 
 def test_its_figures_stand_beside_the_searchs(run):
     assert [list(row) for row in rows_of(run)] == [
-        ["top-1 accuracy (%), search-validation images", "70", "71.25"],
-        ["loss, search-validation images", "-", "0.75"],
+        ["top-1 accuracy (%), search-validation images", "70.00", "71.25"],
+        ["loss, search-validation images", "-", "0.7500"],
         ["latency in onnxruntime (ms), 1 image(s), 1 thread(s)", "-", "1.25 (p90 1.5)"],
         ["bytes", "-", "23.6kB"],
     ]

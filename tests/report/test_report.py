@@ -69,8 +69,8 @@ def page_of(run, **arguments) -> tuple[Page, str]:
 
 def test_the_tables_say_what_the_journal_says(run):
     page, text = page_of(run)
-    assert ["1", "70", "1.131k", "100", "1", "k3 4 k3"] in page.rows
-    assert ["5", "40", "1.112k", "100", "1", "k3 2 k5"] in page.rows
+    assert ["1", "70.00", "1.131k", "100", "1", "k3 4 k3"] in page.rows
+    assert ["5", "40.00", "1.112k", "100", "1", "k3 2 k5"] in page.rows
     assert ["1", "layer_1: k3, bits_1: 4", "130", "100"] in page.rows
     assert ["layer_2", "k3", "1", "0"] in page.rows
     assert ["all layers without a choice", "", "1k", "0"] in page.rows
@@ -145,7 +145,7 @@ def test_markdown_and_its_drawings(run, tmp_path):
     report = gather_report(run.folder, recipe=run.recipe)
     file = write_report(report, tmp_path / "out" / "mine.md", "md")
     text = file.read_text(encoding="utf-8")
-    assert "| 1 | 70 | 1.131k | 100 | 1 | k3 4 k3 |" in text
+    assert "| 1 | 70.00 | 1.131k | 100 | 1 | k3 4 k3 |" in text
     assert "| sum |  | 1.131k | 100 |" in text
     drawn = re.findall(r"\]\(<(.*?)>\)", text)
     folder = tmp_path / "out" / "mine_files"
@@ -201,7 +201,7 @@ def test_a_search_whose_recipe_is_gone_has_a_report(run):
     page, text = page_of(run, recipe=None)
     assert "--recipe FILE names it" in text
     assert not any("sum" in row for row in page.rows)
-    assert ["1", "70", "1.131k", "100", "1", "k3 4 k3"] in page.rows
+    assert ["1", "70.00", "1.131k", "100", "1", "k3 4 k3"] in page.rows
 
 
 def test_costs_that_have_changed_are_not_divided(run):

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path as FilePath
 
 import pytest
 from small_experiments import SPACE, reference, score, write_recipe
@@ -7,12 +8,13 @@ from small_experiments import SPACE, reference, score, write_recipe
 from nni_spos.cli import main
 from nni_spos.constraint import Constraint
 from nni_spos.errors import ExperimentError
-from nni_spos.evolution import Journal, State
+from nni_spos.evolution import Candidate, Journal, State
 from nni_spos.path import load_path
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.search.building import fingerprint
-from nni_spos.search.results import load_results
+from nni_spos.search.results import Results, load_results
 from nni_spos.search.running import run_search
+from nni_spos.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
@@ -55,7 +57,8 @@ def test_results_of_a_folder(tmp_path, write, search):
 def test_the_table_has_results_costs_and_path(tmp_path, write):
     write(tmp_path)
     table = load_results(tmp_path).format_table(3).splitlines()
-    assert table[0].split() == ["rank", "top1", "flops", "generation", "path", "(a", "..", "ratio)"]
+    header = "rank top-1 (%) flops generation path (a .. ratio)"
+    assert table[0].split() == header.split()
     assert len(table) == 4
     best = load_results(tmp_path).best
     rank, top1, flops, generation, *path = table[1].split()
@@ -63,6 +66,30 @@ def test_the_table_has_results_costs_and_path(tmp_path, write):
     assert int(flops) == sum(SPACE.key(best.path)) + 1
     assert int(generation) == best.generation
     assert path == [str(choice) for choice in best.path.values()]
+
+
+def results_of(task, objective, own_task=None):
+    metrics = [{objective: 12.345678, "loss": 0.1}, {objective: 7.0, "loss": 0.25}]
+    candidates = [
+        Candidate({"a": "k3"}, i, 0, {"flops": 5}, State.DONE, x) for i, x in enumerate(metrics)
+    ]
+    settings = {"task": {"name": task}, "search": {"objective": objective}}
+    return Results(FilePath("search.jsonl"), settings, candidates, own_task)
+
+
+@pytest.mark.parametrize(
+    ("results", "title", "number"),
+    [
+        (results_of("segmentation", "miou"), "mIoU (%)", "12.35"),
+        (results_of("regression", "r2"), "R2", "12.3457"),
+        (results_of("mine:Own", "gain"), "gain", "12.35"),
+        (results_of("mine:Own", "miou", Segmentation()), "mIoU (%)", "12.35"),
+    ],
+)
+def test_titles_and_digits_are_those_of_the_task(results, title, number):
+    header, best, _ = results.format_table().splitlines()
+    assert f" {title} " in header
+    assert best.split()[1] == number
 
 
 def test_the_front_is_shown(tmp_path, capsys):
@@ -80,8 +107,8 @@ def test_the_front_is_shown(tmp_path, capsys):
     assert [c.number for c in results.front()] == expected
     assert 1 < len(expected) < 18
     heading, header, *rows = results.format_front().splitlines()
-    assert heading == f"front of top1 against flops, {len(expected)} candidates:"
-    assert header.split()[:3] == ["rank", "top1", "flops"]
+    assert heading == f"front of top-1 against flops, {len(expected)} candidates:"
+    assert header.split()[:4] == ["rank", "top-1", "(%)", "flops"]
     assert [int(row.split()[2]) for row in rows] == [costs[n][0] for n in expected]
     assert main(["results", str(results.file.parent)]) == 0
     output = capsys.readouterr().out

@@ -258,7 +258,7 @@ def test_the_bar_shows_generation_and_best_result(recipe, capsys):
     assert "7/18" in shown[1]
     assert "18/18" in shown[-1]
     assert "generation=2" in shown[-1]
-    assert f"top1={results.best.metrics['top1']:.4g}" in shown[-1]
+    assert f"top-1={results.best.metrics['top1']:.2f} %" in shown[-1]
 
 
 def test_no_bar_when_it_is_not_wanted(recipe, capsys):

@@ -20,15 +20,23 @@ from nni_spos.recipe.dataset import DatasetSpec
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.recipe.techniques import RecipePlace, TechniqueSettings, technique_keys
 from nni_spos.recipe.training_settings import RetrainSettings, SupernetSettings
+from nni_spos.scoring.evaluation import score
+from nni_spos.tasks.base import Figure
+from nni_spos.tasks.classification import Classification
+from nni_spos.tasks.multilabel import MultiLabel
+from nni_spos.tasks.regression import Regression
+from nni_spos.tasks.segmentation import Segmentation
 from nni_spos.training import build_evaluator, training_session
 from nni_spos.training.composed import build_techniques
+from nni_spos.training.curves import axis_title
+from nni_spos.training.stopping import validate
 
 IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 2, 1, 0])
 SPEC = DatasetSpec("x", 3, 3, 8, 8, (0.5,) * 3, (0.25,) * 3, "none", 1.0)
 
 
-def made(cls=RetrainSettings, spec=SPEC, place=None, **keys):
+def made(cls=RetrainSettings, spec=SPEC, place=None, task=None, **keys):
     """Techniques as a recipe's section with these keys has them."""
     owners = {key: name for key, (name, _) in technique_keys().items()}
     asked: dict[str, dict] = {}
@@ -36,7 +44,7 @@ def made(cls=RetrainSettings, spec=SPEC, place=None, **keys):
         asked.setdefault(owners[key], {})[key] = value
     place = place or RecipePlace()
     found = tuple(TechniqueSettings(name, x, place) for name, x in asked.items())
-    return build_techniques(cls(epochs=1, techniques=found, learning_rate=0.2), spec)
+    return build_techniques(cls(epochs=1, techniques=found, learning_rate=0.2), spec, task)
 
 
 def only(**keys):
@@ -122,8 +130,12 @@ def test_momentum_and_decay_are_those_of_the_section():
          "mixup and cutmix: does not know targets of the kind 'values'"),
         ({"kd": "largest", "cls": SupernetSettings}, "kd: largest is for retrain"),
         ({"early_stopping": 2, "cls": SupernetSettings}, "not for this section. It goes into"),
-        ({"early_stopping": 2, "early_stopping_monitor": "validation_top1",
-          "spec": dataclasses.replace(SPEC, target="values")}, "is for classes"),
+        ({"early_stopping": 2, "early_stopping_monitor": "validation_top1", "task": Segmentation()},
+         "early_stopping_monitor: unknown figure 'validation_top1'; did you mean "
+         "'validation_miou'? Figures: validation_loss, "
+         "validation_miou, validation_pixel_accuracy."),
+        ({"early_stopping": 2, "early_stopping_monitor": "validation_lose"},
+         "did you mean 'validation_loss'?"),
         ({"logger": "wandb"}, "is not installed"),
     ],
 )  # fmt: skip
@@ -461,6 +473,59 @@ def test_a_training_ends_that_gains_nothing(data):
     _, evaluator = fit(data, early_stopping=2, early_stopping_min_delta=5.0, **settings)
     assert evaluator.trainer.current_epoch == 3
     assert {"validation_loss", "validation_top1"} <= set(evaluator.trainer.callback_metrics)
+
+
+class Errors(Classification):
+    """A task of a user's, with a figure that is better when it is lower."""
+
+    @property
+    def figures(self):
+        return (*super().figures, Figure("error", is_better="lower"))
+
+    def conclude(self, sums, num_images):
+        found = super().conclude(sums, num_images)
+        return {**found, "error": 1 - found["top1"] / 100}
+
+
+@pytest.mark.parametrize(
+    ("task", "monitor", "mode"),
+    [
+        (Classification(), "validation_loss", "min"),
+        (Classification(topk=(1, 3)), "validation_top3", "max"),
+        (Segmentation(), "validation_miou", "max"),
+        (MultiLabel(), "validation_map", "max"),
+        (Regression(), "validation_mae", "min"),
+        (Regression(), "validation_r2", "max"),
+        (Errors(), "validation_error", "min"),
+    ],
+)
+def test_every_figure_of_a_task_can_be_watched(task, monitor, mode):
+    technique = only(early_stopping=2, early_stopping_monitor=monitor, task=task)
+    (callback,) = technique.callbacks()
+    assert (callback.monitor, callback.mode, callback.patience) == (monitor, mode, 2)
+
+
+def test_held_out_figures_are_those_of_the_search_with_the_loss_of_the_training(data):
+    network, settings = Net().eval(), RetrainSettings(epochs=1, label_smoothing=0.2)
+    batches = data.validation_batches(8)
+    found = validate(network, batches, Errors(), settings)
+    assert network.training
+    expected = score(network, batches, task=Errors())
+    smoothed = 0.0
+    for images, targets in batches:
+        outputs = network.eval()(images).detach()
+        smoothed += len(targets) * float(
+            functional.cross_entropy(outputs, targets, label_smoothing=0.2)
+        )
+    assert found["loss"] == pytest.approx(smoothed / batches.num_images)
+    assert found["loss"] != pytest.approx(expected.loss)
+    assert {**found, "loss": expected.loss} == pytest.approx(expected.figures)
+
+
+def test_curves_of_held_out_figures_are_named_by_the_task():
+    assert axis_title("validation_miou") == "held-out mean IoU (%)"
+    assert axis_title("validation_my_figure") == "held-out my_figure"
+    assert axis_title("learning_rate") == "learning rate"
 
 
 # Loggers

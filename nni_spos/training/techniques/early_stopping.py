@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nni_spos.errors import RecipeError
-from nni_spos.recipe.settings import COUNT, one_of, real, setting
-from nni_spos.training.technique import RETRAIN, Technique
+from nni_spos.errors import RecipeError, unknown
+from nni_spos.recipe.settings import COUNT, TEXT, real, setting
+from nni_spos.tasks.base import LOSS, Figure, Task
+from nni_spos.training.technique import HELD_OUT, RETRAIN, Technique
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback
@@ -16,7 +17,18 @@ if TYPE_CHECKING:
 
     from nni_spos.data import ImageData
 
-MODES = {"validation_loss": "min", "validation_top1": "max"}
+MODES = {"higher": "max", "lower": "min"}
+"""Lightning's words for what is better."""
+
+
+def monitors(task: Task) -> dict[str, Figure]:
+    """Return what can be watched in a training for a task, by name.
+
+    >>> from nni_spos.tasks.classification import Classification
+    >>> list(monitors(Classification()))
+    ['validation_loss', 'validation_top1', 'validation_top5']
+    """
+    return {HELD_OUT + figure.name: figure for figure in (LOSS, *task.figures)}
 
 
 class EarlyStop(Technique):
@@ -38,36 +50,34 @@ class EarlyStop(Technique):
         early_stopping
             Epochs without a gain after which the training ends; 0: it goes on to its end.
         early_stopping_monitor
-            Figure of the held-out images that is to become better.
+            Figure of the held-out images that is to become better: ``validation_loss``, what the
+            training lowers, or a figure of the task, such as ``validation_top1``.
         early_stopping_min_delta
             Smallest change that is a gain.
         """
 
         early_stopping: int = setting(COUNT, 0)
-        early_stopping_monitor: str = setting(one_of(*MODES), "validation_loss")
+        early_stopping_monitor: str = setting(TEXT, "validation_loss")
         early_stopping_min_delta: float = setting(real(0), 0.0)
 
     def __init__(self, settings: Settings, training: Any):
         super().__init__(settings, training)
         self._data: ImageData | None = None
-        target = training.spec.target
-        if settings.early_stopping_monitor == "validation_top1" and target != "class":
-            raise RecipeError(
-                f"early_stopping_monitor: validation_top1 is for classes, the targets are of the "
-                f"kind '{target}'. Use validation_loss."
-            )
+        monitor, known = settings.early_stopping_monitor, monitors(training.task)
+        if monitor not in known:
+            raise RecipeError(f"early_stopping_monitor: {unknown('figure', monitor, known)}")
+        self._mode = MODES[known[monitor].is_better]
 
     def callbacks(self) -> Sequence[Callback]:
         from nni_spos.training.stopping import LastingEarlyStopping
 
         settings = self.settings
-        monitor = settings.early_stopping_monitor
         return [
             LastingEarlyStopping(
-                monitor,
+                settings.early_stopping_monitor,
                 min_delta=settings.early_stopping_min_delta,
                 patience=settings.early_stopping,
-                mode=MODES[monitor],
+                mode=self._mode,
                 check_on_train_epoch_end=True,
             )
         ]
@@ -81,5 +91,5 @@ class EarlyStop(Technique):
         assert self._data is not None
         settings = self.training.settings
         batches = self._data.validation_batches(settings.batch_size)
-        found = validate(network, batches, self._data.task.loss_of(settings))
-        return {f"validation_{name}": value for name, value in found.items()}
+        found = validate(network, batches, self._data.task, settings)
+        return {HELD_OUT + name: value for name, value in found.items()}
