@@ -19,9 +19,9 @@ from nni_spos.priors.base import Prior
 from nni_spos.recipe.dataset import DatasetSpec
 from nni_spos.recipe.techniques import TechniqueSettings
 from nni_spos.recipe.training_settings import TrainSettings
-from nni_spos.training.sampling import Sampling
 from nni_spos.tasks.base import Task
 from nni_spos.tasks.classification import Classification
+from nni_spos.training.sampling import Sampling
 from nni_spos.training.technique import Compute, Technique, Training
 
 
