@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -29,12 +30,15 @@ sys.exit(main(sys.argv[1:]))
 
 
 def run(study, *arguments):
+    # Whoever started the tests with nohup lets them, and so us, ignore the end of the terminal.
+    heed = functools.partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", RUN, *map(str, arguments)],
         cwd=study.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed,
     )
 
 

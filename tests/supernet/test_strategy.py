@@ -47,8 +47,8 @@ def train(folder, prior=None, seen=None, **kwargs):
     strategy.initialize(RawFormatModelSpace.from_model(space, evaluator), engine)
     if seen is not None:
         module = strategy.oneshot_module
-        resample = module.resample
-        module.resample = lambda: seen.append(resample()) or seen[-1]
+        use = module.use
+        module.use = lambda path: seen.append(use(path)) or seen[-1]
     strategy.run()
     return strategy.supernet
 
