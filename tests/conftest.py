@@ -57,7 +57,8 @@ def pytest_collection_modifyitems(items):
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     """Take the groups, which pytest-xdist adds to names, from what ``--last-failed`` looks for."""
-    failed = session.config.pluginmanager.get_plugin("lfplugin").lastfailed
+    plugin = session.config.pluginmanager.get_plugin("lfplugin")  # none without a cache
+    failed = plugin.lastfailed if plugin else {}
     for name in list(failed):
         file = name.partition("::")[0]
         failed[name.removesuffix("@nni").removesuffix(f"@{file}")] = failed.pop(name)
