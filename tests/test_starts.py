@@ -70,6 +70,7 @@ def test_what_was_found_is_shown_without_pytorch(run, tmp_path):
         (["results", found.folder], []),
         (["report", found.folder, "--format", "md"], ["matplotlib"]),
         (["prior", found.recipe], []),
+        (["experiment", "--list"], []),
     ]:
         code, heavy, done = run(*arguments)
         assert (code, heavy) == (0, needed), arguments

@@ -42,11 +42,6 @@ def add_commands(commands: Any) -> None:
 
 def experiment(options: argparse.Namespace) -> None:
     """Run an experiment, or say what it would do."""
-    from nni_spos.display.tables import LEFT, RIGHT, as_text
-    from nni_spos.study import find_study, make_plan, run_plan
-    from nni_spos.study.recipes import read_override
-    from nni_spos.study.results import steps_table
-
     if options.list:
         _list()
         return
@@ -54,6 +49,11 @@ def experiment(options: argparse.Namespace) -> None:
         raise RecipeError(
             "give the name of an experiment. 'nni-spos experiment --list' shows them."
         )
+    from nni_spos.display.tables import LEFT, RIGHT, as_text
+    from nni_spos.study import find_study, make_plan, run_plan
+    from nni_spos.study.recipes import read_override
+    from nni_spos.study.results import steps_table
+
     plan = make_plan(
         find_study(options.name),
         options.scale,

@@ -1,20 +1,31 @@
-"""Experiments of many steps, described in YAML, e.g. those of the paper in ``examples/paper``."""
+"""Experiments of many steps, described in YAML, e.g. those of the paper in ``examples/paper``.
 
-from nni_spos.study.description import Scale, Step, Study, TableRequest, load_study
-from nni_spos.study.finding import find_study, list_studies
-from nni_spos.study.planning import Plan, PlannedStep, make_plan
-from nni_spos.study.running import run_plan
+The public names are loaded when they are first used: to list experiments takes no PyTorch, to run
+one does.
+"""
 
-__all__ = [
-    "Plan",
-    "PlannedStep",
-    "Scale",
-    "Step",
-    "Study",
-    "TableRequest",
-    "find_study",
-    "list_studies",
-    "load_study",
-    "make_plan",
-    "run_plan",
-]
+from __future__ import annotations
+
+from nni_spos.process.lazy_names import lazy_names
+
+_HOMES = {
+    "Plan": "nni_spos.study.planning",
+    "PlannedStep": "nni_spos.study.planning",
+    "Scale": "nni_spos.study.description",
+    "Step": "nni_spos.study.description",
+    "Study": "nni_spos.study.description",
+    "TableRequest": "nni_spos.study.description",
+    "find_study": "nni_spos.study.finding",
+    "list_studies": "nni_spos.study.finding",
+    "load_study": "nni_spos.study.description",
+    "make_plan": "nni_spos.study.planning",
+    "run_plan": "nni_spos.study.running",
+}
+
+__all__ = list(_HOMES)
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
