@@ -104,8 +104,8 @@ def unknown_metric(metric: str, known: Iterable[str]) -> str:
 def metric_title(metric: str) -> str:
     """Return what an axis or a column of a cost is called.
 
-    >>> metric_title("flops"), metric_title("latency_ms(cpu)"), metric_title("energy_nj")
-    ('multiply-adds', 'latency on cpu (ms)', 'energy_nj')
+    >>> metric_title("flops"), metric_title("latency_ms(cpu)"), metric_title("dollars")
+    ('multiply-adds', 'latency on cpu (ms)', 'dollars')
     """
     return unit_of(metric).title or metric
 

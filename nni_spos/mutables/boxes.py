@@ -24,7 +24,7 @@ def disjoint(parts: Sequence[Slices], shape: Sequence[int]) -> list[Slices]:
     Examples
     --------
     >>> disjoint([(slice(4), slice(1)), (slice(2), slice(2)), (slice(1), slice(1))], (4, 2))
-    [(slice(0, 4, None), slice(0, 1, None)), (slice(0, 2, None), slice(1, 2, None))]
+    [(slice(0, 2, None), slice(0, 2, None)), (slice(2, 4, None), slice(0, 1, None))]
     """
     depth = max(len(part) for part in parts)
     boxes = {_box(part, shape[:depth]) for part in parts}
