@@ -62,7 +62,7 @@ def run_all(run, folder, recipe, **options):
         outcomes = [json.loads(line) for line in journal][1:]
     assert len(outcomes) == 4
     assert all(0 <= outcome["metrics"]["within_one"] <= 100 for outcome in outcomes)
-    assert "within_one" in done.stdout
+    assert "grades at most one off (%)" in done.stdout
     costs = [outcome["costs"]["energy_nj"] for outcome in outcomes]
     assert all(0 < cost <= 1e6 for cost in costs)
     done = run("prior", "recipe.yml", **options)
