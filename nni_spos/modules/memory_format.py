@@ -161,7 +161,7 @@ def kept_buffers(network: nn.Module) -> Iterator[None]:
 def seed_generators(seed: int, device: torch.device | str = "cpu") -> None:
     """Seed all global random generators that a network's code may use."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)  # the largest that it takes
     # torch.manual_seed would note the stack for each kind of device that is not in use: 1 ms.
     torch.default_generator.manual_seed(seed)
     if torch.device(device).type != "cpu":

@@ -11,6 +11,7 @@ import yaml
 from nni_spos.cli import main
 from nni_spos.errors import FormatWarning, RehearsalError
 from nni_spos.recipe.recipe import check_recipe
+from nni_spos.retraining.retrain import retrain
 from nni_spos.supernet.rehearsal import rehearse, rehearse_retraining
 from nni_spos.supernet.training import train_supernet
 
@@ -325,3 +326,11 @@ def test_the_command_line(write, capsys):
 def test_gradients_that_are_not_finite_are_left_to_the_training_to_tell(write):
     recipe = write("    def head(self, x):\n        return self.fc(x) / 0.0")
     rehearse(recipe)
+
+
+def test_the_largest_seeds(write):
+    sections = ("supernet", "retrain", "evaluation", "search")
+    largest = {section: {"seed": 2**63 - 1} for section in sections}
+    recipe = write(**largest, data={"split_seed": 2**63 - 1})
+    assert train_supernet(recipe).exists()
+    assert 0 <= retrain(recipe, {"a": "plain"}).test["top1"] <= 100
