@@ -28,7 +28,6 @@ class Running(Protocol):
     work: Work
     output: Path
     command: subprocess.Popen[str]
-    num_recorded: int
 
 
 @contextlib.contextmanager
@@ -85,22 +84,29 @@ def little_memory(search: Running) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_worker(search: Running) -> Iterator[None]:
-    """A worker stands still for good: its trials find another, and it is ended."""
+    """A worker stands still for good: its trials find another, and it is ended.
+
+    If it had sent the last scores before, the search ends without it, and nobody looks for it.
+    """
     workers = search.work.processes("worker")
     for worker in workers:
         worker.suspend()
     yield
-    before, end = search.num_recorded, time.monotonic() + SILENCE_S + PATIENCE_S
-    while search.num_recorded <= before and search.command.poll() is None:
+    end = time.monotonic() + SILENCE_S + PATIENCE_S
+    while search.command.poll() is None and any(map(_is_stopped, workers)):
         if time.monotonic() > end:
             search.work.note("a search with a stopped worker stands still")
             break
         time.sleep(0.2)
-    for worker in workers:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if worker.status() == psutil.STATUS_STOPPED:
-                search.work.note("a stopped worker was left")
-                worker.kill()
+    for worker in filter(_is_stopped, workers):
+        worker.kill()
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextlib.contextmanager
