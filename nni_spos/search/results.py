@@ -252,6 +252,12 @@ def experiment_folder(experiment_id: str) -> FilePath:
     record = read_manifest().get(experiment_id)
     parent = record.get("logDir") if isinstance(record, dict) else None
     folder = FilePath(parent or nni_home()) / experiment_id
+    if record is None and FilePath(experiment_id).is_file():
+        raise ExperimentError(
+            f"{experiment_id}: is a file. Give the ID of an NNI experiment ('nnictl experiment "
+            "list --all' shows them), or the folder of a search in one process (search in the "
+            "output folder of its recipe)."
+        )
     if not folder.is_dir():
         raise ExperimentError(
             f"'{experiment_id}' is neither a folder nor an NNI experiment of this user "

@@ -188,6 +188,12 @@ def test_nothing_finished_yet(tmp_path, write):
     assert not (tmp_path / "best.json").exists()
 
 
+def test_a_recipe_is_not_the_name_of_a_search(tmp_path, home):
+    (tmp_path / "recipe.yml").touch()
+    with pytest.raises(ExperimentError, match=r"recipe\.yml: is a file\. Give the ID of an NNI"):
+        load_results(tmp_path / "recipe.yml")
+
+
 def test_errors(tmp_path, home, write):
     with pytest.raises(ExperimentError, match="'xyz' is neither a folder nor an NNI experiment"):
         load_results("xyz")
