@@ -28,7 +28,7 @@ WIDTH, ROW = 4.5, 0.32
 BOX_LEFT, BOX_RIGHT, BAR_RIGHT = 1.0, 6.4, 8.6
 """Where the boxes, and the bars at their right, begin and end; the diagram is 10 wide."""
 
-END_TEXT = "images", "classes"
+END_TEXT = "images", "output"
 
 
 def draw_path(report: Report) -> Chart:
