@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nni_spos.conversion.convert import largest
+from nni_spos.conversion.choices import largest
 from nni_spos.conversion.plan import Plan
 from nni_spos.conversion.recipe_space import original_network
 from nni_spos.conversion.space import ConvertedSpace

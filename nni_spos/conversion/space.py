@@ -24,6 +24,8 @@ from nni_spos.conversion.plan import Plan, Width, tensor_slots
 from nni_spos.conversion.table import describe_plan
 from nni_spos.mutables.parts import Parts
 from nni_spos.mutables.quantization import QuantConv2d, QuantLinear, bits_choice
+from nni_spos.path import Choice
+from nni_spos.spaces.registry import construction
 
 Number: TypeAlias = int | MutableExpression
 
@@ -68,6 +70,12 @@ class ConvertedSpace(ModelSpace):
 
     def __repr__(self) -> str:
         return describe_plan(self.plan)
+
+
+def build(network: nn.Module, plan: Plan, path: Mapping[str, Choice] | None = None) -> Any:
+    """Build the space of a plan, or the network of one of its paths."""
+    with construction(path), torch.random.fork_rng(devices=[]):
+        return ConvertedSpace(network, plan)
 
 
 def _sides(plan: Plan) -> dict[str, dict[str, tuple[str, Width]]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nni_spos.conversion.choices import choices_of
 from nni_spos.conversion.plan import Plan
 from nni_spos.display.tables import LEFT, RIGHT, Table, as_text
-from nni_spos.mutables.quantization import pair_name
 
 
 def describe_plan(plan: Plan) -> str:
@@ -23,11 +23,5 @@ def describe_plan(plan: Plan) -> str:
 
 def plan_choices(plan: Plan) -> Iterator[tuple[str, str]]:
     """Yield labels and their choices as texts."""
-    for label, width in plan.widths.items():
-        yield label, " ".join(map(str, width.choices))
-    for label, sizes in plan.kernels.items():
-        yield label, " ".join(map(str, sizes))
-    for label, bits in plan.bits.items():
-        yield label, " ".join(pair_name(*pair) for pair in bits.pairs)
-    for label in plan.skips:
-        yield label, "block identity"
+    for label, choices in choices_of(plan):
+        yield label, " ".join(map(str, choices))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -135,6 +136,14 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield leaf
         elif hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type):
             yield from (x for x in vars(leaf).values() if isinstance(x, Tensor))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let a network that is run once, to be looked at, warn of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class _Watcher(TorchDispatchMode):

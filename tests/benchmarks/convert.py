@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
-from nni_spos.conversion.convert import choices_of, largest
+from nni_spos.conversion.choices import choices_of, largest
 from nni_spos.errors import SposError
 
 TIMM = (

@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
 from nni_spos.conversion.chains import find_chains, sequence_of
-from nni_spos.conversion.convert import choices_of, largest, prepare, smallest
+from nni_spos.conversion.choices import choices_of, largest, smallest
+from nni_spos.conversion.convert import prepare
 from nni_spos.conversion.masking import masked
 from nni_spos.data import open_data
 from nni_spos.errors import ScoringWarning

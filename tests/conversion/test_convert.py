@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
-from nni_spos.conversion.convert import choices_of, largest, smallest
+from nni_spos.conversion.choices import choices_of, largest, smallest
 from nni_spos.conversion.tracing import call, tensors
 from nni_spos.errors import RecipeError, SpaceError
 
