@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import SlicedOperation
 from nni_spos.path import Path, PathSpace
 from nni_spos.scoring.norms import affine_of, tracks_statistics
@@ -292,12 +293,9 @@ class SharedRun:
     def _choose(self, part: Part) -> None:
         """Set the path in a part; in a unit only in the layers that the path has."""
         everywhere, by_choice = self._units[part.name]
-        for unit in everywhere:
-            unit.resample(memo=self._path)
+        set_path(everywhere, self._path)
         if by_choice:
-            choice = self._path[part.module.label]
-            for unit in by_choice[choice]:
-                unit.resample(memo=self._path)
+            set_path(by_choice[self._path[part.module.label]], self._path)
 
     def run_choice(self, unit: LayerChoice, *inputs: Any, **named: Any) -> Any:
         """Stands in for the forward of a unit, mutated or not."""
@@ -414,12 +412,8 @@ def _shared_run(supernet: ModelSpace, channels_last: bool) -> Iterator[SharedRun
 def _units(part: nn.Module) -> tuple[list[Any], Mapping[Any, list[Any]]]:
     """Return the weight-sharing layers of a part; of a unit's choices, by choice."""
     if isinstance(part, LayerChoice):
-        return [], {name: list(_shared_layers(part[name])) for name in part.names}
-    return list(_shared_layers(part)), {}
-
-
-def _shared_layers(module: nn.Module) -> Iterator[Any]:
-    return (m for m in module.modules() if isinstance(m, BaseSuperNetModule))
+        return [], {name: choice_units(part[name]) for name in part.names}
+    return choice_units(part), {}
 
 
 def _versions(value: Any) -> list[tuple[Tensor, int]]:

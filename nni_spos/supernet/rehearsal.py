@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.components import explain
@@ -24,6 +23,7 @@ from nni_spos.data import DatasetSpec, ImageData, dataset_spec
 from nni_spos.data.generated import GeneratedData
 from nni_spos.display.announcement import announce
 from nni_spos.errors import RehearsalError, ScoringWarning
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.modules.memory_format import kept_generators, seed_generators
 from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import Path, PathSpace
@@ -251,10 +251,9 @@ def _restored(rehearsal: Rehearsal) -> ModelSpace:
 
 def _at_paths(supernet: ModelSpace, paths: list[Path]) -> Iterator[nn.Module]:
     """Yield a supernet with one path set after another."""
-    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
+    units = choice_units(supernet)
     for path in paths:
-        for unit in units:
-            unit.resample(memo=path)
+        set_path(units, path)
         yield supernet
 
 

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from nni_spos.cost_table import Costs
 from nni_spos.errors import RecipeError
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import SlicedOperation, share_weights
 from nni_spos.mutables.repeat import SampledRepeat
 from nni_spos.path import Path, PathSpace
@@ -98,10 +99,9 @@ class SinglePathModule(RandomSamplingLightningModule):
 
     def use(self, path: Path) -> Path:
         """Set every unit to a path, and return it."""
-        # Kept, because NNI walks through all modules to find them.
-        self._units = self._units or list(self.supernet_modules())
-        for unit in self._units:
-            unit.resample(memo=path)
+        # Kept: to find them takes a walk through all modules.
+        self._units = self._units or choice_units(self)
+        set_path(self._units, path)
         return path
 
     def teardown(self, stage: str) -> None:

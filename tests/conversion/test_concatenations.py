@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from everyday_networks import Concatenated, conv, make
+from small_spaces import set_path
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,12 +32,6 @@ def random_paths(space, number):
         {label: draws.choice(choices) for label, choices in choices_of(space.plan)}
         for _ in range(number)
     ]
-
-
-def set_path(supernet, path):
-    for module in supernet.modules():
-        if hasattr(module, "resample"):
-            module.resample(memo=path)
 
 
 def count(network, inputs):
