@@ -28,13 +28,12 @@ from torch.nn.utils import parametrize
 
 from nni_spos.errors import SpaceError, SposError
 from nni_spos.mutables.adoption import HOOKS, Grown, become
+from nni_spos.mutables.boxes import Slices
 from nni_spos.mutables.parts import Parts
 from nni_spos.path import Choice
 
 MAX_COMBINATIONS = 100_000
 """Largest number of combinations of the choices that one layer's arguments depend on."""
-
-Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
