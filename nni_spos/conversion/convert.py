@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from nni_spos.conversion.importance import score_by_effects, score_channels, sort_channels
 from nni_spos.conversion.plain import make_plain
-from nni_spos.conversion.plan import Plan, make_plan
+from nni_spos.conversion.plan import ConversionPlan, make_plan
 from nni_spos.conversion.refusals import nothing_to_choose, reason_of, refuse
 from nni_spos.conversion.space import ConvertedSpace, build
 from nni_spos.conversion.taylor import Loss, weight_effects
-from nni_spos.conversion.tracing import LAYERS, Trace, quiet, run, tensors
+from nni_spos.conversion.tracing import LAYERS, ChannelTrace, quiet, run, tensors
 from nni_spos.conversion.verification import keep_what_runs
 from nni_spos.errors import SpaceError
 from nni_spos.mutables.registration import share_weights
@@ -99,7 +99,7 @@ def prepare(
     round_to: int | None = None,
     calibration: Iterable[Any] | None = None,
     loss: Loss = nn.functional.cross_entropy,
-) -> tuple[nn.Module, Plan]:
+) -> tuple[nn.Module, ConversionPlan]:
     """Return a copy of a network whose channels are sorted, and what of it may be chosen.
 
     Parameters and errors are those of `convert`.
@@ -130,7 +130,7 @@ def prepare(
     return network, keep_what_runs(given, network, plan, inputs, outputs)
 
 
-def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tensor]]:
+def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[ChannelTrace, list[Tensor]]:
     """Return what runs of a network show, and its outputs.
 
     Its layers of derived classes become plain ones, where these compute the same.
@@ -140,7 +140,7 @@ def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tens
     SpaceError
         It does not run on the inputs, changes its buffers, or returns no tensor.
     """
-    trace = Trace()
+    trace = ChannelTrace()
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     with quiet():
         try:
@@ -167,9 +167,11 @@ def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tens
     return trace, outputs
 
 
-def _watch_training(trace: Trace, network: nn.Module, inputs: tuple[Any, ...]) -> Trace:
+def _watch_training(
+    trace: ChannelTrace, network: nn.Module, inputs: tuple[Any, ...]
+) -> ChannelTrace:
     """Return what a run in training mode shows beside a trace."""
-    both = Trace(trace.channels, dict(trace.layers), dict(trace.blocks))
+    both = ChannelTrace(trace.channels, dict(trace.layers), dict(trace.blocks))
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
             run(both, copy.deepcopy(network).train(), twice(inputs))

@@ -11,7 +11,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 from torch.nn.utils import parametrize
 
-from nni_spos.conversion.plan import Plan
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.conversion.tracing import tensors
 from nni_spos.errors import SpaceError
 from nni_spos.mutables.adoption import HOOKS
@@ -62,7 +62,7 @@ def refuse(network: nn.Module, inputs: tuple[Any, ...]) -> None:
         )
 
 
-def nothing_to_choose(plan: Plan) -> str:
+def nothing_to_choose(plan: ConversionPlan) -> str:
     """Return why no part of a network can be chosen."""
     reasons = [f"'{part}': {reason}" for part, reason in plan.left[:3]]
     text = "; ".join(reasons) or "it has no convolution or linear layer that ran"

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map_only
 
 from nni_spos.conversion.choices import largest, smallest
 from nni_spos.conversion.masking import masked
-from nni_spos.conversion.plan import REARRANGED, Plan
+from nni_spos.conversion.plan import REARRANGED, ConversionPlan
 from nni_spos.conversion.refusals import nothing_to_choose, reason_of
 from nni_spos.conversion.space import build
 from nni_spos.conversion.tracing import call, quiet, tensors
@@ -26,10 +26,10 @@ TOLERANCE = 1e-5
 def keep_what_runs(
     given: nn.Module,
     network: nn.Module,
-    plan: Plan,
+    plan: ConversionPlan,
     inputs: tuple[Any, ...],
     expected: list[Tensor],
-) -> Plan:
+) -> ConversionPlan:
     """Return a plan of which the largest and the smallest path were seen to run as they should.
 
     Parameters
@@ -76,7 +76,7 @@ def keep_what_runs(
     return plan
 
 
-def _misplaced(network: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
+def _misplaced(network: nn.Module, plan: ConversionPlan, inputs: tuple[Any, ...]) -> dict[str, str]:
     """Return the widths of concatenated parts whose channels are not where they should be.
 
     By label, with the reason. Code can look for a part where it was in the given network.
@@ -100,7 +100,7 @@ def _misplaced(network: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[
 
 
 def _is_masked_network(
-    network: nn.Module, plan: Plan, path: Mapping[str, Choice], inputs: tuple[Any, ...]
+    network: nn.Module, plan: ConversionPlan, path: Mapping[str, Choice], inputs: tuple[Any, ...]
 ) -> bool:
     """Whether the network of a path computes what the whole one does with the rest masked."""
     whole = masked(network, plan, path)
@@ -117,7 +117,7 @@ def _is_masked_network(
 def _agrees_in_double(
     given: nn.Module,
     network: nn.Module,
-    plan: Plan,
+    plan: ConversionPlan,
     path: Mapping[str, Choice],
     inputs: tuple[Any, ...],
 ) -> bool:
@@ -137,7 +137,7 @@ def _agrees_in_double(
 
 def _problem(
     network: nn.Module,
-    plan: Plan,
+    plan: ConversionPlan,
     path: Mapping[str, Choice],
     inputs: tuple[Any, ...],
     expected: list[Tensor],

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nni_spos.errors import one_line
 from nni_spos.modules.active_path import choice_units, set_path
-from nni_spos.modules.agreement import Outputs, Run, differ
+from nni_spos.modules.agreement import Outputs, RunOfType, differ
 from nni_spos.modules.copies import copy_values
 from nni_spos.modules.memory_format import kept_buffers, kept_generators, seed_generators
 from nni_spos.modules.subnet import extract_subnet, without_path
@@ -90,7 +90,7 @@ def _run(
     return [outputs[0], outputs[-1], total, *(gradients[name] for name in sorted(gradients))]
 
 
-def _in_total(run: Run) -> Run:
+def _in_total(run: RunOfType) -> RunOfType:
     """Leave out the gradients by name, of which supernets have others."""
     return lambda dtype, seed: run(dtype, seed)[:3]
 

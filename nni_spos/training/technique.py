@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nni_spos.errors import RecipeError
+from nni_spos.recipe.named_components import NoSettings
 from nni_spos.recipe.techniques import NOWHERE, RecipePlace
 from nni_spos.tasks.base import Task
 from nni_spos.tasks.classification import Classification
@@ -42,11 +43,6 @@ HELD_OUT = "validation_"
 
 Compute = Callable[["Tensor", "Tensor"], "Tensor"]
 """Takes what the network returned and the targets, and returns the loss, shape ()."""
-
-
-@dataclass(frozen=True)
-class NoSettings:
-    """What a technique without keys takes from a recipe."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from nni_spos.conversion.convert import prepare
 from nni_spos.conversion.masking import masked
 from nni_spos.data import open_data
 from nni_spos.errors import ScoringWarning
-from nni_spos.mutables.parts import Parts
+from nni_spos.mutables.parts import ChannelParts
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.search_settings import EvaluationSettings
 from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
@@ -180,7 +180,7 @@ def test_chains():
 
 
 def test_every_choice_has_the_first_places_of_the_nesting():
-    parts = Parts(((5, 3, 2), (4, 3, 1), (2, 1, 1)))
+    parts = ChannelParts(((5, 3, 2), (4, 3, 1), (2, 1, 1)))
     nesting = parts.nesting().tolist()
     for kept in parts.kept:
         places = parts.places(sum(kept))
