@@ -151,7 +151,7 @@ def _checked(name: str, paths: Sequence[Path], sampling: Sampling) -> Sequence[P
     if not paths:
         raise RecipeError(f"technique {name}: paths must return at least one path of a step.")
     try:
-        return [sampling.prior.space.validate(path) for path in paths]
+        checked = [sampling.prior.space.validate(path) for path in paths]
     except PathError as problem:
         raise RecipeError(
             f"technique {name}: paths returned one of no such space: {problem}"
@@ -160,6 +160,8 @@ def _checked(name: str, paths: Sequence[Path], sampling: Sampling) -> Sequence[P
 
 def _around(member: Technique, compute: Compute) -> Compute:
     return lambda outputs, targets: member.loss(compute, outputs, targets)
+    sampling.check_filter(f"technique {name}", checked)
+    return checked
 
 
 NO_TECHNIQUES = Techniques({})

@@ -18,7 +18,7 @@ from nni_spos.cost_table import CostTable, Factor
 from nni_spos.data import open_data
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace
-from nni_spos.priors import UniformPrior
+from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.training_settings import SupernetSettings
 from nni_spos.supernet import SinglePathOneShot
@@ -70,6 +70,11 @@ class NoPaths(OwnPaths):
         return []
 
 
+class LargestPath(OwnPaths):
+    def paths(self, paths, sampling, step):
+        return [sampling.largest]
+
+
 class WrongPaths(OwnPaths):
     def paths(self, paths, sampling, step):
         return [{"unit": "k9"}]
@@ -96,12 +101,12 @@ def data():
     return open_data(DataSettings("digits", image_size=8, num_train=60, num_validation=20))
 
 
-def train(data, *techniques, **changes):
+def train(data, *techniques, accepts=None, **changes):
     model = supernet()
     settings = SupernetSettings(**{**COMMON, **changes}, techniques=list(techniques))
     evaluator = build_evaluator(settings, data, layout=torch.contiguous_format)
     with training_session():
-        SinglePathOneShot(prior(), costs=costs())(
+        SinglePathOneShot(prior(), costs=costs(), filter=accepts)(
             RawFormatModelSpace.from_model(model, evaluator), SequentialExecutionEngine()
         )
     return model.state_dict()
@@ -210,6 +215,24 @@ def test_the_largest_path_teaches_the_others(data):
         taught,
     )  # fmt: skip
     assert_close(found, expected)
+
+
+def test_paths_of_a_sandwich_that_a_filter_refuses_are_refused(data):
+    sandwich = {"name": "paths", "paths": 3, "sandwich": True}
+    for path in (LARGEST, SMALLEST):
+        with pytest.raises(RecipeError, match=r"^sandwich: trains the path .* the filter of"):
+            train(data, sandwich, accepts=lambda drawn, refused=path: drawn != refused)
+    drawn = FilteredPrior(prior(), lambda path: path["inner"] != 4)
+    found = train(data, sandwich, accepts=lambda path: path["inner"] != 4)
+    expected = loop(data, lambda step: [LARGEST, SMALLEST, drawn.path(step)], targets_alone)
+    assert_close(found, expected)
+
+
+def test_paths_of_a_users_technique_must_pass_the_filter(data):
+    technique = {"name": f"{__name__}:LargestPath"}
+    with pytest.raises(RecipeError, match=r"^technique .*LargestPath: trains the path .* filter"):
+        train(data, technique, accepts=lambda path: path["inner"] < 6, steps=1)
+    train(data, technique, accepts=lambda path: path["inner"] > 2, steps=1)
 
 
 def test_batches_that_make_a_step_train_the_same_paths(data):
