@@ -114,6 +114,10 @@ class Techniques:
             compute = _around(member, compute)
         return compute(outputs, targets)
 
+    def step_figures(self) -> dict[str, Tensor]:
+        """Return figures to log of the loss just computed."""
+        return {key: x for member in self for key, x in member.step_figures().items()}
+
     def begin(self, network: nn.Module, data: ImageData | None, state: Mapping[str, Any]) -> None:
         """Prepare for the first step, or for the first one after those of a checkpoint."""
         for name, member in self._members.items():
@@ -156,12 +160,12 @@ def _checked(name: str, paths: Sequence[Path], sampling: Sampling) -> Sequence[P
         raise RecipeError(
             f"technique {name}: paths returned one of no such space: {problem}"
         ) from None
+    sampling.check_filter(f"technique {name}", checked)
+    return checked
 
 
 def _around(member: Technique, compute: Compute) -> Compute:
     return lambda outputs, targets: member.loss(compute, outputs, targets)
-    sampling.check_filter(f"technique {name}", checked)
-    return checked
 
 
 NO_TECHNIQUES = Techniques({})

@@ -249,6 +249,13 @@ class Technique:
         """Return the loss of a step; `compute` is the loss without this technique."""
         return compute(outputs, targets)
 
+    def step_figures(self) -> Mapping[str, Tensor]:
+        """Return what to log of the loss just computed, by name, shape () each.
+
+        What is called ``loss`` is logged instead of the loss that is minimised.
+        """
+        return {}
+
     def after_step(self, network: nn.Module, step: int) -> None:
         """Do what follows the update of the weights; `step` is the number of updates so far."""
 
