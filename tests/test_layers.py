@@ -2,8 +2,11 @@
 
 import ast
 import functools
+import itertools
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -39,6 +42,9 @@ ROWS = [
     ["cli"],
 ]
 RANKS = {part: rank for rank, row in enumerate(ROWS) for part in row}
+SHOWN = RANKS.keys() - {"", "_version"}
+"""What a reader of the architecture has to know of."""
+DOCS = ROOT.parent / "docs"
 
 ALGORITHM = {"numpy"}
 LIBRARIES = {
@@ -188,6 +194,25 @@ def test_imports_go_down():
         and RANKS[part(name)] >= RANKS[part(module)]
     ]
     assert not wrong
+
+
+def test_the_picture_has_all_parts_in_the_order_of_the_rows():
+    svg = ET.parse(DOCS / "pictures" / "architecture.svg")
+    texts = svg.findall("{*}g[@text-anchor='middle']/{*}text")
+    heights = {(x.text or "").partition(":")[0]: int(x.attrib["y"]) for x in texts}
+    assert set(heights) == SHOWN
+    assert len(heights) == len(texts)
+    wrong = [
+        f"{one} is drawn below {other}"
+        for one, other in itertools.permutations(SHOWN, 2)
+        if RANKS[one] > RANKS[other] and heights[one] > heights[other]
+    ]
+    assert not wrong
+
+
+def test_the_page_of_the_picture_speaks_of_all_parts():
+    text = (DOCS / "develop" / "architecture.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`(\w+)`", text)) >= SHOWN
 
 
 def test_no_modules_import_each_other():

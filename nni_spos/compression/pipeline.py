@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from nni_spos.conversion.convert import largest
-from nni_spos.conversion.plan import Plan
+from nni_spos.conversion.choices import largest
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.conversion.recipe_space import original_network
 from nni_spos.conversion.space import ConvertedSpace
 from nni_spos.data import ImageData, open_data
@@ -44,7 +44,7 @@ class Compression:
         The fine-tuned network.
     """
 
-    plan: Plan
+    plan: ConversionPlan
     task: Task
     original_costs: Mapping[str, float]
     original_test: Mapping[str, float]

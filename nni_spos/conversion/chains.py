@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nni_spos.conversion.channels import Channels
+from nni_spos.conversion.channels import ChannelIds
 
 Chain = tuple[int, ...]
 """Sets of channels that are in the same order everywhere."""
 
 
-def find_chains(slots: Sequence[Channels]) -> list[Chain]:
+def find_chains(slots: Sequence[ChannelIds]) -> list[Chain]:
     """Return the longest parts of which every slot has whole ones only.
 
     Parameters
@@ -57,7 +57,7 @@ def find_chains(slots: Sequence[Channels]) -> list[Chain]:
     return chains
 
 
-def sequence_of(slot: Channels, chains: Sequence[Chain]) -> tuple[int, ...] | None:
+def sequence_of(slot: ChannelIds, chains: Sequence[Chain]) -> tuple[int, ...] | None:
     """Return which parts a slot has, one after the other.
 
     None if it does not have whole parts, or some of its channels more often than others.
@@ -78,7 +78,7 @@ def sequence_of(slot: Channels, chains: Sequence[Chain]) -> tuple[int, ...] | No
     return tuple(sequence)
 
 
-def _without_repeats(slot: Channels) -> list[int]:
+def _without_repeats(slot: ChannelIds) -> list[int]:
     """Return sets of channels without those that repeat the one before."""
     keeps = np.concatenate([[True], slot[1:] != slot[:-1]])
     return [int(x) for x in slot[keeps]]

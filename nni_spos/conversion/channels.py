@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-Channels = NDArray[np.int64]
+ChannelIds = NDArray[np.int64]
 """Channels by number, of any shape."""
 
 FIXED = 0
@@ -22,7 +22,7 @@ class ChannelSets:
         self._reasons: dict[int, str] = {}
         self._added: set[int] = set()
 
-    def new(self, number: int) -> Channels:
+    def new(self, number: int) -> ChannelIds:
         """Return new channels, each a set of its own."""
         first = len(self._parents)
         self._parents.extend(range(first, first + number))
@@ -38,12 +38,14 @@ class ChannelSets:
             parents[channel], channel = root, parents[channel]
         return root
 
-    def roots(self, channels: Channels) -> Channels:
+    def roots(self, channels: ChannelIds) -> ChannelIds:
         """Return the channels that stand for the sets of channels; the shape stays."""
         flat = [self.find(channel) for channel in channels.ravel().tolist()]
         return np.array(flat, dtype=np.int64).reshape(channels.shape)
 
-    def join(self, one: Channels, other: Channels, reason: str, *, is_sum: bool = False) -> None:
+    def join(
+        self, one: ChannelIds, other: ChannelIds, reason: str, *, is_sum: bool = False
+    ) -> None:
         """Let channels at the same places belong together.
 
         Parameters
@@ -61,7 +63,7 @@ class ChannelSets:
             if is_sum:
                 self._added.add(self.find(first))
 
-    def fix(self, channels: Channels, reason: str) -> None:
+    def fix(self, channels: ChannelIds, reason: str) -> None:
         """Let channels stay, for a reason that is shown."""
         for channel in np.unique(channels).tolist():
             self._reasons.setdefault(self.find(channel), reason)

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import traceback
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path as FilePath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from nni_spos.conversion.importance import score_by_effects, score_channels, sort_channels
-from nni_spos.conversion.masking import masked
 from nni_spos.conversion.plain import make_plain
-from nni_spos.conversion.plan import REARRANGED, Plan, make_plan
-from nni_spos.conversion.refusals import refuse
-from nni_spos.conversion.space import ConvertedSpace
+from nni_spos.conversion.plan import ConversionPlan, make_plan
+from nni_spos.conversion.refusals import nothing_to_choose, reason_of, refuse
+from nni_spos.conversion.space import ConvertedSpace, build
 from nni_spos.conversion.taylor import Loss, weight_effects
-from nni_spos.conversion.tracing import LAYERS, Trace, call, run, tensors
+from nni_spos.conversion.tracing import LAYERS, ChannelTrace, quiet, run, tensors
+from nni_spos.conversion.verification import keep_what_runs
 from nni_spos.errors import SpaceError
-from nni_spos.mutables.quantization import pair_name
 from nni_spos.mutables.registration import share_weights
-from nni_spos.path import Choice
 from nni_spos.recipe.conversion_settings import BY_BATCHES, ChoiceSettings, as_plain
 from nni_spos.recipe.settings import read_settings
-from nni_spos.spaces.registry import construction
-
-TORCH = FilePath(torch.__file__).parent
-HERE = FilePath(__file__).parent
-TOLERANCE = 1e-5
-"""Largest difference of outputs, as a share of the largest output, in single precision."""
 
 
 def convert(
@@ -112,7 +99,7 @@ def prepare(
     round_to: int | None = None,
     calibration: Iterable[Any] | None = None,
     loss: Loss = nn.functional.cross_entropy,
-) -> tuple[nn.Module, Plan]:
+) -> tuple[nn.Module, ConversionPlan]:
     """Return a copy of a network whose channels are sorted, and what of it may be chosen.
 
     Parameters and errors are those of `convert`.
@@ -143,13 +130,7 @@ def prepare(
     return network, keep_what_runs(given, network, plan, inputs, outputs)
 
 
-def build(network: nn.Module, plan: Plan, path: Mapping[str, Choice] | None = None) -> Any:
-    """Build the space of a plan, or the network of one of its paths."""
-    with construction(path), torch.random.fork_rng(devices=[]):
-        return ConvertedSpace(network, plan)
-
-
-def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tensor]]:
+def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[ChannelTrace, list[Tensor]]:
     """Return what runs of a network show, and its outputs.
 
     Its layers of derived classes become plain ones, where these compute the same.
@@ -159,16 +140,16 @@ def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tens
     SpaceError
         It does not run on the inputs, changes its buffers, or returns no tensor.
     """
-    trace = Trace()
+    trace = ChannelTrace()
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    with _quiet():
+    with quiet():
         try:
             make_plain(network, inputs)
             outputs = list(tensors(run(trace, network, inputs)))
         except Exception as problem:
             raise SpaceError(
                 f"convert: the network does not run on the example inputs ({_shapes(inputs)}): "
-                f"{_reason(problem)}"
+                f"{reason_of(problem)}"
             ) from problem
     for name, buffer in network.named_buffers():
         if name in before and not torch.equal(buffer, before[name]):
@@ -186,14 +167,16 @@ def watch(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Trace, list[Tens
     return trace, outputs
 
 
-def _watch_training(trace: Trace, network: nn.Module, inputs: tuple[Any, ...]) -> Trace:
+def _watch_training(
+    trace: ChannelTrace, network: nn.Module, inputs: tuple[Any, ...]
+) -> ChannelTrace:
     """Return what a run in training mode shows beside a trace."""
-    both = Trace(trace.channels, dict(trace.layers), dict(trace.blocks))
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    both = ChannelTrace(trace.channels, dict(trace.layers), dict(trace.blocks))
+    with quiet(), torch.random.fork_rng(devices=[]):
         try:
             run(both, copy.deepcopy(network).train(), twice(inputs))
         except Exception as problem:  # the code of others
-            trace.problem = _reason(problem)
+            trace.problem = reason_of(problem)
             return trace
     originals = dict(network.named_modules())
     for name, layer in both.layers.items():
@@ -212,199 +195,5 @@ def twice(inputs: Any) -> Any:
     return inputs
 
 
-def keep_what_runs(
-    given: nn.Module,
-    network: nn.Module,
-    plan: Plan,
-    inputs: tuple[Any, ...],
-    expected: list[Tensor],
-) -> Plan:
-    """Return a plan of which the largest and the smallest path were seen to run as they should.
-
-    Parameters
-    ----------
-    given
-        The network as it was given.
-    network
-        A copy, its channels sorted.
-    plan
-        What of it may be chosen.
-    inputs, expected
-        Of the given network, and what it returns for them.
-
-    Raises
-    ------
-    SpaceError
-        The largest path is not the network that was given, or no unit is left.
-    """
-    with _quiet():
-        if problem := _problem(network, plan, {}, inputs, expected, is_same=True):
-            if not all(map(_agree, tensors(call(given, inputs)), expected)):
-                raise SpaceError(
-                    "convert: two runs of the network on the same inputs differ, so nothing can be "
-                    "verified. Take what is random out of its evaluation mode."
-                )
-            if not _agrees_in_double(given, network, plan, largest(plan), inputs):
-                raise SpaceError(f"convert: the largest path is another network: {problem}")
-        if _problem(network, plan, smallest(plan), inputs, expected):
-            lost = {}
-            for label in plan.labels:
-                alone = {label: smallest(plan)[label]}
-                if problem := _problem(network, plan, alone, inputs, expected):
-                    lost[label] = problem
-            plan = plan.without(lost)
-            if plan.labels and (
-                problem := _problem(network, plan, smallest(plan), inputs, expected)
-            ):
-                raise SpaceError(
-                    f"convert: the smallest path does not run: {problem} Let `ignore` name a part."
-                )
-        plan = plan.without(_misplaced(network, plan, inputs))
-    if not plan.labels:
-        raise SpaceError(nothing_to_choose(plan))
-    return plan
-
-
-def _misplaced(network: nn.Module, plan: Plan, inputs: tuple[Any, ...]) -> dict[str, str]:
-    """Return the widths of concatenated parts whose channels are not where they should be.
-
-    By label, with the reason. Code can look for a part where it was in the given network.
-    """
-    parted = {label: width for label, width in plan.widths.items() if width.is_parted}
-    most = max((len(width.choices) for width in parted.values()), default=1)
-    together = [
-        {label: width.choices[min(i, len(width.choices) - 1)] for label, width in parted.items()}
-        for i in range(1, most)
-    ]
-    if all(_is_masked_network(network, plan, path, inputs) for path in together):
-        return {}
-    return {
-        label: REARRANGED
-        for label, width in parted.items()
-        if not all(
-            _is_masked_network(network, plan, {label: choice}, inputs)
-            for choice in width.choices[1:]
-        )
-    }
-
-
-def _is_masked_network(
-    network: nn.Module, plan: Plan, path: Mapping[str, Choice], inputs: tuple[Any, ...]
-) -> bool:
-    """Whether the network of a path computes what the whole one does with the rest masked."""
-    whole = masked(network, plan, path)
-    try:
-        expected = list(tensors(call(whole, inputs)))
-    except Exception:  # the code of others
-        return False
-    path = {**largest(plan), **path}
-    if not _problem(network, plan, path, inputs, expected, is_same=True):
-        return True
-    return _agrees_in_double(whole, network, plan, path, inputs)
-
-
-def _agrees_in_double(
-    given: nn.Module,
-    network: nn.Module,
-    plan: Plan,
-    path: Mapping[str, Choice],
-    inputs: tuple[Any, ...],
-) -> bool:
-    """Whether a difference was rounding: sums in another order, of values that nearly cancel."""
-
-    def double(value: Any) -> Any:
-        return value.double() if value.is_floating_point() else value
-
-    doubled = tree_map_only(Tensor, double, inputs)
-    try:
-        subnet = build(network, plan, path).double()
-        outputs = [call(x, doubled) for x in (subnet, copy.deepcopy(given).double())]
-    except Exception:  # the code of others may be for one type alone
-        return False
-    return all(map(_agree, *map(tensors, outputs)))
-
-
-def _problem(
-    network: nn.Module,
-    plan: Plan,
-    path: Mapping[str, Choice],
-    inputs: tuple[Any, ...],
-    expected: list[Tensor],
-    *,
-    is_same: bool = False,
-) -> str:
-    """Return why the network of a path is not what it should be, or ""."""
-    try:
-        subnet = build(network, plan, {**largest(plan), **path})
-        outputs = list(tensors(call(subnet, inputs)))
-    except Exception as problem:
-        return f"it does not run: {_reason(problem)}"
-    shapes = [tuple(x.shape) for x in outputs]
-    if shapes != [tuple(x.shape) for x in expected]:
-        return f"it returns tensors of the shapes {shapes}."
-    if is_same and not all(map(_agree, outputs, expected)):
-        return "its outputs differ from those of the network."
-    return ""
-
-
-def largest(plan: Plan) -> dict[str, Choice]:
-    """Return the path that is the given network."""
-    return {label: choices[0] for label, choices in choices_of(plan)}
-
-
-def smallest(plan: Plan) -> dict[str, Choice]:
-    """Return the path with the last choices."""
-    return {label: choices[-1] for label, choices in choices_of(plan)}
-
-
-def choices_of(plan: Plan) -> Iterator[tuple[str, list[Choice]]]:
-    """Yield labels and their choices, the largest first."""
-    for label, width in plan.widths.items():
-        yield label, [*width.choices]
-    for label, sizes in plan.kernels.items():
-        yield label, [*sizes]
-    for label, bits in plan.bits.items():
-        yield label, [pair_name(*pair) for pair in bits.pairs]
-    for label in plan.skips:
-        yield label, ["block", "identity"]
-
-
-def _agree(one: Tensor, other: Tensor) -> bool:
-    """Whether two outputs are the same but for rounding."""
-    if one.shape != other.shape:
-        return False
-    if not one.is_floating_point():
-        return torch.equal(one, other)
-    scale = float(other.abs().max()) if other.numel() else 0.0
-    return bool(torch.allclose(one, other, rtol=0, atol=TOLERANCE * max(scale, 1e-30)))
-
-
-def nothing_to_choose(plan: Plan) -> str:
-    """Return why no part of a network can be chosen."""
-    reasons = [f"'{part}': {reason}" for part, reason in plan.left[:3]]
-    text = "; ".join(reasons) or "it has no convolution or linear layer that ran"
-    advice = ""
-    if plan.left:
-        advice = f" To leave a part out: ignore: [{plan.left[0].part.rsplit('.', 1)[0]!r}]."
-    return f"convert: nothing in the network can be chosen: {text}.{advice}"
-
-
 def _shapes(inputs: tuple[Any, ...]) -> str:
     return ", ".join(str(tuple(x.shape)) for x in tensors(inputs)) or "no tensor"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of networks that are run once, to be looked at
-        yield
-
-
-def _reason(problem: Exception) -> str:
-    """Return in one line what a network raised, and the last line of code that is not PyTorch's."""
-    text = " ".join(str(problem).split())
-    frames = traceback.extract_tb(problem.__traceback__)
-    own = [f for f in frames if not FilePath(f.filename).is_relative_to(TORCH)]
-    own = [f for f in own if not FilePath(f.filename).is_relative_to(HERE)]
-    where = f" ({FilePath(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return f"{type(problem).__name__}: {text}{where}"

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from nni_spos.conversion.plan import Plan, Width, tensor_slots
+from nni_spos.conversion.plan import ConversionPlan, Width, tensor_slots
 
 Scores = dict[str, Tensor]
 """By label: how much each set of channels of a width matters, shape (sets,), float64."""
 
 
-def score_channels(network: nn.Module, plan: Plan, importance: str) -> Scores:
+def score_channels(network: nn.Module, plan: ConversionPlan, importance: str) -> Scores:
     """Return how much the channels of each width matter.
 
     Parameters
@@ -54,7 +54,9 @@ def score_channels(network: nn.Module, plan: Plan, importance: str) -> Scores:
     return scores
 
 
-def score_by_effects(network: nn.Module, plan: Plan, effects: Mapping[str, Tensor]) -> Scores:
+def score_by_effects(
+    network: nn.Module, plan: ConversionPlan, effects: Mapping[str, Tensor]
+) -> Scores:
     """Return the sum of the effects of all weights that make a channel.
 
     Parameters
@@ -106,7 +108,7 @@ def sum_over_sets(tensors: Iterable[tuple[Tensor, Tensor]], sets: int) -> Tensor
     return total
 
 
-def sort_channels(network: nn.Module, plan: Plan, scores: Scores) -> None:
+def sort_channels(network: nn.Module, plan: ConversionPlan, scores: Scores) -> None:
     """Bring the channels of a network into the order of their scores, the highest first.
 
     In place; the network computes what it did. Channels stay in their part.

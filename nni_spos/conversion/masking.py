@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from nni_spos.conversion.plan import Plan
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.path import Choice
 
 
-def masked(network: nn.Module, plan: Plan, path: Mapping[str, Choice]) -> nn.Module:
+def masked(network: nn.Module, plan: ConversionPlan, path: Mapping[str, Choice]) -> nn.Module:
     """Return a copy of a network that computes what the network of a path should.
 
     Its layers keep all their channels, and read those that the path leaves out with weights of

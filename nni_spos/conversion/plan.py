@@ -13,10 +13,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from nni_spos.conversion.chains import Chain, find_chains, sequence_of
-from nni_spos.conversion.channels import FIXED, Channels
-from nni_spos.conversion.tracing import LAYERS, Trace
+from nni_spos.conversion.channels import FIXED, ChannelIds
+from nni_spos.conversion.tracing import LAYERS, ChannelTrace
 from nni_spos.errors import SpaceError
-from nni_spos.mutables.parts import Parts
+from nni_spos.mutables.parts import ChannelParts
 from nni_spos.recipe.conversion_settings import ChoiceSettings
 
 
@@ -55,7 +55,7 @@ class Width(NamedTuple):
         """Whether channels are concatenated or divided."""
         return any(len(parts) != 1 for parts in (self.kept[0], *self.sequences.values()))
 
-    def numbers(self, name: str, side: str, full: int) -> Parts:
+    def numbers(self, name: str, side: str, full: int) -> ChannelParts:
         """Return how many channels a side of a layer has of each of its parts.
 
         Parameters
@@ -67,7 +67,7 @@ class Width(NamedTuple):
         """
         sequence = self.sequences[name, side]
         times = full // sum(self.kept[0][part] for part in sequence)
-        return Parts(tuple(tuple(row[p] * times for p in sequence) for row in self.kept))
+        return ChannelParts(tuple(tuple(row[p] * times for p in sequence) for row in self.kept))
 
 
 class Bits(NamedTuple):
@@ -96,7 +96,7 @@ class Left(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Plan:
+class ConversionPlan:
     """What of a network may be chosen, by label.
 
     Parameters
@@ -123,7 +123,7 @@ class Plan:
         """Labels of all units."""
         return (*self.widths, *self.kernels, *self.bits, *self.skips)
 
-    def without(self, lost: Mapping[str, str]) -> Plan:
+    def without(self, lost: Mapping[str, str]) -> ConversionPlan:
         """Return a plan in which these labels are left as they are, each with its reason."""
 
         def rest(units: Mapping[str, object]) -> dict[str, object]:
@@ -131,7 +131,7 @@ class Plan:
 
         left = (*self.left, *(Left(label, reason) for label, reason in lost.items()))
         units: Any = {name: rest(getattr(self, name)) for name in UNITS}
-        return Plan(**units, shares=self.shares, left=left)
+        return ConversionPlan(**units, shares=self.shares, left=left)
 
 
 UNITS = ("widths", "kernels", "bits", "skips")
@@ -141,7 +141,7 @@ REARRANGED = "they are concatenated or rearranged with others"
 
 
 @dataclass
-class Group:
+class ChannelGroup:
     """Channels of several layers that are kept or dropped together.
 
     Parameters
@@ -160,8 +160,8 @@ class Group:
 
 
 def make_plan(
-    trace: Trace, network: nn.Module, choices: ChoiceSettings, ignore: Sequence[str] = ()
-) -> Plan:
+    trace: ChannelTrace, network: nn.Module, choices: ChoiceSettings, ignore: Sequence[str] = ()
+) -> ConversionPlan:
     """Return what of a network may be chosen.
 
     Raises
@@ -211,10 +211,10 @@ def make_plan(
         if name not in ignored and not ignored & set(inside):
             skips[f"{name}.skip"] = name
             shares[f"{name}.skip"] = sum(trace.layers[x].macs for x in inside) / total
-    return Plan(widths, kernels, bits, skips, shares, tuple(left))
+    return ConversionPlan(widths, kernels, bits, skips, shares, tuple(left))
 
 
-def _coupling(trace: Trace, group: Group) -> str:
+def _coupling(trace: ChannelTrace, group: ChannelGroup) -> str:
     """Return why channels stay unless those of several layers are chosen together, or ""."""
     if trace.channels.are_added(x for chain in group.chains for x in chain):
         return "they are added to others (residual: true lets them be chosen)"
@@ -255,10 +255,10 @@ def find_ignored(network: nn.Module, patterns: Sequence[str]) -> set[str]:
     return found
 
 
-def groups(trace: Trace, network: nn.Module) -> Iterator[tuple[str, Group]]:
+def groups(trace: ChannelTrace, network: nn.Module) -> Iterator[tuple[str, ChannelGroup]]:
     """Yield channels that belong together, with the label of a choice between their numbers."""
     tied = _tied_layers(network, trace.layers)
-    slots: dict[tuple[str, str], Channels] = {}
+    slots: dict[tuple[str, str], ChannelIds] = {}
     for name, layer in trace.layers.items():
         slots[name, "inputs"] = trace.channels.roots(layer.inputs)
         slots[name, "outputs"] = trace.channels.roots(layer.outputs)
@@ -270,7 +270,7 @@ def groups(trace: Trace, network: nn.Module) -> Iterator[tuple[str, Group]]:
         if not makers:
             continue
         all_channels = {x for slot in members for x in slots[slot].tolist()}
-        group = Group([], dict.fromkeys(members, ()), trace.channels.reason(all_channels))
+        group = ChannelGroup([], dict.fromkeys(members, ()), trace.channels.reason(all_channels))
         if not group.problem and FIXED in all_channels:
             group.problem = "they are read together with what stays"
         if not group.problem:
@@ -282,7 +282,7 @@ def groups(trace: Trace, network: nn.Module) -> Iterator[tuple[str, Group]]:
         yield f"{makers[0]}.channels", group
 
 
-def _connected(slots: Mapping[tuple[str, str], Channels]) -> list[list[tuple[str, str]]]:
+def _connected(slots: Mapping[tuple[str, str], ChannelIds]) -> list[list[tuple[str, str]]]:
     """Return slots that have channels in common, directly or through others."""
     groups: dict[int, list[tuple[str, str]]] = {}
     home: dict[int, int] = {}
@@ -302,7 +302,7 @@ def _connected(slots: Mapping[tuple[str, str], Channels]) -> list[list[tuple[str
     return [sorted(members, key=order.__getitem__) for members in groups.values()]
 
 
-def _find_parts(group: Group, slots: Mapping[tuple[str, str], Channels]) -> None:
+def _find_parts(group: ChannelGroup, slots: Mapping[tuple[str, str], ChannelIds]) -> None:
     """Find the parts of channels that belong together, or say why there are none."""
     group.chains = find_chains([slots[slot] for slot in group.slots])
     found = {slot: sequence_of(slots[slot], group.chains) for slot in group.slots}
@@ -322,7 +322,7 @@ def _tied_layers(network: nn.Module, layers: Collection[str]) -> set[str]:
     return {x for names in owners.values() if len(names) > 1 for x in names if x in layers}
 
 
-def _width(trace: Trace, group: Group, choices: ChoiceSettings) -> Width:
+def _width(trace: ChannelTrace, group: ChannelGroup, choices: ChoiceSettings) -> Width:
     """Return the numbers of channels that a group can have: of every part the same share."""
     sizes = [len(chain) for chain in group.chains]
     each = [1] * len(sizes)  # channels of a set, in the layers that make them
@@ -362,7 +362,7 @@ def _kernel_sizes(module: nn.Module) -> tuple[int, ...]:
     return tuple(range(size, 2, -2)) if size > 3 and is_centred and is_plain else ()
 
 
-def _skippable(trace: Trace, left: list[Left]) -> Iterator[str]:
+def _skippable(trace: ChannelTrace, left: list[Left]) -> Iterator[str]:
     """Yield the innermost blocks that add their input, and whose output is of its size."""
     residual = [name for name, block in trace.blocks.items() if block.is_residual and name]
     for name in residual:

@@ -14,7 +14,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 from nni_spos.conversion.convert import prepare
-from nni_spos.conversion.plan import Plan
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.conversion.sources import build_model
 from nni_spos.conversion.space import ConvertedSpace
 from nni_spos.recipe.conversion_settings import ChoiceSettings
@@ -74,7 +74,7 @@ def _stamp(model: Mapping[str, Any]) -> object:
 @functools.lru_cache(maxsize=KEPT)
 def _prepared(
     given: str, num_classes: int | None, shape: tuple[int, ...]
-) -> tuple[nn.Module, Plan]:
+) -> tuple[nn.Module, ConversionPlan]:
     content = json.loads(given)
     folder = content["folder"] and FilePath(content["folder"])
     # A file of a network is opened where tensors have no values, to see whether it fits.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path as FilePath
 from typing import Any
 
 import torch
@@ -9,9 +11,13 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 from torch.nn.utils import parametrize
 
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.conversion.tracing import tensors
 from nni_spos.errors import SpaceError
 from nni_spos.mutables.adoption import HOOKS
+
+TORCH = FilePath(torch.__file__).parent
+HERE = FilePath(__file__).parent
 
 
 def refuse(network: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -54,6 +60,26 @@ def refuse(network: nn.Module, inputs: tuple[Any, ...]) -> None:
             f"convert: the network is on {_names(devices)} and the example inputs are on "
             f"{_names(given)}. Move all to one device."
         )
+
+
+def nothing_to_choose(plan: ConversionPlan) -> str:
+    """Return why no part of a network can be chosen."""
+    reasons = [f"'{part}': {reason}" for part, reason in plan.left[:3]]
+    text = "; ".join(reasons) or "it has no convolution or linear layer that ran"
+    advice = ""
+    if plan.left:
+        advice = f" To leave a part out: ignore: [{plan.left[0].part.rsplit('.', 1)[0]!r}]."
+    return f"convert: nothing in the network can be chosen: {text}.{advice}"
+
+
+def reason_of(problem: Exception) -> str:
+    """Return in one line what a network raised, and the last line of code that is not PyTorch's."""
+    text = " ".join(str(problem).split())
+    frames = traceback.extract_tb(problem.__traceback__)
+    own = [f for f in frames if not FilePath(f.filename).is_relative_to(TORCH)]
+    own = [f for f in own if not FilePath(f.filename).is_relative_to(HERE)]
+    where = f" ({FilePath(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(problem).__name__}: {text}{where}"
 
 
 def _names(devices: set[torch.device]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nni_spos.conversion.channels import FIXED, Channels
+from nni_spos.conversion.channels import FIXED, ChannelIds
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Shadow:
         return cls(torch.full(sizes, FIXED))
 
     @classmethod
-    def of_vector(cls, channels: Channels, dims: int, dim: int, is_signed: bool) -> Shadow:
+    def of_vector(cls, channels: ChannelIds, dims: int, dim: int, is_signed: bool) -> Shadow:
         """Return the shadow of a tensor with these channels in one dimension."""
         sizes = [1] * dims
         sizes[dim] = len(channels)
         return cls(torch.from_numpy(channels).reshape(sizes), is_signed)
 
-    def vector(self, dim: int) -> Channels | None:
+    def vector(self, dim: int) -> ChannelIds | None:
         """Return the channels along one dimension; None if they vary along another as well."""
         sizes = list(self.channels.shape)
         del sizes[dim]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import nni
 import torch
@@ -20,12 +20,13 @@ from nni.nas.nn.pytorch import (
 )
 from torch import Tensor, nn
 
-from nni_spos.conversion.plan import Plan, Width, tensor_slots
+from nni_spos.conversion.plan import ConversionPlan, Width, tensor_slots
 from nni_spos.conversion.table import describe_plan
-from nni_spos.mutables.parts import Parts
+from nni_spos.mutables.channel import Channels
+from nni_spos.mutables.parts import ChannelParts
 from nni_spos.mutables.quantization import QuantConv2d, QuantLinear, bits_choice
-
-Number: TypeAlias = int | MutableExpression
+from nni_spos.path import Choice
+from nni_spos.spaces.registry import construction
 
 
 class Skip(nn.Module):
@@ -49,7 +50,7 @@ class ConvertedSpace(ModelSpace):
         What may be chosen.
     """
 
-    def __init__(self, network: nn.Module, plan: Plan):
+    def __init__(self, network: nn.Module, plan: ConversionPlan):
         super().__init__()
         self.plan = plan
         self.network = copy.deepcopy(network)
@@ -70,7 +71,15 @@ class ConvertedSpace(ModelSpace):
         return describe_plan(self.plan)
 
 
-def _sides(plan: Plan) -> dict[str, dict[str, tuple[str, Width]]]:
+def build(
+    network: nn.Module, plan: ConversionPlan, path: Mapping[str, Choice] | None = None
+) -> Any:
+    """Build the space of a plan, or the network of one of its paths."""
+    with construction(path), torch.random.fork_rng(devices=[]):
+        return ConvertedSpace(network, plan)
+
+
+def _sides(plan: ConversionPlan) -> dict[str, dict[str, tuple[str, Width]]]:
     """Return the choice that each side of a layer follows, by name of the layer."""
     found: dict[str, dict[str, tuple[str, Width]]] = {}
     for label, width in plan.widths.items():
@@ -81,11 +90,11 @@ def _sides(plan: Plan) -> dict[str, dict[str, tuple[str, Width]]]:
 
 
 def _choosing_layer(
-    name: str, module: nn.Module, plan: Plan, sides: Mapping[str, tuple[str, Width]]
+    name: str, module: nn.Module, plan: ConversionPlan, sides: Mapping[str, tuple[str, Width]]
 ) -> nn.Module:
     """Return a layer in which numbers are choices, with the weights of the given one."""
 
-    def number(side: str, full: int) -> Number:
+    def number(side: str, full: int) -> Channels:
         if side not in sides:
             return full
         label, width = sides[side]
@@ -125,7 +134,7 @@ def _choosing_layer(
     if f"{name}.kernel" in plan.kernels:
         size = nni.choice(f"{name}.kernel", list(plan.kernels[f"{name}.kernel"]))
         padding = (size - 1) // 2 * module.dilation[0]
-    groups: Number = module.groups if module.groups == 1 else number("inputs", module.groups)
+    groups: Channels = module.groups if module.groups == 1 else number("inputs", module.groups)
     convolution = QuantConv2d if bits is not None else MutableConv2d
     made = convolution(
         number("inputs", module.in_channels),
@@ -154,7 +163,7 @@ def _finished(
     name: str, made: nn.Module, given: nn.Module, sides: Mapping[str, tuple[str, Width]]
 ) -> nn.Module:
     """Give a layer with choices the weights of the one it stands for, and its parts."""
-    parts: dict[str, Parts] = {}
+    parts: dict[str, ChannelParts] = {}
     for side, argument in SIZES[type(given)].items():
         if side in sides and len(sides[side][1].sequences[name, side]) > 1:
             parts[side] = sides[side][1].numbers(name, side, getattr(given, argument))
@@ -169,7 +178,7 @@ def _finished(
     return made
 
 
-def scaled(choice: Number, full: int, most: int) -> Number:
+def scaled(choice: Channels, full: int, most: int) -> Channels:
     """Return a number that is `full` where a choice is `most`, and in proportion elsewhere."""
     if full == most:
         return choice
@@ -178,7 +187,7 @@ def scaled(choice: Number, full: int, most: int) -> Number:
     return choice * full // most
 
 
-def looked_up(choice: Number, numbers: Mapping[int, int]) -> Number:
+def looked_up(choice: Channels, numbers: Mapping[int, int]) -> Channels:
     """Return the number that belongs to a choice."""
     if isinstance(choice, MutableExpression):
         return MutableExpression(functools.partial(_look_up, dict(numbers)), "part of {}", [choice])
@@ -189,7 +198,9 @@ def _look_up(numbers: Mapping[int, int], choice: int) -> int:
     return numbers[choice]
 
 
-def _take_weights(made: nn.Module, given: nn.Module, parts: Mapping[str, Parts]) -> nn.Module:
+def _take_weights(
+    made: nn.Module, given: nn.Module, parts: Mapping[str, ChannelParts]
+) -> nn.Module:
     """Let a layer have the part of another layer's tensors that it has room for."""
     for name, source, sides in tensor_slots(given):
         target: Tensor = getattr(made, name)

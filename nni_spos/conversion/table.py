@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nni_spos.conversion.plan import Plan
+from nni_spos.conversion.choices import choices_of
+from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.display.tables import LEFT, RIGHT, Table, as_text
-from nni_spos.mutables.quantization import pair_name
 
 
-def describe_plan(plan: Plan) -> str:
+def describe_plan(plan: ConversionPlan) -> str:
     """Return units, their choices and their share of the network's multiply-adds, then the rest."""
     rows = [
         [label, choices, f"{100 * plan.shares[label]:.1f} %"]
@@ -21,13 +21,7 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def plan_choices(plan: Plan) -> Iterator[tuple[str, str]]:
+def plan_choices(plan: ConversionPlan) -> Iterator[tuple[str, str]]:
     """Yield labels and their choices as texts."""
-    for label, width in plan.widths.items():
-        yield label, " ".join(map(str, width.choices))
-    for label, sizes in plan.kernels.items():
-        yield label, " ".join(map(str, sizes))
-    for label, bits in plan.bits.items():
-        yield label, " ".join(pair_name(*pair) for pair in bits.pairs)
-    for label in plan.skips:
-        yield label, "block identity"
+    for label, choices in choices_of(plan):
+        yield label, " ".join(map(str, choices))

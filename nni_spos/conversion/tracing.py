@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -24,13 +25,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from nni_spos.conversion.channels import FIXED, Channels, ChannelSets
+from nni_spos.conversion.channels import FIXED, ChannelIds, ChannelSets
 from nni_spos.conversion.rules import follow
 from nni_spos.conversion.shadows import Shadow
 
 
 @dataclass
-class Layer:
+class TracedLayer:
     """A layer whose numbers of channels can be others.
 
     Parameters
@@ -46,14 +47,14 @@ class Layer:
     """
 
     module: nn.Module
-    inputs: Channels
-    outputs: Channels
+    inputs: ChannelIds
+    outputs: ChannelIds
     is_signed: bool = False
     macs: int = 0
 
 
 @dataclass
-class Block:
+class TracedBlock:
     """A module that adds its input to what it computes.
 
     Parameters
@@ -72,7 +73,7 @@ class Block:
 
 
 @dataclass
-class Trace:
+class ChannelTrace:
     """What the runs of a network have shown.
 
     Parameters
@@ -88,15 +89,15 @@ class Trace:
     """
 
     channels: ChannelSets = field(default_factory=ChannelSets)
-    layers: dict[str, Layer] = field(default_factory=dict)
-    blocks: dict[str, Block] = field(default_factory=dict)
+    layers: dict[str, TracedLayer] = field(default_factory=dict)
+    blocks: dict[str, TracedBlock] = field(default_factory=dict)
     problem: str = ""
 
 
 LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
 
-def run(trace: Trace, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+def run(trace: ChannelTrace, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
     """Run a network once, note what it shows, and return what it returns.
 
     Raises what the network raises.
@@ -110,7 +111,7 @@ def run(trace: Trace, network: nn.Module, inputs: tuple[Any, ...]) -> Any:
     inputs
         Its positional arguments; a dict is its keyword arguments if it is the last one.
     """
-    watcher = _Watcher(trace, network)
+    watcher = _ChannelWatcher(trace, network)
     with watcher.watching():
         outputs = call(network, inputs)
     for tensor in tensors(outputs):
@@ -137,10 +138,18 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from (x for x in vars(leaf).values() if isinstance(x, Tensor))
 
 
-class _Watcher(TorchDispatchMode):
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let a network that is run once, to be looked at, warn of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _ChannelWatcher(TorchDispatchMode):
     """Sees every operation that is not inside a layer, and every module's call."""
 
-    def __init__(self, trace: Trace, network: nn.Module):
+    def __init__(self, trace: ChannelTrace, network: nn.Module):
         super().__init__()
         self.channels = trace.channels
         self.shadows: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -186,7 +195,7 @@ class _Watcher(TorchDispatchMode):
             return
         module, given = self._stack[-1]
         if given is not None and module in self._names and any(given.is_same(x) for x in terms):
-            self._trace.blocks.setdefault(self._names[module], Block()).is_residual = True
+            self._trace.blocks.setdefault(self._names[module], TracedBlock()).is_residual = True
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         first = args[0] if len(args) == 1 and isinstance(args[0], Tensor) else None
@@ -204,7 +213,7 @@ class _Watcher(TorchDispatchMode):
             if not self._inside and isinstance(output, Tensor):
                 self._follow_layer(str(name), module, args, output)
         elif name:
-            block = self._trace.blocks.setdefault(name, Block())
+            block = self._trace.blocks.setdefault(name, TracedBlock())
             block.calls += 1
             given = args[0].shape if len(args) == 1 and isinstance(args[0], Tensor) else None
             block.shapes.append((given, output.shape if isinstance(output, Tensor) else None))
@@ -240,9 +249,9 @@ class _Watcher(TorchDispatchMode):
         layer.macs = max(layer.macs, _multiply_adds(module, output))
         self.shadows[output] = Shadow.of_vector(layer.outputs, output.dim(), dim, is_signed=True)
 
-    def _new_layer(self, module: nn.Module, found: Channels) -> Layer:
+    def _new_layer(self, module: nn.Module, found: ChannelIds) -> TracedLayer:
         if isinstance(module, nn.BatchNorm2d):
-            return Layer(module, found, found)
+            return TracedLayer(module, found, found)
         size: Any = module.weight.shape[0] if isinstance(module.weight, Tensor) else 0
         made = self.channels.new(size)
         groups = module.groups if isinstance(module, nn.Conv2d) else 1
@@ -251,7 +260,7 @@ class _Watcher(TorchDispatchMode):
             for side in (found, made):
                 rows = side.reshape(groups, -1)
                 self.channels.join(rows, made.reshape(groups, -1)[:, :1], "its group has others")
-        return Layer(module, found, made)
+        return TracedLayer(module, found, made)
 
 
 def _multiply_adds(module: nn.Module, output: Tensor) -> int:

@@ -71,7 +71,7 @@ def run_latency(
     """
     name, model, input_shape, channels_last = _open(space_or_recipe)
     profiler = profiler or make_profiler(device, batch_size, threads, channels_last=channels_last)
-    with _Progress(profiler.rounds, shown=progress) as bar:
+    with _RoundsBar(profiler.rounds, shown=progress) as bar:
         table = profiler.profile(
             model, input_shape, num_paths=num_paths, seed=SEED, name=name, on_round=bar.advance
         )
@@ -91,7 +91,7 @@ def make_profiler(
     return LatencyProfiler(device, batch_size, threads, channels_last)
 
 
-class _Progress:
+class _RoundsBar:
     """A bar over the rounds. It appears with the first one: what is refused is one line, no bar.
 
     Parameters
@@ -107,7 +107,7 @@ class _Progress:
         self._shown = shown
         self._bar: tqdm[None] | None = None
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _RoundsBar:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -45,7 +45,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _OpenFactor:
     """A factor of the table of a number, over the columns that have more than one option."""
 
     number: int
@@ -105,7 +105,7 @@ def plan(tables: Sequence[CostTable], options: Options) -> tuple[list[Stage], li
     return stages, bases
 
 
-def _parts(tables: Sequence[CostTable], options: Options) -> tuple[list[_Part], list[Number]]:
+def _parts(tables: Sequence[CostTable], options: Options) -> tuple[list[_OpenFactor], list[Number]]:
     """Return what is left of the factors under the options, and the costs left constant."""
     parts, bases = [], [table.constant for table in tables]
     for number, table in enumerate(tables):
@@ -116,13 +116,15 @@ def _parts(tables: Sequence[CostTable], options: Options) -> tuple[list[_Part], 
             varying = tuple(x for x in all_columns if len(options[x]) > 1)
             costs = costs.reshape([len(options[x]) for x in varying])
             if varying:
-                parts.append(_Part(number, varying, costs))
+                parts.append(_OpenFactor(number, varying, costs))
             else:
                 bases[number] += costs.item()
     return parts, bases
 
 
-def _sum(shape: Sequence[int], columns: list[int], parts: Iterable[_Part]) -> npt.NDArray[Any]:
+def _sum(
+    shape: Sequence[int], columns: list[int], parts: Iterable[_OpenFactor]
+) -> npt.NDArray[Any]:
     """Add tables over some of the columns to one over all of them."""
     total: npt.NDArray[Any] = np.zeros(shape, dtype=np.int64)
     for part in parts:

@@ -15,7 +15,7 @@ from torchvision.tv_tensors import Mask
 
 from nni_spos.data.folders import find_images
 from nni_spos.data.pixels import COLOUR
-from nni_spos.data.stores import DAMAGED, Indices, ListedFiles
+from nni_spos.data.stores import DAMAGED, ImageIndices, ListedFiles
 from nni_spos.data.transforms import ImageTransform, Keys
 from nni_spos.errors import DataError, text_of
 from nni_spos.recipe.dataset import IGNORED
@@ -43,10 +43,10 @@ class MaskFiles:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, indices: Indices) -> list[npt.NDArray[np.uint8]]:
+    def __getitem__(self, indices: ImageIndices) -> list[npt.NDArray[np.uint8]]:
         return [self._decode(str(file)) for file in self.files[indices]]
 
-    def only(self, indices: Indices) -> MaskFiles:
+    def only(self, indices: ImageIndices) -> MaskFiles:
         """Return some of the masks."""
         return MaskFiles(self.files[indices], self.num_classes)
 
@@ -98,7 +98,7 @@ class MaskedFiles(ListedFiles):
         super().__init__(folder, names, np.zeros(0), channels=channels, bits=bits)
         self.targets: Any = masks
 
-    def only(self, indices: Indices) -> MaskedFiles:
+    def only(self, indices: ImageIndices) -> MaskedFiles:
         """Return some of the files."""
         names = [self.name_of(i) for i in indices]
         place, masks = os.fsdecode(self._folder), self.targets.only(indices)
@@ -109,7 +109,7 @@ class MaskedFiles(ListedFiles):
         (image,), (mask,) = self.read(np.array([index])), self.targets[np.array([index])]
         check_size(image, mask, self.name_of(index))
 
-    def digest(self, indices: Indices) -> str:
+    def digest(self, indices: ImageIndices) -> str:
         """Return what tells these files and their masks from any others."""
         masks = ListedFiles("", self.targets.files, np.zeros(0))
         return super().digest(indices) + masks.digest(indices)
@@ -163,7 +163,7 @@ def prepare(
     transform: ImageTransform,
     images: Any,
     masks: Any,
-    indices: Indices,
+    indices: ImageIndices,
     keys: Keys | None,
     name_of: Callable[[int], str] = str,
 ) -> tuple[Tensor, Tensor]:

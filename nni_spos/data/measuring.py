@@ -19,7 +19,7 @@ from nni_spos.files.locks import exclusive
 from nni_spos.recipe.dataset import DatasetSpec
 from nni_spos.values import is_finite
 
-Statistics: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+MeanAndDeviation: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of each channel, of values in [0, 1]."""
 
 PART = 64
@@ -63,7 +63,9 @@ def measured_spec(
     return dataclasses.replace(spec, mean=mean, std=std)
 
 
-def _kept(spec: DatasetSpec, training: ImageSplit, workers: int, file: FilePath) -> Statistics:
+def _kept(
+    spec: DatasetSpec, training: ImageSplit, workers: int, file: FilePath
+) -> MeanAndDeviation:
     """Return what a file has for these images, or measure and write it."""
     described = describe_preprocessing(spec)
     made_from = {name: described[name] for name in _DECIDING}
@@ -83,7 +85,9 @@ def _kept(spec: DatasetSpec, training: ImageSplit, workers: int, file: FilePath)
     return found
 
 
-def _read(file: FilePath, made_from: Mapping[str, Any], spec: DatasetSpec) -> Statistics | None:
+def _read(
+    file: FilePath, made_from: Mapping[str, Any], spec: DatasetSpec
+) -> MeanAndDeviation | None:
     """Return what the file has for these images; None if that is nothing, or damaged."""
     try:
         content = read_json(file, DataError)
@@ -102,7 +106,7 @@ def _numbers(values: Any, count: int) -> tuple[float, ...]:
     return ()
 
 
-def _measure(spec: DatasetSpec, training: ImageSplit, workers: int) -> Statistics:
+def _measure(spec: DatasetSpec, training: ImageSplit, workers: int) -> MeanAndDeviation:
     sums, squares = [0] * spec.channels, [0] * spec.channels
     keys = [part.tolist() for part in torch.arange(len(training)).split(PART)]
     with open_bar("measure images", len(training), "image", delay=UNWATCHED_S) as bar:

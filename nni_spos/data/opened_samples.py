@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nni_spos.data.parts import Parts
+from nni_spos.data.parts import DatasetParts
 from nni_spos.data.pixels import GREY
 from nni_spos.data.samples import SampleStore
 from nni_spos.data.sources.files import IMAGENET
@@ -37,7 +37,7 @@ class Opened:
     """
 
     dataset: Dataset
-    parts: Parts
+    parts: DatasetParts
     training: SampleStore
     spec: DatasetSpec
     _stores: dict[str, ImageStore] = field(default_factory=dict)
@@ -60,7 +60,7 @@ _cache: dict[tuple[type[Dataset], str], Opened] = {}
 """
 
 
-def opened(dataset: Dataset, open_parts: Callable[[], Parts]) -> Opened:
+def opened(dataset: Dataset, open_parts: Callable[[], DatasetParts]) -> Opened:
     """Open a data set, and look at its samples.
 
     Parameters

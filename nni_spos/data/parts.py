@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Parts:
+class DatasetParts:
     """Map-style data sets; those that are not for training are made when they are needed."""
 
     train: Any

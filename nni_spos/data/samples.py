@@ -18,7 +18,7 @@ from nni_spos.data.decoding import decode
 from nni_spos.data.pixels import COLOUR, GREY, Images
 from nni_spos.data.rgb import to_rgb
 from nni_spos.data.sample_targets import sample_targets
-from nni_spos.data.stores import Indices
+from nni_spos.data.stores import ImageIndices
 from nni_spos.data.targets import Targets
 from nni_spos.data.transforms import Keys, random_keys
 from nni_spos.display.progress import note_progress, open_bar
@@ -41,7 +41,7 @@ UNWATCHED_S = 2.0
 GREY_MODES = ("1", "L")
 """Of Pillow images."""
 
-Form = Literal["prepared", "pixels", "pixels of 16 bits", "pillow"]
+ImageForm = Literal["prepared", "pixels", "pixels of 16 bits", "pillow"]
 
 
 class SampleStore:
@@ -80,7 +80,7 @@ class SampleStore:
         if dataset.settings.on_error == "skip":
             readable, targets = self._readable()
         first, _ = self._sample(int(readable[0]))
-        self.form: Form = self._form_of(first, int(readable[0]))
+        self.form: ImageForm = self._form_of(first, int(readable[0]))
         if like is not None and like.form != self.form:
             raise self._error(
                 f"its images are {self.form}; those of the training set are {like.form}."
@@ -94,11 +94,11 @@ class SampleStore:
                 f"its length changes: it was {self._number}, and now is {self._length()}."
             )
 
-    def read(self, indices: Indices) -> Images:
+    def read(self, indices: ImageIndices) -> Images:
         """Read images, each always the same one."""
         return self.read_varied(indices, random_keys(0, np.zeros_like(indices), indices))
 
-    def read_varied(self, indices: Indices, keys: Keys) -> Images:
+    def read_varied(self, indices: ImageIndices, keys: Keys) -> Images:
         """Read images as their keys let the data set's own transforms vary them."""
         with _OwnRandomness() as seed:
             images = []
@@ -116,7 +116,7 @@ class SampleStore:
             )
         return torch.stack(images)
 
-    def digest(self, indices: Indices) -> str:
+    def digest(self, indices: ImageIndices) -> str:
         """Return what tells these images, in this order, from any others."""
         digest = hashlib.sha256()
         for index in indices:
@@ -187,7 +187,7 @@ class SampleStore:
             f"{' or '.join(keys)}."
         )
 
-    def _form_of(self, image: Any, index: int) -> Form:
+    def _form_of(self, image: Any, index: int) -> ImageForm:
         if isinstance(image, Image.Image):
             return "pillow"
         if isinstance(image, Tensor) and image.ndim == 3:
@@ -230,7 +230,7 @@ class SampleStore:
                 f"image {index}{f' ({name})' if name else ''}: {explain(problem, self._folder)}"
             ) from None
 
-    def _some(self) -> Indices:
+    def _some(self) -> ImageIndices:
         """Return the positions of some images, evenly spread."""
         last = len(self._readable_indices) - 1
         return np.unique(np.linspace(0, last, min(last + 1, LOOKED_AT)).astype(np.int64))
@@ -242,7 +242,7 @@ class SampleStore:
         images = (self._sample(int(self._readable_indices[i]))[0] for i in self._some())
         return all(getattr(image, "mode", "") in GREY_MODES for image in images)
 
-    def _readable(self) -> tuple[Indices, dict[int, Any]]:
+    def _readable(self) -> tuple[ImageIndices, dict[int, Any]]:
         """Return which samples can be read, and their targets; the others are counted."""
         from nni_spos.data.skipping import readable
 
@@ -258,7 +258,9 @@ class SampleStore:
 
         return readable(read, self._number, f"data set {self._name}: {self._part} set"), targets
 
-    def _targets(self, readable: Indices, known: Mapping[int, Any] | None) -> tuple[str, Targets]:
+    def _targets(
+        self, readable: ImageIndices, known: Mapping[int, Any] | None
+    ) -> tuple[str, Targets]:
         values = None if known is not None else self._attribute(readable)
         if values is None:
             values = [known[i] for i in readable] if known else list(self._read_targets(readable))
@@ -267,7 +269,7 @@ class SampleStore:
         except DataError as problem:
             raise self._error(str(problem)) from None
 
-    def _attribute(self, readable: Indices) -> Sequence[Any] | None:
+    def _attribute(self, readable: ImageIndices) -> Sequence[Any] | None:
         """Return all targets from an attribute, if it has what some samples have."""
         if getattr(self._samples, "target_transform", None) is not None:
             return None
@@ -281,7 +283,7 @@ class SampleStore:
                 return [values[i] for i in readable]
         return None
 
-    def _read_targets(self, readable: Indices) -> Iterator[Any]:
+    def _read_targets(self, readable: ImageIndices) -> Iterator[Any]:
         """Read all samples for their targets."""
         with open_bar(
             f"read {self._part} targets", len(readable), "image", delay=UNWATCHED_S
@@ -292,7 +294,7 @@ class SampleStore:
                 if number % 100 == 0:
                     note_progress()
 
-    def _groups(self, readable: Indices) -> npt.NDArray[Any] | None:
+    def _groups(self, readable: ImageIndices) -> npt.NDArray[Any] | None:
         """Return what its attribute or method ``groups`` says of each sample."""
         groups = getattr(self._samples, "groups", None)
         if groups is None:

@@ -23,7 +23,7 @@ from nni_spos.data.targets import Targets
 from nni_spos.display.progress import note_progress
 from nni_spos.errors import DataError, text_of
 
-Indices = npt.NDArray[np.int64]
+ImageIndices = npt.NDArray[np.int64]
 
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error)
 """What reading a damaged file raises, packed or an image."""
@@ -42,14 +42,14 @@ class ImageStore(Protocol):
 
     targets: Targets
 
-    def read(self, indices: Indices) -> Any:
+    def read(self, indices: ImageIndices) -> Any:
         """Return images of one size, uint8 or uint16, shape (len(indices), C, H, W), or a list.
 
         In a list an image may have a size of its own: one of Pillow's, or an array or tensor of
         shape (C, H, W). Channels and type are those that the data set's spec says.
         """
 
-    def digest(self, indices: Indices) -> str:
+    def digest(self, indices: ImageIndices) -> str:
         """Return what tells these images, in this order, from any others.
 
         Decoded images are kept in files, and used again while this is the same.
@@ -60,7 +60,7 @@ class ImageStore(Protocol):
 class VariedStore(ImageStore, Protocol):
     """A store whose images vary by themselves, as a data set's own transforms make them."""
 
-    def read_varied(self, indices: Indices, keys: npt.NDArray[np.uint64]) -> Any:
+    def read_varied(self, indices: ImageIndices, keys: npt.NDArray[np.uint64]) -> Any:
         """Return images as `read` does, each varied as its key says: the same for the same key."""
 
 
@@ -79,11 +79,11 @@ class ImageTensor:
         self._images = images
         self.targets = targets
 
-    def read(self, indices: Indices) -> Tensor:
+    def read(self, indices: ImageIndices) -> Tensor:
         """Return images, shape (len(indices), C, H, W)."""
         return self._images[torch.from_numpy(indices)]
 
-    def digest(self, indices: Indices) -> str:
+    def digest(self, indices: ImageIndices) -> str:
         """Return what tells these images, in this order, from any others."""
         digest = hashlib.sha256()
         for part in np.array_split(indices, len(indices) // 1000 + 1):
@@ -125,7 +125,7 @@ class ListedFiles:
         self.targets = targets
         self.groups = groups
 
-    def only(self, indices: Indices) -> ListedFiles:
+    def only(self, indices: ImageIndices) -> ListedFiles:
         """Return some of the files."""
         names = [os.fsdecode(bytes(x)) for x in self._names[indices]]
         groups = None if self.groups is None else self.groups[indices]
@@ -140,11 +140,11 @@ class ListedFiles:
         """Read an image. Raises DataError if it cannot be read."""
         self.read(np.array([index]))
 
-    def read(self, indices: Indices) -> Images:
+    def read(self, indices: ImageIndices) -> Images:
         """Decode images. Raises DataError with the name of a file that cannot be read."""
         return [self._decode(bytes(self._names[i])) for i in indices]
 
-    def digest(self, indices: Indices) -> str:
+    def digest(self, indices: ImageIndices) -> str:
         """Return what tells these files, in this order, from any others and from other contents.
 
         The contents are not read; sizes and times of change stand for them, also the time that no

@@ -74,7 +74,7 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TimedNetwork:
     """A network that is to run.
 
     Parameters
@@ -171,7 +171,7 @@ def _keep(folder: FilePath, speed: Speed) -> None:
         write_json(exported_speed(folder), [*others, {k: v for k, v in new.items() if k != "name"}])
 
 
-def _find(place: FilePath, runtime: str | None, batch: int) -> Candidate:
+def _find(place: FilePath, runtime: str | None, batch: int) -> TimedNetwork:
     """Return what is to run of a folder or a file. Raises ExportError."""
     if runtime is not None:
         find_runtime(runtime)
@@ -199,10 +199,10 @@ def _find(place: FilePath, runtime: str | None, batch: int) -> Candidate:
         raise ExportError(f"{place}: is damaged ({problem!r:.100}). Export it anew.") from None
     if fixed not in (None, batch):
         raise ExportError(f"{place}: takes {fixed} images at a time. Give --batch {fixed}.")
-    return Candidate(place, place / FILES[chosen], chosen, shape, kind, fixed)
+    return TimedNetwork(place, place / FILES[chosen], chosen, shape, kind, fixed)
 
 
-def _find_network(file: FilePath, runtime: str | None) -> Candidate:
+def _find_network(file: FilePath, runtime: str | None) -> TimedNetwork:
     if file.suffix != NETWORK:
         raise ExportError(f"{file}: is neither an exported folder nor a trained network (.pt).")
     if runtime not in (None, "torch"):
@@ -213,7 +213,7 @@ def _find_network(file: FilePath, runtime: str | None) -> Candidate:
     from nni_spos.retraining.network import load_network
 
     shape = InputImages.read(load_network(file).preprocessing).shape
-    return Candidate(file, file, "torch", shape, "float32", None)
+    return TimedNetwork(file, file, "torch", shape, "float32", None)
 
 
 class _Runner:
@@ -258,7 +258,7 @@ class _Runner:
 
 
 @contextlib.contextmanager
-def _running(candidate: Candidate, threads: int, batch: int) -> Iterator[_Runner]:
+def _running(candidate: TimedNetwork, threads: int, batch: int) -> Iterator[_Runner]:
     settings = {
         "file": str(candidate.file.absolute()),
         "runtime": candidate.runtime,
@@ -286,7 +286,7 @@ def _running(candidate: Candidate, threads: int, batch: int) -> Iterator[_Runner
 
 
 def _speed(
-    candidate: Candidate,
+    candidate: TimedNetwork,
     times: Sequence[float],
     before: int | None,
     peak: int | None,

@@ -27,7 +27,7 @@ from nni_spos.deployment.verification import (
     verify,
 )
 from nni_spos.errors import ExportError, SposError, text_of, unknown
-from nni_spos.export.base import Exporter, Form, Model
+from nni_spos.export.base import Exporter, ExportForm, Model
 from nni_spos.export.preparing import prepare, settled
 from nni_spos.export.quantizing import is_quantized
 from nni_spos.files.atomic import check_name, write_json, write_text
@@ -130,7 +130,7 @@ def export_network(
     SposError
         The network or its recipe cannot be opened.
     """
-    form = Form(static, fold, uint8)
+    form = ExportForm(static, fold, uint8)
     exporter = build_exporter(format, keys, FilePath.cwd())
     with explained(format):
         exporter.check(form)
@@ -234,7 +234,12 @@ def new_folder(target: FilePath) -> Iterator[FilePath]:
 
 
 def _write(
-    exporter: Exporter, name: str, source: Source, network: nn.Module, form: Form, folder: FilePath
+    exporter: Exporter,
+    name: str,
+    source: Source,
+    network: nn.Module,
+    form: ExportForm,
+    folder: FilePath,
 ) -> None:
     """Let the format write the network. Raises ExportError, or OSError for a full disk."""
     trained = source.trained
@@ -295,7 +300,7 @@ def _describe(
     exporter: Exporter,
     name: str,
     keys: Mapping[str, Any],
-    form: Form,
+    form: ExportForm,
     folder: FilePath,
     proof: Verification,
 ) -> dict[str, Any]:
@@ -323,7 +328,11 @@ def _describe(
 
 
 def _describe_folder(
-    source: Source, exporter: Exporter, form: Form, folder: FilePath, content: Mapping[str, Any]
+    source: Source,
+    exporter: Exporter,
+    form: ExportForm,
+    folder: FilePath,
+    content: Mapping[str, Any],
 ) -> None:
     """Write everything that lies beside the network."""
     data, task = source.data, source.task

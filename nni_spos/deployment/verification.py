@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nni_spos.deployment.sources import Source
 from nni_spos.errors import ExportError
-from nni_spos.export.base import Form, Run
+from nni_spos.export.base import ExportForm, Run
 from nni_spos.export.images import InputImages
 from nni_spos.scoring.tallies import Tallies
 from nni_spos.tasks.base import Task
@@ -110,7 +110,7 @@ class Verification:
 
 
 def verify(
-    source: Source, network: nn.Module, run: Run, form: Form, limits: Limits, *, number: int,
+    source: Source, network: nn.Module, run: Run, form: ExportForm, limits: Limits, *, number: int,
     test: bool = False,
 ) -> Verification:  # fmt: skip
     """Compare what a file computes with what the network computes.
@@ -146,7 +146,7 @@ def verify(
         batches, name = source.test(number, BATCH), "test images"
     else:
         batches, name = source.validation(number, BATCH), "search-validation images"
-    comparison = _Comparison(source.task, source.data is not None)
+    comparison = _OutputComparison(source.task, source.data is not None)
     images_of = source.images
     with torch.inference_mode():
         for images, targets in batches:
@@ -156,7 +156,7 @@ def verify(
     return comparison.conclude(name, limits)
 
 
-def _run(run: Run, images: Tensor, kind: InputImages, form: Form) -> Any:
+def _run(run: Run, images: Tensor, kind: InputImages, form: ExportForm) -> Any:
     """Return outputs of the file, which may take fewer images at a time, or pixels."""
     values = images.numpy()
     if form.takes_pixels:
@@ -174,7 +174,7 @@ def _random(images: InputImages, number: int) -> Iterator[tuple[Tensor, None]]:
         yield torch.from_numpy(images.random(min(BATCH, number - start), seed=start)), None
 
 
-class _Comparison:
+class _OutputComparison:
     """What is counted batch by batch."""
 
     def __init__(self, task: Task | None, scored: bool):

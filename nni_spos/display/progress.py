@@ -5,8 +5,12 @@ it, by which another process can see that this one goes on.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from tqdm import tqdm
+
+Progress = Callable[[float], None]
+"""Takes the share of some work that is done, above 0 and up to 1."""
 
 WATCHED, LOGGED = 0.2, 10.0
 """Seconds between two looks of a bar on a terminal and in a file."""

@@ -24,7 +24,7 @@ Run = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class Form:
+class ExportForm:
     """How a network is to be exported, whatever the format.
 
     Parameters
@@ -62,7 +62,7 @@ class Model:
 
     network: nn.Module
     images: InputImages
-    form: Form = Form()
+    form: ExportForm = ExportForm()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     calibration: Callable[[], Iterator[Array]] | None = None
 
@@ -143,10 +143,10 @@ class Exporter(ABC):
             The network that was written, which formats of weights alone put these into.
         """
 
-    def check(self, form: Form) -> None:
+    def check(self, form: ExportForm) -> None:
         """Refuse what cannot be written, before anything is opened. Raises ExportError."""
         check_packages(self.packages, self.extra, f"format {type(self).__name__}")
-        if not self.is_graph and form != Form():
+        if not self.is_graph and form != ExportForm():
             raise ExportError(
                 "this format has the weights as they are: leave out --static, --uint8 and "
                 "--no-fold, or export to onnx or torch."

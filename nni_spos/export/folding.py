@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-Pair = tuple[str, str]
+NamePair = tuple[str, str]
 """Names of a convolution and of the BatchNorm behind it."""
 
 
@@ -48,7 +48,7 @@ def fold_batchnorm(network: nn.Module, images: Tensor) -> nn.Module:
     return network
 
 
-def find_pairs(network: nn.Module, images: Tensor) -> list[Pair]:
+def find_pairs(network: nn.Module, images: Tensor) -> list[NamePair]:
     """Return the convolutions that a BatchNorm can be folded into, and that BatchNorm."""
     with torch.no_grad():
         program = torch.export.export(network, (images,), strict=False)

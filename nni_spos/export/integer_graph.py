@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+
+from nni_spos.export.base import Array
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-Array = npt.NDArray[Any]
 INT4_OPSET = 21
 """The first version of ONNX's operators with whole numbers of 4 bits."""
 ZERO = 128
@@ -62,7 +62,7 @@ def finish_quantized(model: onnx.ModelProto, *, folded: bool = True) -> onnx.Mod
 
 
 @dataclass(frozen=True)
-class _Layer:
+class _QuantizedLayer:
     """A convolution or a product of inputs on levels with integer weights.
 
     Parameters
@@ -164,7 +164,7 @@ class _Graph:
                 del self.graph.initializers[name]
 
 
-def _read(graph: _Graph, node: ir.Node) -> _Layer | None:
+def _read(graph: _Graph, node: ir.Node) -> _QuantizedLayer | None:
     """Return the integers behind a node; None if it has none."""
     if node.op_type not in ("Conv", "Gemm"):
         return None
@@ -183,7 +183,7 @@ def _read(graph: _Graph, node: ir.Node) -> _Layer | None:
     bias = _number_of(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(1)
     if integers is None or scale is None or step is None or bias is None or rounded is None:
         return None
-    return _Layer(
+    return _QuantizedLayer(
         node,
         rounded,
         inputs.inputs[1],
@@ -204,7 +204,7 @@ def _is_plain_product(gemm: ir.Node) -> bool:
     return {**plain, **found} == expected
 
 
-def _make_integer(graph: _Graph, layer: _Layer) -> None:
+def _make_integer(graph: _Graph, layer: _QuantizedLayer) -> None:
     """Let a layer compute with integers, and take in the BatchNorm behind it."""
     old, factor, summand = [layer.node], np.ones(len(layer.scale)), np.zeros(len(layer.scale))
     norm = _only_user(layer.node.outputs[0], "BatchNormalization") if graph.folded else None
@@ -221,7 +221,9 @@ def _make_integer(graph: _Graph, layer: _Layer) -> None:
         _sum_integers(graph, layer, old, factor, summand)
 
 
-def _can_round_itself(graph: _Graph, layer: _Layer, factor: Array, rounding: _Rounding) -> bool:
+def _can_round_itself(
+    graph: _Graph, layer: _QuantizedLayer, factor: Array, rounding: _Rounding
+) -> bool:
     """Whether a convolution whose bias is an integer gives, but for few values, the same levels."""
     if layer.node.op_type != "Conv" or graph.packs(layer.integers) or layer.offset:
         return False
@@ -234,7 +236,7 @@ def _can_round_itself(graph: _Graph, layer: _Layer, factor: Array, rounding: _Ro
 
 def _round_itself(
     graph: _Graph,
-    layer: _Layer,
+    layer: _QuantizedLayer,
     old: Sequence[ir.Node],
     values: Array,
     factor: Array,
@@ -271,7 +273,7 @@ def _round_itself(
 
 
 def _sum_integers(
-    graph: _Graph, layer: _Layer, old: Sequence[ir.Node], factor: Array, summand: Array
+    graph: _Graph, layer: _QuantizedLayer, old: Sequence[ir.Node], factor: Array, summand: Array
 ) -> None:
     """Write a layer as a sum of products of integers, then a factor and a summand a channel."""
     is_conv = layer.node.op_type == "Conv"
@@ -302,7 +304,12 @@ def _sum_integers(
 
 
 def _product(
-    graph: _Graph, layer: _Layer, new: list[ir.Node], values: Array, *, is_odd: bool = False
+    graph: _Graph,
+    layer: _QuantizedLayer,
+    new: list[ir.Node],
+    values: Array,
+    *,
+    is_odd: bool = False,
 ) -> ir.Value:
     """Add an integer convolution or product to `new`, and return its result.
 
@@ -388,7 +395,7 @@ def _groups(node: ir.Node) -> int:
     return node.attributes["group"].as_int() if "group" in node.attributes else 1
 
 
-def _rows(layer: _Layer) -> tuple[int, ...]:
+def _rows(layer: _QuantizedLayer) -> tuple[int, ...]:
     return (-1, *[1] * (layer.integers.ndim - 1))
 
 

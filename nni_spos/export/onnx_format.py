@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nni_spos._version import __version__
 from nni_spos.errors import ExportError
-from nni_spos.export.base import Exporter, Form, Model, Run
+from nni_spos.export.base import Exporter, ExportForm, Model, Run
 from nni_spos.recipe.settings import one_of, optional, setting, whole_number
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class OnnxExporter(Exporter):
         """Whether outputs are those of the network up to rounding."""
         return self.quantize == "none"
 
-    def check(self, form: Form) -> None:
+    def check(self, form: ExportForm) -> None:
         """Refuse an opset that PyTorch does not write, and missing packages. Raises ExportError."""
         super().check(form)
         from onnx.defs import onnx_opset_version

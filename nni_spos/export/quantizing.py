@@ -38,7 +38,7 @@ def quantize_int8(file: FilePath, images: Iterator[Array]) -> None:
         quantize_static,
     )
 
-    class Reader(CalibrationDataReader):
+    class CalibrationReader(CalibrationDataReader):
         def get_next(self) -> dict[str, Array] | None:
             found = next(images, None)
             return None if found is None else {INPUT: found}
@@ -50,7 +50,7 @@ def quantize_int8(file: FilePath, images: Iterator[Array]) -> None:
             quantize_static(
                 str(prepared),
                 str(file),
-                Reader(),
+                CalibrationReader(),
                 quant_format=QuantFormat.QDQ,
                 per_channel=True,
                 # Of weights 7 bits: processors without VNNI add up two products of 8 bits in 16,

@@ -101,7 +101,7 @@ def import_weights(
         known = [*LAYOUTS, *(x for x, one in PUBLISHED.items() if one.space in LAYOUTS)]
         raise RecipeError(unknown("name", name, known))
     weights = load_others_weights(file)
-    reader = _Reader(file, space, dict(arguments or {}), weights)
+    reader = _WeightsReader(file, space, dict(arguments or {}), weights)
     path = reader.find_path()
     if network is not None and path != network.path:
         found = (
@@ -113,7 +113,7 @@ def import_weights(
     return reader.write_supernet(output) if path is None else reader.write_network(path, output)
 
 
-class _Reader:
+class _WeightsReader:
     """Reads one file as one space."""
 
     def __init__(

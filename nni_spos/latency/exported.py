@@ -62,7 +62,7 @@ SEEN_FOR_MEDIAN = 2
 
 _KERNEL = re.compile(r"(/\S*?)(_output_\d+)?(_nchwc|_token_\d+|_quant)?_kernel_time")
 
-Block = tuple[str, ...]
+DecidingLabels = tuple[str, ...]
 """Labels that decide what some layers take."""
 
 
@@ -247,7 +247,7 @@ def _as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
 
 def _integers_as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
     """Return a network with bit widths as one of whole numbers. Raises CostError."""
-    from nni_spos.export.base import Form, Model
+    from nni_spos.export.base import ExportForm, Model
     from nni_spos.export.onnx_format import LEAST_OPSET, as_onnx
 
     with torch.no_grad():
@@ -261,7 +261,7 @@ def _integers_as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
     channels, height, width = images.shape[1:]
     kind = InputImages(channels, height, width, 8, (0.5,) * channels, (0.5,) * channels, height)
     opset = int(getattr(prepared, "minimal_opset", LEAST_OPSET))
-    proto = as_onnx(Model(prepared, kind, Form(batch=len(images))), opset)
+    proto = as_onnx(Model(prepared, kind, ExportForm(batch=len(images))), opset)
     for number, node in enumerate(proto.graph.node):
         scopes = next((x.value for x in node.metadata_props if x.key.endswith("name_scopes")), "[]")
         names = [x for x in json.loads(scopes.replace("'", '"')) if x]
@@ -323,7 +323,7 @@ def layer_of(event: str) -> str:
 
 
 @dataclass
-class _Group:
+class _TimedLayers:
     """Layers whose times the same choices decide.
 
     Parameters
@@ -336,7 +336,7 @@ class _Group:
         Milliseconds that were seen of each combination.
     """
 
-    labels: Block
+    labels: DecidingLabels
     features: dict[tuple[Any, ...], npt.NDArray[np.float64]] = field(default_factory=dict)
     samples: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -362,7 +362,7 @@ def _tabulate(
     blocks = {
         owner: tuple(x for x in space if x in found) for owner, found in labels.items() if found
     }
-    groups = {owner: _Group(found) for owner, found in blocks.items()}
+    groups = {owner: _TimedLayers(found) for owner, found in blocks.items()}
     for owner, group in groups.items():
         own = [layer for layer in described if owners[layer.name] == owner]
         for combination in itertools.product(*(space[x] for x in group.labels)):
@@ -396,7 +396,7 @@ def _features(layers: Sequence[Layer], made: Mapping[str, Any]) -> npt.NDArray[n
     return found
 
 
-def _factor(group: _Group, space: PathSpace) -> Factor:
+def _factor(group: _TimedLayers, space: PathSpace) -> Factor:
     """Return what each combination takes: its median, or by a line through all that were seen."""
     combinations = list(group.features)
     shape = [len(space[x]) for x in group.labels]

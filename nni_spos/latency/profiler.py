@@ -12,7 +12,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +33,7 @@ from nni_spos.latency.table import (
     load_latency_table,
     this_machine,
 )
+from nni_spos.modules.copies import ModuleT
 from nni_spos.modules.memory_format import choose_format, logits_of
 from nni_spos.path import Path, PathSpace
 from nni_spos.priors import UniformPrior
@@ -56,8 +56,6 @@ NUM_REFERENCES = 8
 
 ENUMERATE_BELOW = 100_000
 """Paths of a space that is enumerated to draw from it."""
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 class LatencyProfiler:
@@ -227,7 +225,7 @@ class LatencyProfiler:
             return torch.contiguous_format
         return choose_format((x.to(self.device) for x in networks), input_shape, logits_of)
 
-    def _prepare(self, network: Network, layout: torch.memory_format) -> Network:
+    def _prepare(self, network: ModuleT, layout: torch.memory_format) -> ModuleT:
         """Return a copy as it is to run."""
         return copy_network(network, "cpu").eval().to(self.device, memory_format=layout)
 

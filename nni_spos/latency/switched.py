@@ -22,9 +22,9 @@ from nni_spos.profilers.trace import layer_choices
 MAX_COMBINATIONS = 256
 """Choices of units that share labels are timed in every combination, up to so many."""
 
-Group = tuple[str, ...]
+UnitLabels = tuple[str, ...]
 """Labels whose units are timed together, because units inside others or twice share them."""
-Samples = dict[Group, dict[tuple[Choice, ...], list[float]]]
+Samples = dict[UnitLabels, dict[tuple[Choice, ...], list[float]]]
 """Milliseconds by group and combination of its labels' choices."""
 
 
@@ -51,7 +51,7 @@ class SwitchedNetwork:
         self._model = model
         self._space = space
         self._stopwatch = stopwatch
-        self._spans: list[tuple[Group, Any, Any]] = []
+        self._spans: list[tuple[UnitLabels, Any, Any]] = []
         for unit in layer_choices(
             model, "only the latencies of LayerChoice units can be measured."
         ):
@@ -64,7 +64,7 @@ class SwitchedNetwork:
         self._combinations = {group: self._combine(group) for group in groups}
         self._rounds: list[Samples] = []
 
-    def _combine(self, group: Group) -> list[tuple[Choice, ...]]:
+    def _combine(self, group: UnitLabels) -> list[tuple[Choice, ...]]:
         if math.prod(len(self._space[label]) for label in group) > MAX_COMBINATIONS:
             raise CostError(
                 f"the choices of {', '.join(group)} depend on each other, in more than the "
@@ -75,7 +75,7 @@ class SwitchedNetwork:
     def _choose(self, unit: LayerChoice, *inputs: Any, **named: Any) -> Any:
         return unit[self.path[unit.label]](*inputs, **named)
 
-    def _timed(self, unit: LayerChoice, group: Group, *inputs: Any, **named: Any) -> Any:
+    def _timed(self, unit: LayerChoice, group: UnitLabels, *inputs: Any, **named: Any) -> Any:
         start = self._stopwatch.read()
         output = self._choose(unit, *inputs, **named)
         self._spans.append((group, start, self._stopwatch.read()))
@@ -114,7 +114,7 @@ class SwitchedNetwork:
                 for group, ms in self._time_units(images).items():
                     samples[group][made[group]].append(ms)
 
-    def _time_units(self, images: Tensor) -> dict[Group, float]:
+    def _time_units(self, images: Tensor) -> dict[UnitLabels, float]:
         """Run the path once, and return what the units of each group took, in ms."""
         self._stopwatch.finish()
         self._spans.clear()
@@ -159,14 +159,14 @@ def _outermost(module: nn.Module) -> Iterator[LayerChoice]:
             yield from _outermost(child)
 
 
-def _labels(unit: LayerChoice) -> Group:
+def _labels(unit: LayerChoice) -> UnitLabels:
     """Labels of a unit and of those inside it, without NNI's subclass of str."""
     return tuple(str.__str__(label) for label in unit.simplify())
 
 
-def _groups(labels: Iterable[Group]) -> list[Group]:
+def _groups(labels: Iterable[UnitLabels]) -> list[UnitLabels]:
     """Merge those that share a label."""
-    groups: list[Group] = []
+    groups: list[UnitLabels] = []
     for group in labels:
         touching = [other for other in groups if set(other) & set(group)]
         groups = [other for other in groups if other not in touching]

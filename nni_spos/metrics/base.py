@@ -11,14 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from nni_spos.cost_table import CostTable, Factor
+from nni_spos.cost_table import CostTable, Factor, Number
 from nni_spos.errors import CostError
 from nni_spos.metrics.network import Condition, Layer, Network, ParameterCount
 from nni_spos.metrics.units import Unit
 from nni_spos.path import PathSpace
 from nni_spos.values import as_number, is_finite, shown
-
-Number = int | float
 
 NAME = re.compile("[a-z][a-z0-9_]*")
 """What a constraint can name."""

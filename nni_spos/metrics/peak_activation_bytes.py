@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nni_spos.cost_table import CostTable, Factor, PeakTable
+from nni_spos.cost_table import CostTable, Factor, Number, PeakTable
 from nni_spos.errors import CostError
-from nni_spos.metrics.base import Metric, Number
+from nni_spos.metrics.base import Metric
 from nni_spos.metrics.network import Condition, Network
 from nni_spos.metrics.units import Unit
 

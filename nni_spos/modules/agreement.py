@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 Outputs = Sequence[Tensor | None]
-Run = Callable[[torch.dtype, int], Outputs]
+RunOfType = Callable[[torch.dtype, int], Outputs]
 """Computes with numbers of a type, global random generators seeded with a number."""
 
 ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -17,7 +17,7 @@ ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-8}
 
 
 def differ(
-    run: Run, other: Run, expected: Outputs | None = None, found: Outputs | None = None
+    run: RunOfType, other: RunOfType, expected: Outputs | None = None, found: Outputs | None = None
 ) -> bool:
     """Whether two runs compute different things, and not only at random.
 

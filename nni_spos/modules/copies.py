@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-Network = TypeVar("Network", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def copy_values(network: Network, memo: dict[Any, Any] | None = None) -> Network:
+def copy_values(network: ModuleT, memo: dict[Any, Any] | None = None) -> ModuleT:
     """Return what ``copy.deepcopy`` returns, computed tensors as values."""
     with ValueCopies():
         return copy.deepcopy(network, memo)

@@ -21,7 +21,7 @@ from nni_spos.errors import FormatWarning
 from nni_spos.modules.agreement import Outputs, differ
 from nni_spos.modules.copies import copy_values
 
-Run = Callable[[nn.Module, Tensor], Outputs]
+RunOnImages = Callable[[nn.Module, Tensor], Outputs]
 """Takes a network and images of shape (N, C, H, W), and returns what was computed."""
 
 NUM_IMAGES = 2
@@ -29,7 +29,7 @@ NUM_IMAGES = 2
 
 
 def choose_format(
-    networks: Iterable[nn.Module], input_shape: Sequence[int], run: Run
+    networks: Iterable[nn.Module], input_shape: Sequence[int], run: RunOnImages
 ) -> torch.memory_format:
     """Return channels_last if networks compute the same in it, else the contiguous format.
 
@@ -62,7 +62,7 @@ def choose_format(
     return torch.channels_last
 
 
-def find_fault(network: nn.Module, input_shape: Sequence[int], run: Run) -> str:
+def find_fault(network: nn.Module, input_shape: Sequence[int], run: RunOnImages) -> str:
     """Return what goes wrong in channels_last and not in the contiguous format, or ``""``.
 
     What goes wrong in both is not about the format: whoever runs the network sees it. The network
@@ -90,7 +90,7 @@ def find_fault(network: nn.Module, input_shape: Sequence[int], run: Run) -> str:
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Outputs:
-    """Return what a network computes in evaluation mode: a `Run`."""
+    """Return what a network computes in evaluation mode: a `RunOnImages`."""
     with torch.no_grad():
         return [network.eval()(images)]
 
@@ -133,7 +133,7 @@ def _run_in(
     layout: torch.memory_format,
     network: nn.Module,
     input_shape: Sequence[int],
-    run: Run,
+    run: RunOnImages,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> Outputs:

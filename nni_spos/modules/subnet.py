@@ -14,9 +14,9 @@ from nni.nas.nn.pytorch import (
     ParametrizedModule,
     Repeat,
 )
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
+from nni_spos.modules.active_path import choice_units
 from nni_spos.modules.copies import copy_own_empty, copy_values
 from nni_spos.mutables.adoption import HOOKS
 from nni_spos.mutables.repeat import depth_at
@@ -60,7 +60,7 @@ def without_path(supernet: nn.Module) -> Iterator[None]:
     stays a part of the supernet.
     """
     names = ("_part", "_sampled")
-    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
+    units = choice_units(supernet)
     paths = [{name: vars(unit)[name] for name in names if name in vars(unit)} for unit in units]
     for unit, path in zip(units, paths, strict=True):
         vars(unit).update(dict.fromkeys(path))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 Slices = tuple[slice, ...]
+"""A part of a tensor: a slice of each of its leading dimensions; () for all of it."""
 
 Box = tuple[tuple[int, int], ...]
 """First and last position, exclusive, in each of a tensor's leading dimensions."""

@@ -10,7 +10,8 @@ from nni.nas.nn.pytorch import MutableConv2d
 from torch import Tensor, nn
 
 from nni_spos.errors import SpaceError
-from nni_spos.mutables.sliced import SlicedOperation, Slices, check_numbers
+from nni_spos.mutables.boxes import Slices
+from nni_spos.mutables.sliced import SlicedOperation, check_numbers
 
 Pair = tuple[int, int]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 
-class Parts(NamedTuple):
+class ChannelParts(NamedTuple):
     """How many channels each part has, for every choice.
 
     Parameters
@@ -27,7 +27,7 @@ class Parts(NamedTuple):
 
     Examples
     --------
-    >>> parts = Parts(((4, 2), (2, 1)))
+    >>> parts = ChannelParts(((4, 2), (2, 1)))
     >>> parts.places(3)
     [0, 1, 4]
     >>> parts.nesting().tolist()
@@ -72,7 +72,7 @@ class Parts(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def _order(parts: Parts, number: int, device: str) -> Tensor:
+def _order(parts: ChannelParts, number: int, device: str) -> Tensor:
     nested = {place: i for i, place in enumerate(parts._nesting())}
     with torch.inference_mode(False):  # kept, and a training may need it later
         return torch.tensor([nested[place] for place in parts.places(number)], device=device)

@@ -10,9 +10,9 @@ from nni.nas.nn.pytorch import ModelSpace
 from torch import nn
 
 from nni_spos.mutables.adoption import grown_tensors, rebuild, take_initial_values
-from nni_spos.mutables.boxes import disjoint
+from nni_spos.mutables.boxes import Slices, disjoint
 from nni_spos.mutables.convolution import SlicedConv2d
-from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, Slices
+from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation
 from nni_spos.mutables.sliced_layers import (
     SlicedConvTranspose2d,
     SlicedGroupNorm,
@@ -72,20 +72,19 @@ class ActiveSlices:
     def __init__(self, supernet: nn.Module):
         self._operations = [operation for _, operation in sliced_operations(supernet)]
 
-    def __call__(self) -> Mapping[nn.Parameter, Slices | list[Slices]]:
+    def __call__(self) -> Mapping[nn.Parameter, list[Slices]]:
         """Return the slices of parameters that have a gradient and of which some is not used.
 
-        Where the paths of a step use different parts of a parameter, that is a list of slices
-        which do not overlap.
+        They are one, unless the paths of a step use different parts of a parameter, and do not
+        overlap.
         """
-        active: dict[nn.Parameter, Slices | list[Slices]] = {}
+        active: dict[nn.Parameter, list[Slices]] = {}
         for operation in self._operations:
             for name, parts in _used(operation).items():
                 if all(parts):
                     tensor = operation.get_tensor(name)
                     if isinstance(tensor, nn.Parameter) and tensor.grad is not None:
-                        found = disjoint(parts, tensor.shape) if len(parts) > 1 else parts
-                        active[tensor] = found[0] if len(found) == 1 else found
+                        active[tensor] = disjoint(parts, tensor.shape) if len(parts) > 1 else parts
         return active
 
     def note(self) -> None:

@@ -28,17 +28,16 @@ from torch.nn.utils import parametrize
 
 from nni_spos.errors import SpaceError, SposError
 from nni_spos.mutables.adoption import HOOKS, Grown, become
-from nni_spos.mutables.parts import Parts
+from nni_spos.mutables.boxes import Slices
+from nni_spos.mutables.parts import ChannelParts
 from nni_spos.path import Choice
 
 MAX_COMBINATIONS = 100_000
 """Largest number of combinations of the choices that one layer's arguments depend on."""
 
-Slices = tuple[slice, ...]
-
 
 @dataclass(frozen=True)
-class Part:
+class ActivePart:
     """What a path uses of a layer.
 
     Parameters
@@ -74,14 +73,14 @@ class SlicedOperation(MixedOperation):
     """Dimension of the input that has the channels, and the argument that is their number."""
     tensor_sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Arguments that are the sizes of the first dimensions, by name of the plain layer's tensor."""
-    parts: Mapping[str, Parts] = {}
+    parts: Mapping[str, ChannelParts] = {}
     """Of channels that are concatenated, by the argument that is their number; see
     `nni_spos.mutables.parts`. Set on the layer of a space before it shares weights."""
     layer_name: str = ""
     """Dotted name in the supernet, for messages."""
     grown: Mapping[str, Grown] = {}
     """Tensors that are larger than in the space that was given."""
-    noted: list[Part] | None = None
+    noted: list[ActivePart] | None = None
     """What the paths of a step used so far, where a step has several."""
 
     def __init__(self, module_kwargs: dict[str, Any]):
@@ -97,8 +96,8 @@ class SlicedOperation(MixedOperation):
         for options in self._options:
             self.check(**options)
         super().__init__(module_kwargs)
-        self._parts: dict[tuple[Choice, ...], Part] = {}
-        self._part: Part | None = None
+        self._parts: dict[tuple[Choice, ...], ActivePart] = {}
+        self._part: ActivePart | None = None
 
     @classmethod
     def mutate(
@@ -148,7 +147,7 @@ class SlicedOperation(MixedOperation):
         return tuple(self._choices)
 
     @property
-    def part(self) -> Part:
+    def part(self) -> ActivePart:
         """What the current path uses."""
         if self._part is None:
             raise RuntimeError("a path must be set before a supernet runs.")
@@ -159,7 +158,7 @@ class SlicedOperation(MixedOperation):
         for values in itertools.product(*self._choices.values()):
             yield dict(zip(self._choices, values, strict=True))
 
-    def part_at(self, sample: Mapping[str, Any]) -> Part:
+    def part_at(self, sample: Mapping[str, Any]) -> ActivePart:
         """Return what a path uses. Raises KeyError for a missing label."""
         key = tuple([sample[label] for label in self._choices])
         if key not in self._parts:
@@ -172,7 +171,7 @@ class SlicedOperation(MixedOperation):
                 name: _shorten(part, self.get_tensor(name).shape)
                 for name, part in self.slices(**arguments).items()
             }
-            self._parts[key] = Part(arguments, slices)
+            self._parts[key] = ActivePart(arguments, slices)
         return self._parts[key]
 
     def resample(self, memo: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +233,7 @@ class SlicedOperation(MixedOperation):
             tensor = tensor.index_select(dim, order)
         return tensor
 
-    def _parted(self, name: str) -> Iterator[tuple[int, Parts]]:
+    def _parted(self, name: str) -> Iterator[tuple[int, ChannelParts]]:
         """Yield the dimensions of a tensor that have concatenated parts."""
         for dim, argument in enumerate(self.tensor_sizes.get(self.plain_name(name), ())):
             if argument in self.parts:

@@ -15,8 +15,9 @@ from nni.nas.nn.pytorch import (
 from torch import Tensor, nn
 
 from nni_spos.errors import SpaceError
+from nni_spos.mutables.boxes import Slices
 from nni_spos.mutables.convolution import centre, check_convolution, largest_sizes, pair
-from nni_spos.mutables.sliced import SlicedOperation, Slices, check_numbers
+from nni_spos.mutables.sliced import SlicedOperation, check_numbers
 
 SIZES = ("kernel_size", "stride", "padding", "output_padding", "dilation")
 

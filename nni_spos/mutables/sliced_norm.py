@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from nni.nas.nn.pytorch import MutableBatchNorm2d
 from torch import Tensor, nn
 
-from nni_spos.mutables.sliced import SlicedOperation, Slices, check_numbers
+from nni_spos.mutables.boxes import Slices
+from nni_spos.mutables.sliced import SlicedOperation, check_numbers
 
 STATISTICS = ("running_mean", "running_var")
 NORM_TENSORS = ("weight", "bias", *STATISTICS)

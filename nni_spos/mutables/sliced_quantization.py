@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from nni.mutable import MutableExpression
 from torch import Tensor, nn
 
+from nni_spos.mutables.boxes import Slices
 from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.quantization import (
     PairedBatchNorm2d,
@@ -21,7 +22,7 @@ from nni_spos.mutables.quantization import (
     pair_name,
 )
 from nni_spos.mutables.quantizer_kinds import find_quantizer
-from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, Slices, check_numbers
+from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, check_numbers
 from nni_spos.mutables.sliced_norm import NORM_TENSORS, norm_slices, normalize
 
 BITS = ["weight_bits", "activation_bits"]

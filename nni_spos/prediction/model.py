@@ -41,7 +41,7 @@ HIGH = np.log([50, 50, 50, 50, 50, 50, 10, 2.5, 2.0])
 
 SMOOTH = PARTS.index("smooth")
 
-Paths = Indices | Sequence[Mapping[str, Any]]
+PathRows = Indices | Sequence[Mapping[str, Any]]
 
 
 class PathModel:
@@ -86,7 +86,7 @@ class PathModel:
 
     def fit(
         self,
-        paths: Paths,
+        paths: PathRows,
         results: Sequence[float] | Numbers,
         extra: Sequence[float] | Numbers | None = None,
         *,
@@ -138,7 +138,7 @@ class PathModel:
         return self
 
     def predict(
-        self, paths: Paths, extra: Sequence[float] | Numbers | None = None
+        self, paths: PathRows, extra: Sequence[float] | Numbers | None = None
     ) -> tuple[Numbers, Numbers]:
         """Return what paths will reach, and the standard deviation of that.
 
@@ -161,7 +161,7 @@ class PathModel:
         return self.ceiling - gap, gap * self._spread * deviation
 
     def predict_latent(
-        self, paths: Paths, extra: Sequence[float] | Numbers | None = None
+        self, paths: PathRows, extra: Sequence[float] | Numbers | None = None
     ) -> tuple[Numbers, Numbers]:
         """Return mean and standard deviation of the transformed results, where they are normal.
 
@@ -194,7 +194,7 @@ class PathModel:
         mean = self._targets - self._weights * variance
         return self._to_results(mean, np.sqrt(variance))
 
-    def _indices(self, paths: Paths) -> Indices:
+    def _indices(self, paths: PathRows) -> Indices:
         return paths if isinstance(paths, np.ndarray) else self.space.encode(paths)
 
     def _set_extra(self, extra: Any) -> None:

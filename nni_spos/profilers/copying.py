@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from nni_spos.errors import CostError
-from nni_spos.modules.copies import Network, ValueCopies, copy_empty, copy_tensor
+from nni_spos.modules.copies import ModuleT, ValueCopies, copy_empty, copy_tensor
 from nni_spos.profilers.scripted import ScriptedLayer, scripted_modules
 
 
-def copy_network(network: Network, device: str) -> Network:
+def copy_network(network: ModuleT, device: str) -> ModuleT:
     """Return a copy of a network on a device; parameters that modules share stay shared.
 
     ``copy.deepcopy`` refuses tensors that were computed, such as the weights of PyTorch's older
@@ -35,7 +35,7 @@ def copy_network(network: Network, device: str) -> Network:
     return _copy(network, device, _part_copies(network, device))
 
 
-def copy_observable(network: Network, device: str) -> Network:
+def copy_observable(network: ModuleT, device: str) -> ModuleT:
     """As `copy_network`, with layers that take hooks in the place of scripted ones.
 
     These have the parameters of the copy; what they run has some of its own, on the CPU.
@@ -53,7 +53,7 @@ def _part_copies(network: nn.Module, device: str) -> dict[int, Any]:
     return copy_empty(network) | {id(x): copy_tensor(x, device) for x in tensors}
 
 
-def _copy(network: Network, device: str, memo: dict[int, Any]) -> Network:
+def _copy(network: ModuleT, device: str, memo: dict[int, Any]) -> ModuleT:
     try:
         return _deepcopy(network, dict(memo), device)
     except Exception:  # whatever copying what modules hold raises

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nni_spos.errors import CostError, SposError
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 _ABOUT_SHAPES = re.compile(
     r"\b(shapes?|sizes?|dim|dims|dimensions?|channels?|features?|[1-5]D)\b", re.IGNORECASE
@@ -25,9 +25,7 @@ _PLACE = "nni_spos_place"
 """Attribute of an error: where it was raised."""
 
 
-def run_dry(
-    prepare: Callable[[str], Callable[[Tensor], Result]], input_shape: Sequence[int]
-) -> list[Result]:
+def run_dry(prepare: Callable[[str], Callable[[Tensor], T]], input_shape: Sequence[int]) -> list[T]:
     """Return what runs return: of one on the meta device, or else of several on the CPU.
 
     Parameters
@@ -77,9 +75,9 @@ def refusal(problem: Exception, input_shape: Sequence[int], what: str = "space")
     return CostError(f"with images of shape {shape} the {what} does not run{where}: {reason:.300}")
 
 
-def _run_images(run: Callable[[Tensor], Result], input_shape: Sequence[int]) -> list[Result]:
+def _run_images(run: Callable[[Tensor], T], input_shape: Sequence[int]) -> list[T]:
     """Return the results of the images that it runs on; raises the first problem if of none."""
-    results: list[Result] = []
+    results: list[T] = []
     problems: list[Exception] = []
     for image in _images(input_shape):
         try:

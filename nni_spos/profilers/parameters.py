@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from nni_spos.errors import CostError
 from nni_spos.metrics import Condition, ParameterCount
 from nni_spos.mutables import SlicedOperation
+from nni_spos.mutables.boxes import Slices
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.mutables.repeat import depths_of
-from nni_spos.mutables.sliced import Slices
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class _Tensor:
 
 
 @dataclass
-class _Run:
+class _RecordedRun:
     """The operators of a path.
 
     Parameters
@@ -122,7 +122,7 @@ def find_peaks(
     paths = [*path_space.covering(), *_random(path_space, EXTRA_RUNS, generator)]
     runs = [_run(space, path, units, input_shape) for path in paths]
     while True:
-        sizes = _Sizes(path_space, runs)
+        sizes = _TensorSizes(path_space, runs)
         if sizes.are_complete or len(runs) >= MOST_RUNS:
             break
         more = _random(path_space, len(runs), generator)
@@ -152,10 +152,10 @@ def _units(space: nn.Module) -> dict[str, str]:
 
 def _run(
     space: nn.Module, path: Path, units: Mapping[str, str], input_shape: Sequence[int]
-) -> _Run:
+) -> _RecordedRun:
     """Run the network of a path without data."""
 
-    def prepare(device: str) -> Callable[[Tensor], _Run]:
+    def prepare(device: str) -> Callable[[Tensor], _RecordedRun]:
         copied = copy_network(space, device)
         network = extract_subnet(copied, path) if path else copied
         network.eval()
@@ -166,21 +166,23 @@ def _run(
     return run_dry(prepare, input_shape)[0]
 
 
-def _record(network: nn.Module, path: Path, units: Mapping[str, str], image: Tensor) -> _Run:
+def _record(
+    network: nn.Module, path: Path, units: Mapping[str, str], image: Tensor
+) -> _RecordedRun:
     """Run a network and note its operators."""
-    recorder = _Recorder(network, path, units)
+    recorder = _MemoryRecorder(network, path, units)
     recorder.begin(image)
     with recorder:
         output = network(image)
     return recorder.end(output)
 
 
-class _Recorder(TorchDispatchMode):
+class _MemoryRecorder(TorchDispatchMode):
     """Notes which memory each operator reads and writes."""
 
     def __init__(self, network: nn.Module, path: Path, units: Mapping[str, str]):
         super().__init__()
-        self._run = _Run(dict(path))
+        self._run = _RecordedRun(dict(path))
         self._units = units
         self._stack: list[str] = [""]
         self._counts: dict[Any, int] = {}
@@ -255,7 +257,7 @@ class _Recorder(TorchDispatchMode):
         self._counts[key] = self._counts.get(key, 0) + 1
         return self._counts[key]
 
-    def end(self, output: Any) -> _Run:
+    def end(self, output: Any) -> _RecordedRun:
         """Note that the output is needed to the end, and let results take the place of inputs."""
         for tensor in _tensors([output]):
             if (found := self._known.get(self._identity(tensor))) is not None:
@@ -283,7 +285,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-class _Sizes:
+class _TensorSizes:
     """Which choices decide the sizes of tensors.
 
     Parameters
@@ -299,7 +301,7 @@ class _Sizes:
         A size depends on several choices at once.
     """
 
-    def __init__(self, space: PathSpace, runs: Sequence[_Run]):
+    def __init__(self, space: PathSpace, runs: Sequence[_RecordedRun]):
         self._space = space
         self._seen: dict[Any, list[tuple[Path, tuple[int, ...]]]] = {}
         for run in runs:
@@ -366,7 +368,9 @@ def _completed(
     return None
 
 
-def _expand(runs: Sequence[_Run], sizes: _Sizes, space: PathSpace) -> list[tuple[Condition, int]]:
+def _expand(
+    runs: Sequence[_RecordedRun], sizes: _TensorSizes, space: PathSpace
+) -> list[tuple[Condition, int]]:
     """Return what operators need for every combination of the choices that decide it."""
     sums = {
         (run.places[position][1], tuple(sorted(sizes.of(x) for x in needed)))
@@ -394,7 +398,7 @@ def _expand(runs: Sequence[_Run], sizes: _Sizes, space: PathSpace) -> list[tuple
     return list(found.items())
 
 
-def _check(found: Sequence[tuple[Condition, int]], run: _Run) -> None:
+def _check(found: Sequence[tuple[Condition, int]], run: _RecordedRun) -> None:
     """Compare with the run of another path. Raises CostError."""
     path = run.path
     table = max(cost for condition, cost in found if all(path[x] == c for x, c in condition))

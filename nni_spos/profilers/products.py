@@ -52,7 +52,7 @@ class Product(NamedTuple):
         return f"{self.operator}{where}"
 
 
-Formula = Callable[[Any, dict[str, Any], Any], int]
+ProductFormula = Callable[[Any, dict[str, Any], Any], int]
 """(arguments, arguments by name, output) to multiply-adds."""
 
 
@@ -192,7 +192,7 @@ def _kind(func: Any) -> Any:
     return _no_formula
 
 
-def _formula(func: Any) -> Formula | None:
+def _formula(func: Any) -> ProductFormula | None:
     """Return what counts an operator: ours or PyTorch's own formula, for its in-place form too."""
     packet = getattr(func, "_overloadpacket", func)
     if isinstance(func, OpOverload) and func.namespace == "aten":
@@ -219,7 +219,7 @@ def _count_convolution(args: Any, _: dict[str, Any], output: Tensor) -> int:
 
 
 def _product(
-    func: Any, formula: Formula, args: Any, kwargs: dict[str, Any], output: Any
+    func: Any, formula: ProductFormula, args: Any, kwargs: dict[str, Any], output: Any
 ) -> Product:
     name = str(getattr(func, "_overloadpacket", func))
     tensors = list(_tensors([*args, *kwargs.values()]))

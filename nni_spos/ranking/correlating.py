@@ -20,7 +20,13 @@ from nni_spos.path import Indices, Path, PathSpace
 from nni_spos.prediction import PathInputs
 from nni_spos.priors import UniformPrior
 from nni_spos.ranking.choice_bias import ChoiceBias, choice_biases, format_biases
-from nni_spos.ranking.correlation import CONFIDENCE, NUM_RESAMPLES, Ranking, format_rankings, rank
+from nni_spos.ranking.correlation import (
+    CONFIDENCE,
+    NUM_RESAMPLES,
+    RankCorrelation,
+    format_rankings,
+    rank,
+)
 from nni_spos.ranking.figures import RankingPanel, plot_rankings
 from nni_spos.ranking.published import load_table
 from nni_spos.recipe.identity import Result, describe
@@ -59,7 +65,7 @@ TRIVIAL = {
 
 
 @dataclass(frozen=True)
-class Study:
+class RankingStudy:
     """Scores of paths beside their stand-alone accuracies.
 
     Parameters
@@ -91,7 +97,7 @@ class Study:
     paths: Sequence[Path]
     accuracies: Sequence[float]
     scores: Mapping[str, Sequence[float]]
-    rankings: Mapping[str, Ranking]
+    rankings: Mapping[str, RankCorrelation]
     biases: Mapping[str, Sequence[ChoiceBias]]
 
     @property
@@ -182,7 +188,7 @@ def correlate_table(
     count: int | None = None,
     seed: int = 0,
     scores: Sequence[str] = tuple(SCORES),
-) -> Study:
+) -> RankingStudy:
     """Compare scores with the published accuracies of a benchmark's networks.
 
     Parameters
@@ -216,7 +222,7 @@ def correlate_table(
 
 def correlate_retrained(
     recipe: Recipe, count: int, seed: int = 0, scores: Sequence[str] = tuple(SCORES)
-) -> Study:
+) -> RankingStudy:
     """Compare scores with the validation results of paths that are trained from scratch.
 
     Parameters
@@ -274,7 +280,7 @@ def _compare(
     scores: Sequence[str],
     source: str,
     find_accuracies: Callable[[Recipe], Sequence[float]],
-) -> Study:
+) -> RankingStudy:
     recipe = keep_supernet(recipe)  # it is opened for every kind of score
     space = costs[FLOPS].space
     values: dict[str, Sequence[float]] = {}
@@ -285,7 +291,9 @@ def _compare(
     biases = {name: choice_biases(space, indices, x, accuracies) for name, x in values.items()}
     values |= trivial_scores(costs, indices)
     rankings = {name: rank(x, accuracies, seed) for name, x in values.items()}
-    return Study(recipe, source, seed, space.size, paths, accuracies, values, rankings, biases)
+    return RankingStudy(
+        recipe, source, seed, space.size, paths, accuracies, values, rankings, biases
+    )
 
 
 def trivial_scores(costs: Costs, indices: Indices) -> dict[str, list[float]]:

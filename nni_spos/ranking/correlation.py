@@ -28,8 +28,8 @@ TOP_KS = (10, 50, 100)
 TOP1 = Figure("top1", unit="%", digits=2)
 """How what paths reach alone is shown, unless a task says otherwise."""
 
-Numbers = npt.NDArray[np.float64]
-Statistic = Callable[[Numbers, Numbers], float]
+Floats = npt.NDArray[np.float64]
+Statistic = Callable[[Floats, Floats], float]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TopOverlap:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class RankCorrelation:
     """How well a score ranks paths by their stand-alone accuracy.
 
     Parameters
@@ -107,7 +107,7 @@ class Ranking:
         return {**dataclasses.asdict(self), "regret": self.regret}
 
 
-def rank(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> Ranking:
+def rank(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) -> RankCorrelation:
     """Compare the order of paths by a score with that by stand-alone accuracy.
 
     Where scores tie, every order of the tied paths counts alike: tau-b and mean ranks do not
@@ -128,7 +128,7 @@ def rank(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) ->
     0.333...
     """
     x, y = (np.asarray(values, dtype=np.float64) for values in (scores, accuracies))
-    return Ranking(
+    return RankCorrelation(
         tau=estimate(kendall_tau, x, y, seed),
         rho=estimate(spearman_rho, x, y, seed),
         top=tuple(top_overlap(x, y, k) for k in TOP_KS if k < len(x)),
@@ -137,19 +137,19 @@ def rank(scores: Sequence[float], accuracies: Sequence[float], seed: int = 0) ->
     )
 
 
-def kendall_tau(x: Numbers, y: Numbers) -> float:
+def kendall_tau(x: Floats, y: Floats) -> float:
     """Return Kendall's tau-b, or NaN if all values of one side are alike."""
     # Bounds of the p-value are not of interest, and an exact one takes long.
     return float(stats.kendalltau(x, y, method="asymptotic").statistic)
 
 
-def spearman_rho(x: Numbers, y: Numbers) -> float:
+def spearman_rho(x: Floats, y: Floats) -> float:
     """Return the correlation of the ranks, or NaN if all values of one side are alike."""
     rho = spearman(x, y)
     return math.nan if rho is None else rho
 
 
-def estimate(statistic: Statistic, x: Numbers, y: Numbers, seed: int) -> Estimate:
+def estimate(statistic: Statistic, x: Floats, y: Floats, seed: int) -> Estimate:
     """Return a statistic of paths with its percentile interval, paths drawn with replacement."""
     value = statistic(x, y)
     if math.isnan(value):
@@ -162,20 +162,20 @@ def estimate(statistic: Statistic, x: Numbers, y: Numbers, seed: int) -> Estimat
     return Estimate(value, float(low), float(high))
 
 
-def top_overlap(x: Numbers, y: Numbers, k: int) -> TopOverlap:
+def top_overlap(x: Floats, y: Floats, k: int) -> TopOverlap:
     """Return how many of the k highest by `y` are among the k highest by `x`, on average."""
     share = float(_membership(x, k) @ _membership(y, k)) / k
     return TopOverlap(k, share, k / len(x))
 
 
-def _membership(values: Numbers, k: int) -> Numbers:
+def _membership(values: Floats, k: int) -> Floats:
     """Return how probable each is among the k highest if ties are broken at random."""
     limit = np.sort(values)[-k]
     above, tied = values > limit, values == limit
     return above + tied * ((k - above.sum()) / tied.sum())
 
 
-def format_rankings(rankings: Mapping[str, Ranking], figure: Figure = TOP1) -> str:
+def format_rankings(rankings: Mapping[str, RankCorrelation], figure: Figure = TOP1) -> str:
     """Return one line for each score, under a heading, and what chance gives.
 
     Parameters

@@ -15,7 +15,7 @@ from nni_spos.errors import RecipeError
 from nni_spos.path import Path, PathSpace
 from nni_spos.prediction import PathModel
 from nni_spos.ranking.correlating import TRIVIAL, trivial_scores
-from nni_spos.ranking.correlation import Ranking, rank
+from nni_spos.ranking.correlation import RankCorrelation, rank
 from nni_spos.recipe.recipe import Recipe
 from nni_spos.recipe.search_settings import STANDALONE
 from nni_spos.recipe.task import find_task
@@ -55,7 +55,7 @@ class Trust:
     figure: Figure
     paths: Sequence[Path]
     accuracies: Sequence[float]
-    rankings: Mapping[str, Ranking]
+    rankings: Mapping[str, RankCorrelation]
     error: float
     close: float
 

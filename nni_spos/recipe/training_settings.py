@@ -266,12 +266,12 @@ class RetrainSettings(TrainSettings):
 TRAINING = frozenset(x.name for x in dataclasses.fields(TrainSettings))
 """Names of the settings that both trainings have."""
 
-Training = TypeVar("Training", bound=TrainSettings)
+SettingsT = TypeVar("SettingsT", bound=TrainSettings)
 
 
 def read_training(
-    cls: type[Training], content: Any, where: str, folder: FilePath, place: RecipePlace
-) -> Training:
+    cls: type[SettingsT], content: Any, where: str, folder: FilePath, place: RecipePlace
+) -> SettingsT:
     """Build a section that trains: its own keys, those of techniques, and of its component.
 
     Parameters

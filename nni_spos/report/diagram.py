@@ -17,7 +17,7 @@ from nni_spos.report.drawing import (
     text_colour,
 )
 from nni_spos.report.gathering import Report
-from nni_spos.report.units import Unit, divide
+from nni_spos.report.units import ReportedUnit, divide
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def _caption(report: Report) -> str:
     return f"{text} The bars sum to {total} {metric_title(report.metrics[0])}."
 
 
-def _describe(units: Sequence[Unit]) -> str:
+def _describe(units: Sequence[ReportedUnit]) -> str:
     chosen = [f"{label} {choice}" for unit in units for label, choice in unit.choices.items()]
     return f"The best path from the images to the outputs: {', '.join(chosen)}."
 
@@ -85,7 +85,7 @@ def _draw_arrow(axes: Axes, row: int) -> None:
     axes.annotate("", (middle, row - 0.36), (middle, row - 0.66), arrowprops=style)
 
 
-def _draw_unit(axes: Axes, row: int, unit: Unit) -> None:
+def _draw_unit(axes: Axes, row: int, unit: ReportedUnit) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     _draw_arrow(axes, row)

@@ -25,8 +25,8 @@ from nni_spos.report.figures import (
     summarise_generations,
 )
 from nni_spos.report.pictures import Picture, read_pictures
-from nni_spos.report.stages import Stage, read_stages
-from nni_spos.report.units import Unit, divide
+from nni_spos.report.stages import ReportedStage, read_stages
+from nni_spos.report.units import ReportedUnit, divide
 from nni_spos.search.results import Results, load_results
 from nni_spos.search.run_record import read_run_record
 from nni_spos.search.staleness import stale_line
@@ -100,10 +100,10 @@ class Report:
     constraints: Sequence[Constraint]
     generations: Sequence[Generation]
     frequencies: Sequence[Frequencies]
-    units: Sequence[Unit]
+    units: Sequence[ReportedUnit]
     fixed_costs: Mapping[str, float]
     comparison: Comparison | None
-    stages: Sequence[Stage]
+    stages: Sequence[ReportedStage]
     notes: Sequence[str]
     pictures: Sequence[Picture] = ()
     task: Task | None = None
@@ -279,7 +279,7 @@ def _load_recipe(file: str | os.PathLike[str], space: PathSpace) -> tuple[Recipe
 
 def _divide(
     costs: Costs, space: PathSpace, best: Candidate, notes: list[str]
-) -> tuple[list[Unit], dict[str, float]]:
+) -> tuple[list[ReportedUnit], dict[str, float]]:
     """Return the costs of the best path's units and of the fixed layers."""
     known = {x: costs[x] for x in best.costs if x in costs and costs[x].is_sum}
     changed = [x for x, table in known.items() if table.price(best.path) != best.costs[x]]

@@ -20,7 +20,7 @@ UNKNOWN_RECIPE = "the recipe is not known"
 
 
 @dataclass(frozen=True)
-class Stage:
+class ReportedStage:
     """One stage.
 
     Parameters
@@ -44,7 +44,7 @@ def read_stages(
     best: Path,
     retrained: FilePath | None,
     weights: Any = None,
-) -> list[Stage]:
+) -> list[ReportedStage]:
     """Return training of the supernet, search and retraining.
 
     Parameters
@@ -63,14 +63,14 @@ def read_stages(
     network = retrained or (recipe.files.retrained if recipe else None)
     return [
         _supernet(recipe and with_kept(recipe, weights)),
-        Stage("search: evaluation of all candidates", search),
-        Stage("retraining of the best path", None, UNKNOWN_RECIPE)
+        ReportedStage("search: evaluation of all candidates", search),
+        ReportedStage("retraining of the best path", None, UNKNOWN_RECIPE)
         if network is None
         else _retraining(network, best, recipe),
     ]
 
 
-def add_up(stages: Sequence[Stage]) -> StageCost | None:
+def add_up(stages: Sequence[ReportedStage]) -> StageCost | None:
     """Return the cost of all stages together; None if one is missing."""
     costs = [stage.cost for stage in stages]
     total = StageCost(0.0, None, "")
@@ -81,15 +81,15 @@ def add_up(stages: Sequence[Stage]) -> StageCost | None:
     return total
 
 
-def _supernet(recipe: Recipe | None) -> Stage:
+def _supernet(recipe: Recipe | None) -> ReportedStage:
     name = "training of the supernet"
     if recipe is None:
-        return Stage(name, None, UNKNOWN_RECIPE)
+        return ReportedStage(name, None, UNKNOWN_RECIPE)
     content, problem = _read(recipe.checkpoint)
-    return Stage(name, read_stage_cost(content.get("cost")), problem)
+    return ReportedStage(name, read_stage_cost(content.get("cost")), problem)
 
 
-def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> Stage:
+def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> ReportedStage:
     content, problem = _read(file)
     test, remark = content.get("test"), problem
     if isinstance(test, Mapping) and test and all(map(is_finite, test.values())):
@@ -102,7 +102,7 @@ def _retraining(file: FilePath, best: Path, recipe: Recipe | None) -> Stage:
             remark = "; ".join(filter(None, [remark, f"of another model than today's ({found})"]))
     is_best = not content or content.get("path") == best
     name = "retraining of the best path" if is_best else "retraining of another path"
-    return Stage(name, read_stage_cost(content.get("cost")), remark)
+    return ReportedStage(name, read_stage_cost(content.get("cost")), remark)
 
 
 def _read(file: FilePath) -> tuple[Mapping[str, Any], str]:

@@ -13,7 +13,7 @@ from nni_spos.metrics import format_metric, metric_title
 from nni_spos.process.stage_cost import StageCost
 from nni_spos.report.gathering import Report
 from nni_spos.report.stages import add_up
-from nni_spos.report.units import Unit
+from nni_spos.report.units import ReportedUnit
 from nni_spos.tasks.base import Figure
 
 SETTINGS = ("search", "evaluation", "data", "supernet")
@@ -64,7 +64,7 @@ def _size(size: int) -> str:
     return f"{size:,}" if size < MOST_DIGITS else f"{Decimal(size):.2e}"
 
 
-def _choices(unit: Unit) -> str:
+def _choices(unit: ReportedUnit) -> str:
     if len(unit.choices) == 1:
         return str(next(iter(unit.choices.values())))
     return ", ".join(f"{label}: {choice}" for label, choice in unit.choices.items())

@@ -17,7 +17,7 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Unit:
+class ReportedUnit:
     """Choices that stand in the same place of the network, e.g. channels and bits of one block.
 
     Parameters
@@ -80,12 +80,12 @@ def group_labels(space: PathSpace) -> dict[str, list[str]]:
     return {number if len(labels) > 1 else labels[0]: labels for number, labels in _apart(runs)}
 
 
-def divide(path: Path, space: PathSpace, costs: Costs) -> list[Unit]:
+def divide(path: Path, space: PathSpace, costs: Costs) -> list[ReportedUnit]:
     """Return the units of a path with their costs, in the order of the network."""
     shares = {metric: cost_per_label(table, path) for metric, table in costs.items()}
     key = dict(zip(space, space.key(path), strict=True))
     return [
-        Unit(
+        ReportedUnit(
             name=name,
             choices={label: path[label] for label in labels},
             places={label: (key[label], len(space[label])) for label in labels},

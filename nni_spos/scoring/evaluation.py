@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
 from nni_spos.data import EvaluationBatches, ImageData
+from nni_spos.display.progress import Progress
 from nni_spos.errors import ScoringWarning, SposError, one_line
 from nni_spos.modules.subnet import extract_subnet, without_path
 from nni_spos.path import Choice, Path, PathSpace
@@ -25,9 +26,6 @@ from nni_spos.scoring.tallies import Evaluation, Tallies, TooMuch
 from nni_spos.scoring.verification import refuse_sharing, verify_sharing
 from nni_spos.tasks.base import Task
 from nni_spos.tasks.classification import Classification
-
-Progress = Callable[[float], None]
-"""Takes the share of some work that is done, above 0 and up to 1."""
 
 
 def score(

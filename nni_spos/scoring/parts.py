@@ -13,7 +13,7 @@ from nni_spos.mutables import SlicedOperation
 
 
 @dataclass(frozen=True)
-class Part:
+class SupernetPart:
     """A module that is called as a whole.
 
     Parameters
@@ -31,7 +31,7 @@ class Part:
     labels: frozenset[str]
 
 
-def find_parts(supernet: ModelSpace) -> list[Part]:
+def find_parts(supernet: ModelSpace) -> list[SupernetPart]:
     """Return the parts of a supernet: together they hold all its layers, each once.
 
     A part is a choice unit, blocks whose number is a choice, a block whose choices belong together,
@@ -41,14 +41,16 @@ def find_parts(supernet: ModelSpace) -> list[Part]:
     return list(_children(supernet, "", {}))
 
 
-def _children(module: nn.Module, name: str, known: dict[int, frozenset[str]]) -> Iterator[Part]:
+def _children(
+    module: nn.Module, name: str, known: dict[int, frozenset[str]]
+) -> Iterator[SupernetPart]:
     for own, child in module.named_children():
         full = f"{name}.{own}" if name else own
         # A list of modules is never called itself.
         if isinstance(child, nn.ModuleList | nn.ModuleDict) or _splits(child, known):
             yield from _children(child, full, known)
         else:
-            yield Part(full, child, labels_under(child, known))
+            yield SupernetPart(full, child, labels_under(child, known))
 
 
 def _splits(module: nn.Module, known: dict[int, frozenset[str]]) -> bool:

@@ -18,7 +18,7 @@ import copy
 import enum
 import functools
 import itertools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,14 +31,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_leaves
 
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import SlicedOperation
 from nni_spos.path import Path, PathSpace
 from nni_spos.scoring.norms import affine_of, tracks_statistics
-from nni_spos.scoring.parts import Part, find_parts, own_labels
+from nni_spos.scoring.parts import SupernetPart, find_parts, own_labels
 from nni_spos.scoring.recalibration import place_images
+from nni_spos.scoring.scoring_format import Batches
 from nni_spos.scoring.side_effects import SideEffects, kept_state
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 Visitor = Callable[[int, Any, Tensor], None]
 """Takes the number of a path, its outputs and targets, each with a row for each image.
 
@@ -165,25 +166,25 @@ class SharedRun:
         Memory format of the images.
     """
 
-    def __init__(self, supernet: ModelSpace, parts: Sequence[Part], channels_last: bool):
+    def __init__(self, supernet: ModelSpace, parts: Sequence[SupernetPart], channels_last: bool):
         self._supernet = supernet
         self._channels_last = channels_last
         self._units = {part.name: _units(part.module) for part in parts}
         self._path: Path = {}
-        self._called: list[Part] = []
-        self._expected: list[Part] = []
+        self._called: list[SupernetPart] = []
+        self._expected: list[SupernetPart] = []
         self._kept: list[tuple[Any, list[tuple[Tensor, int]]]] = []
         self._num_kept = 0
         self._nodes: list[Node] | None = None
         self._node: Node | None = None
-        self._inside: Part | None = None
+        self._inside: SupernetPart | None = None
         self._normed: set[int] = set()
         self._momentum = 1.0  # of recalibration
         self._num_needed = 0  # parts up to the last BatchNorm
         self._reserve = Reserve()
         self._statistics = Statistics.OF_SUPERNET
 
-    def trace(self, path: Path, images: Tensor) -> list[Part]:
+    def trace(self, path: Path, images: Tensor) -> list[SupernetPart]:
         """Run one path, and return the parts in the order of their calls."""
         self._path, self._nodes, self._called, self._kept, self._num_kept = path, None, [], [], 0
         self._num_needed = 0
@@ -255,7 +256,9 @@ class SharedRun:
         except _Enough:
             return None
 
-    def run_part(self, part: Part, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+    def run_part(
+        self, part: SupernetPart, forward: Callable[..., Any], *inputs: Any, **named: Any
+    ) -> Any:
         """Stands in for the forward of a part."""
         output = self._output_of(part, forward, *inputs, **named)
         if len(self._called) == self._num_needed:
@@ -263,7 +266,7 @@ class SharedRun:
         return output
 
     def _output_of(
-        self, part: Part, forward: Callable[..., Any], *inputs: Any, **named: Any
+        self, part: SupernetPart, forward: Callable[..., Any], *inputs: Any, **named: Any
     ) -> Any:
         """Return the output of a part, kept from the path before or computed."""
         if self._inside is not None:
@@ -289,15 +292,12 @@ class SharedRun:
             self._kept.append((output, _versions(output)))
         return output
 
-    def _choose(self, part: Part) -> None:
+    def _choose(self, part: SupernetPart) -> None:
         """Set the path in a part; in a unit only in the layers that the path has."""
         everywhere, by_choice = self._units[part.name]
-        for unit in everywhere:
-            unit.resample(memo=self._path)
+        set_path(everywhere, self._path)
         if by_choice:
-            choice = self._path[part.module.label]
-            for unit in by_choice[choice]:
-                unit.resample(memo=self._path)
+            set_path(by_choice[self._path[part.module.label]], self._path)
 
     def run_choice(self, unit: LayerChoice, *inputs: Any, **named: Any) -> Any:
         """Stands in for the forward of a unit, mutated or not."""
@@ -414,12 +414,8 @@ def _shared_run(supernet: ModelSpace, channels_last: bool) -> Iterator[SharedRun
 def _units(part: nn.Module) -> tuple[list[Any], Mapping[Any, list[Any]]]:
     """Return the weight-sharing layers of a part; of a unit's choices, by choice."""
     if isinstance(part, LayerChoice):
-        return [], {name: list(_shared_layers(part[name])) for name in part.names}
-    return list(_shared_layers(part)), {}
-
-
-def _shared_layers(module: nn.Module) -> Iterator[Any]:
-    return (m for m in module.modules() if isinstance(m, BaseSuperNetModule))
+        return [], {name: choice_units(part[name]) for name in part.names}
+    return choice_units(part), {}
 
 
 def _versions(value: Any) -> list[tuple[Tensor, int]]:
@@ -429,7 +425,7 @@ def _versions(value: Any) -> list[tuple[Tensor, int]]:
     return [(leaf, leaf._version) for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
 
 
-def _num_up_to_norms(calls: Sequence[Part]) -> int:
+def _num_up_to_norms(calls: Sequence[SupernetPart]) -> int:
     """Return how many parts are called up to the last one with a BatchNorm; 0 if none has one."""
     numbers = (
         number
@@ -439,7 +435,7 @@ def _num_up_to_norms(calls: Sequence[Part]) -> int:
     return max(numbers, default=0)
 
 
-def _refuse_repeated_norms(calls: Sequence[Part]) -> None:
+def _refuse_repeated_norms(calls: Sequence[SupernetPart]) -> None:
     """Refuse norms that run more than once a pass, and so have one set of statistics for both.
 
     Raises NotShareable.

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from nni_spos.display.progress import Progress
 from nni_spos.errors import CheckpointError, ExperimentError, RecipeError, ScoringWarning
 from nni_spos.path import Choice, PathSpace
 from nni_spos.recipe.recipe import Recipe
-from nni_spos.scoring.evaluation import Progress
 from nni_spos.scoring.failures import raise_for_path
 from nni_spos.scoring.notes import collecting
 from nni_spos.search.kept_supernets import check_kept, keep_supernet
@@ -94,18 +94,19 @@ class DevicePool(Scorer):
         super().__init__(cache, weights)
         self._space = space
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        posts = context.SimpleQueue()
+        free_devices = context.SimpleQueue()
         self._shares = context.Array("d", len(devices))
         self._closed = context.Event()
         for device in devices:
-            posts.put(device)
+            free_devices.put(device)
         start = context.Barrier(len(devices))  # else the first to run takes the work of the others
         num_threads = max(1, torch.get_num_threads() // len(devices))
+        own = _PoolContext(recipe, weights, self._shares, self._closed)
         self._pool = ProcessPoolExecutor(
             len(devices),
             context,
             _begin,
-            (_Post(recipe, weights, self._shares, self._closed), posts, start, num_threads),
+            (own, free_devices, start, num_threads),
         )
         self._num_devices = len(devices)
 
@@ -160,7 +161,7 @@ class DevicePool(Scorer):
 
 
 @dataclass
-class _Post:
+class _PoolContext:
     """What a process of a pool is for."""
 
     recipe: Recipe
@@ -171,18 +172,18 @@ class _Post:
     scorer: PathScorer | None = None
 
 
-_own: _Post
+_own: _PoolContext
 """That of this process."""
 
 
-def _begin(post: _Post, devices: Any, start: Any, num_threads: int) -> None:
+def _begin(context: _PoolContext, devices: Any, start: Any, num_threads: int) -> None:
     """Take a device, in a process that has just begun."""
     global _own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(num_threads)
-    post.device = devices.get()
-    _own = post
+    context.device = devices.get()
+    _own = context
     start.wait()
 
 

@@ -28,7 +28,7 @@ DEVIATION = "predicted_deviation"
 LEAST = 8
 """Trained paths below which nothing is predicted."""
 
-ScoreMany = Callable[[Sequence[Mapping[str, Choice]]], Sequence[Mapping[str, float]]]
+ScoreWeights = Callable[[Sequence[Mapping[str, Choice]]], Sequence[Mapping[str, float]]]
 """From paths to their results with the weights of a supernet."""
 
 
@@ -84,7 +84,7 @@ class PredictedScorer:
     """
 
     def __init__(
-        self, recipe: Recipe, space: PathSpace, costs: Costs, score_many: ScoreMany | None = None
+        self, recipe: Recipe, space: PathSpace, costs: Costs, score_many: ScoreWeights | None = None
     ):
         self.paths, self.accuracies = known_accuracies(recipe, space)
         self._score_many = score_many

@@ -38,15 +38,15 @@ from nni_spos.tasks.base import Figure, plain_figure
 from nni_spos.values import as_number
 
 if TYPE_CHECKING:
-    from nni_spos.search.scorer import Scorer as ClosableScorer
+    from nni_spos.search.scorer import Scorer
 
-Scorer = Callable[[Path], Mapping[str, Any]]
+ScorePath = Callable[[Path], Mapping[str, Any]]
 """From a path to its results by name, e.g. `nni_spos.search.scorer.PathScorer`."""
 
 
 def run_search(
     recipe: Recipe,
-    scorer: Scorer | None = None,
+    scorer: ScorePath | None = None,
     progress: bool = True,
     cached: bool = True,
     folder: str = "search",
@@ -96,7 +96,7 @@ def run_search(
         recipe.search.check_objective()
     with contextlib.ExitStack() as stack:
 
-        def open_scorer() -> Scorer:
+        def open_scorer() -> ScorePath:
             opened = scorer or _open_predicted(recipe, cached, stack)
             return opened or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
 
@@ -104,7 +104,7 @@ def run_search(
 
 
 def _run(
-    recipe: Recipe, open_scorer: Callable[[], Scorer], progress: bool, folder: SearchFolder
+    recipe: Recipe, open_scorer: Callable[[], ScorePath], progress: bool, folder: SearchFolder
 ) -> Results:
     space, costs = load_costs(recipe)
     task = find_task(recipe.task)
@@ -135,7 +135,7 @@ def _run(
     return dataclasses.replace(load_results(folder.path), own_task=task)
 
 
-def _weights(recipe: Recipe, scorer: Scorer | None) -> str | None:
+def _weights(recipe: Recipe, scorer: ScorePath | None) -> str | None:
     """Return the digest of the weights that a scorer has read, else of those that are there."""
     return getattr(scorer, "weights", None) or digest_weights(recipe.checkpoint)
 
@@ -172,7 +172,7 @@ def ask_all(search: Search) -> list[Path]:
 
 
 def evaluate_all(
-    search: Search, paths: Sequence[Path], scorer: Scorer, progress: Callable[[float], None]
+    search: Search, paths: Sequence[Path], scorer: ScorePath, progress: Callable[[float], None]
 ) -> Iterator[Candidate]:
     """Evaluate paths, together if the scorer can, and tell the search the results."""
     if hasattr(scorer, "score_many"):
@@ -203,7 +203,7 @@ def _open_predicted(
     return PredictedScorer(recipe, space, costs, supernet.score_many)
 
 
-def _open_scorer(recipe: Recipe, cached: bool) -> ClosableScorer:
+def _open_scorer(recipe: Recipe, cached: bool) -> Scorer:
     # PyTorch is not imported to refuse a search, or to show the results of a finished one.
     if not is_loaded():
         announce("loading PyTorch")
@@ -212,7 +212,7 @@ def _open_scorer(recipe: Recipe, cached: bool) -> ClosableScorer:
     return open_device_scorer(recipe, cached)
 
 
-def _evaluate(search: Search, path: Path, scorer: Scorer) -> Candidate:
+def _evaluate(search: Search, path: Path, scorer: ScorePath) -> Candidate:
     try:
         metrics = scorer(path)
     except Exception as problem:

@@ -8,13 +8,13 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.data import ImageData, open_data
-from nni_spos.display.progress import open_bar
+from nni_spos.display.progress import Progress, open_bar
 from nni_spos.path import Choice, PathSpace
 from nni_spos.priors import UniformPrior
 from nni_spos.process.freed_memory import keep_freed_memory
 from nni_spos.recipe.recipe import Recipe
 from nni_spos.recipe.search_settings import EvaluationSettings
-from nni_spos.scoring.evaluation import Progress, evaluate_paths
+from nni_spos.scoring.evaluation import evaluate_paths
 from nni_spos.scoring.racing import Race
 from nni_spos.scoring.scoring_format import can_be_channels_last
 from nni_spos.search.kept_supernets import check_kept, keep_for_trial

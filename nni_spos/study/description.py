@@ -102,7 +102,7 @@ _NOTHING: dict[str, Any] = {"changes": {}, "values": {}}
 
 
 @dataclass(frozen=True)
-class _Content:
+class _StudyFile:
     title: str = setting(TEXT)
     about: str = setting(TEXT)
     output: str = setting(FILE)
@@ -179,7 +179,7 @@ def load_study(file: str | os.PathLike[str], folder: FilePath | None = None) -> 
     file = unlinked(file)
     check_name(file, RecipeError)
     where, folder = file.name, folder or file.parent
-    content = read_settings(_Content, read_yaml(file), where)
+    content = read_settings(_StudyFile, read_yaml(file), where)
     study = Study(
         file=file,
         folder=folder,

@@ -8,16 +8,15 @@ them does not show. So the network is built, gets the supernet's weights, and bo
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 
 from nni_spos.errors import one_line
-from nni_spos.modules.agreement import Outputs, Run, differ
+from nni_spos.modules.active_path import choice_units, set_path
+from nni_spos.modules.agreement import Outputs, RunOfType, differ
 from nni_spos.modules.copies import copy_values
 from nni_spos.modules.memory_format import kept_buffers, kept_generators, seed_generators
 from nni_spos.modules.subnet import extract_subnet, without_path
@@ -59,8 +58,7 @@ def find_difference(supernet: ModelSpace, path: Path, network: nn.Module, images
     if difference := _compare_tensors(subnet, network):
         return f"{difference}. {_CONSTRUCTOR}"
     network.load_state_dict(subnet.state_dict())
-    for unit in _units(supernet):
-        unit.resample(memo=path)
+    set_path(choice_units(supernet), path)
     models = network, subnet, supernet
     own, extracted, shared = (functools.partial(_run, images, model, {}) for model in models)
     outputs = own(torch.float32, 0)
@@ -73,10 +71,6 @@ def find_difference(supernet: ModelSpace, path: Path, network: nn.Module, images
     if is_other:
         return f"the same weights give other logits or other gradients. {_UNITS}"
     return ""
-
-
-def _units(network: nn.Module) -> Iterator[BaseSuperNetModule]:
-    return (m for m in network.modules() if isinstance(m, BaseSuperNetModule))
 
 
 def _run(
@@ -96,7 +90,7 @@ def _run(
     return [outputs[0], outputs[-1], total, *(gradients[name] for name in sorted(gradients))]
 
 
-def _in_total(run: Run) -> Run:
+def _in_total(run: RunOfType) -> RunOfType:
     """Leave out the gradients by name, of which supernets have others."""
     return lambda dtype, seed: run(dtype, seed)[:3]
 

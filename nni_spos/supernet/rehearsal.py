@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 
 from nni_spos.components import explain
@@ -24,6 +23,7 @@ from nni_spos.data import DatasetSpec, ImageData, dataset_spec
 from nni_spos.data.generated import GeneratedData
 from nni_spos.display.announcement import announce
 from nni_spos.errors import RehearsalError, ScoringWarning
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.modules.memory_format import kept_generators, seed_generators
 from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import Path, PathSpace
@@ -48,7 +48,7 @@ SHOWN = 200
 
 
 @dataclass(frozen=True)
-class Sizes:
+class BatchSizes:
     """Numbers of images.
 
     Parameters
@@ -66,10 +66,10 @@ class Sizes:
     last: int
     recalibration: int
 
-    def at_most(self, number: int) -> Sizes:
+    def at_most(self, number: int) -> BatchSizes:
         """Return smaller sizes."""
         sizes = (self.training, self.scoring, self.last, self.recalibration)
-        return Sizes(*(min(size, number) for size in sizes))
+        return BatchSizes(*(min(size, number) for size in sizes))
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Rehearsal:
     supernet: ModelSpace
     layout: torch.memory_format
     paths: list[Path]
-    sizes: Sizes
+    sizes: BatchSizes
 
     @property
     def device(self) -> torch.device:
@@ -195,7 +195,7 @@ def rehearse_scoring(rehearsal: Rehearsal) -> None:
     recipe, paths = rehearsal.recipe, rehearsal.paths
     supernet = _restored(rehearsal)
 
-    def run(chosen: list[Path], sizes: Sizes) -> None:
+    def run(chosen: list[Path], sizes: BatchSizes) -> None:
         num_scored = sizes.scoring + sizes.last
         data = GeneratedData(rehearsal.spec, sizes.recalibration, num_scored, rehearsal.task)
         settings = replace(
@@ -251,10 +251,9 @@ def _restored(rehearsal: Rehearsal) -> ModelSpace:
 
 def _at_paths(supernet: ModelSpace, paths: list[Path]) -> Iterator[nn.Module]:
     """Yield a supernet with one path set after another."""
-    units = [m for m in supernet.modules() if isinstance(m, BaseSuperNetModule)]
+    units = choice_units(supernet)
     for path in paths:
-        for unit in units:
-            unit.resample(memo=path)
+        set_path(units, path)
         yield supernet
 
 
@@ -263,7 +262,7 @@ def compare_with_networks(rehearsal: Rehearsal) -> None:
     recipe, spec, layout = rehearsal.recipe, rehearsal.spec, rehearsal.layout
     found: dict[str, str] = {}
 
-    def run(path: Path, sizes: Sizes) -> None:
+    def run(path: Path, sizes: BatchSizes) -> None:
         images, _ = GeneratedData(spec, sizes.training, 0).train_batch()
         network = build_recipe_space(recipe, Form.SUPERNET, recipe.supernet.seed, path)
         network.to(rehearsal.device, memory_format=layout)
@@ -299,7 +298,7 @@ goes here."""
 
 
 def _retrain_once(
-    recipe: Recipe, spec: DatasetSpec, path: Path, network: nn.Module, sizes: Sizes
+    recipe: Recipe, spec: DatasetSpec, path: Path, network: nn.Module, sizes: BatchSizes
 ) -> torch.memory_format:
     settings = recipe.retrain
     wanted, shape = settings.channels_last, spec.input_shape
@@ -309,7 +308,7 @@ def _retrain_once(
     task = find_task(recipe.task)
     trainee = Trainee(network.to(memory_format=layout), settings, layout, spec, task)
 
-    def run(sizes: Sizes) -> None:
+    def run(sizes: BatchSizes) -> None:
         trainee.train(sizes.training)
         data = GeneratedData(spec, 0, sizes.scoring, task)
         batches = data.validation_batches(sizes.scoring)
@@ -326,8 +325,8 @@ def _perform(
     recipe: Recipe,
     what: str,
     advice: str,
-    run: Callable[[Sizes], None],
-    sizes: Sizes,
+    run: Callable[[BatchSizes], None],
+    sizes: BatchSizes,
     spec: DatasetSpec,
 ) -> None:
     """Run a step with few images, and if that fails with as many as there will be."""
@@ -340,7 +339,9 @@ def _perform(
             return
         reason = explain(problem, recipe.file.parent).rstrip(".")
         # A batch of one image is what most code fails with, and the recipe can change that.
-        two = Sizes(*(max(2, x) for x in (small.training, small.scoring, 0, small.recalibration)))
+        two = BatchSizes(
+            *(max(2, x) for x in (small.training, small.scoring, 0, small.recalibration))
+        )
         hint = ""
         if two != small and _runs(run, two):
             hint = f" It runs with two images: {advice}."
@@ -349,7 +350,7 @@ def _perform(
         ) from problem
 
 
-def _runs(run: Callable[[Sizes], None], sizes: Sizes) -> bool:
+def _runs(run: Callable[[BatchSizes], None], sizes: BatchSizes) -> bool:
     try:
         run(sizes)
     except Exception:
@@ -357,7 +358,7 @@ def _runs(run: Callable[[Sizes], None], sizes: Sizes) -> bool:
     return True
 
 
-def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None) -> Sizes:
+def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None) -> BatchSizes:
     """Return how many images the batches of a recipe have."""
     num_train = data.num_train if data is not None else recipe.data.num_train
     num_validation = data.num_validation if data is not None else recipe.data.num_validation
@@ -371,7 +372,7 @@ def _real_sizes(recipe: Recipe, settings: TrainSettings, data: ImageData | None)
     evaluation = recipe.evaluation
     size = evaluation.batch_size
     known = num_validation or size
-    return Sizes(
+    return BatchSizes(
         training=share,
         scoring=min(size, known),
         last=int(known > size > 1 == known % size),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ class SeveralPaths:
             loss, figures = inner.pass_through(images, targets)
             share = loss / len(paths)
             shown.append(figures)
-        inner.show({x: torch.stack([y[x] for y in shown]).mean() for x in shown[0]})
+        inner.show(_means(shown))
         return share
 
     def end(self) -> None:
@@ -94,3 +94,9 @@ class SeveralPaths:
             loss = plugin.pre_backward(loss, module)
             plugin.backward(loss, module, None)
             plugin.post_backward(loss, module)
+
+
+def _means(shown: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each figure over the paths that have it."""
+    names = dict.fromkeys(name for figures in shown for name in figures)
+    return {x: torch.stack([y[x] for y in shown if x in y]).mean() for x in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.optim import Optimizer
 
 from nni_spos.cost_table import Costs
 from nni_spos.errors import RecipeError
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import SlicedOperation, share_weights
 from nni_spos.mutables.repeat import SampledRepeat
 from nni_spos.path import Path, PathSpace
@@ -54,6 +56,8 @@ class SinglePathModule(RandomSamplingLightningModule):
         Where paths come from.
     costs
         Cost tables by metric, for techniques that ask which paths are large.
+    accepts
+        Whether a path may be trained; None: all may.
 
     Notes
     -----
@@ -61,9 +65,17 @@ class SinglePathModule(RandomSamplingLightningModule):
     `nni_spos.training.technique.Technique.paths`.
     """
 
-    def __init__(self, training_module: LightningModule, prior: Prior, costs: Costs | None = None):
+    def __init__(
+        self,
+        training_module: LightningModule,
+        prior: Prior,
+        costs: Costs | None = None,
+        accepts: Callable[[Path], bool] | None = None,
+    ):
         super().__init__(training_module)
-        self.sampling = Sampling(prior, costs or {})
+        if accepts is not None:
+            prior = FilteredPrior(prior, accepts)
+        self.sampling = Sampling(prior, costs or {}, accepts=accepts)
         self._several = SeveralPaths(self)
         self._units: list[BaseSuperNetModule] = []
 
@@ -98,10 +110,9 @@ class SinglePathModule(RandomSamplingLightningModule):
 
     def use(self, path: Path) -> Path:
         """Set every unit to a path, and return it."""
-        # Kept, because NNI walks through all modules to find them.
-        self._units = self._units or list(self.supernet_modules())
-        for unit in self._units:
-            unit.resample(memo=path)
+        # Kept: to find them takes a walk through all modules.
+        self._units = self._units or choice_units(self)
+        set_path(self._units, path)
         return path
 
     def teardown(self, stage: str) -> None:
@@ -143,7 +154,8 @@ class SinglePathOneShot(RandomOneShot):
         Cost tables by metric, for training techniques that ask which paths are large.
     **kwargs
         Passed on to NNI's strategy: ``mutation_hooks``, and ``filter``, a function of a path (or
-        NNI's dict of profiler, min and max) that every training path must pass.
+        NNI's dict of profiler, min and max) that every training path must pass; paths of a
+        technique, such as those of a sandwich, are refused if they do not.
 
     References
     ----------
@@ -189,9 +201,7 @@ class SinglePathOneShot(RandomOneShot):
         prior = self.prior or UniformPrior(space)
         if dict(prior.space) != dict(space):
             raise RecipeError("the prior was made for another space than the one to be trained.")
-        if self.filter is not None:
-            prior = FilteredPrior(prior, self.filter)
-        return SinglePathModule(training_module, prior, self.costs)
+        return SinglePathModule(training_module, prior, self.costs, self.filter)
 
 
 def _keep_shared(module: nn.Module, *_: Any) -> bool:

@@ -6,12 +6,12 @@ from pathlib import Path as FilePath
 
 import torch
 from nni.nas.execution import SequentialExecutionEngine
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import RawFormatModelSpace
 from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import channel_labels
 from nni_spos.mutables.quantization import beginning
 from nni_spos.priors import Prior, WarmUpPrior
@@ -159,9 +159,7 @@ def _fit(
 def _begin(supernet: nn.Module, costs: Costs, data: ImageData, batch_size: int) -> None:
     """Let quantized layers begin with images, as in the training that there is not."""
     _, path = costs["flops"].dearest()
-    for module in supernet.modules():
-        if isinstance(module, BaseSuperNetModule):
-            module.resample(memo=dict(path))
+    set_path(choice_units(supernet), path)
     images, _ = next(iter(data.train_loader(batch_size, seed=0)))
     supernet.eval()
     with beginning(supernet), torch.no_grad():

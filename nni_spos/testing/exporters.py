@@ -19,7 +19,7 @@ from nni_spos.deployment.exporting import build_exporter
 from nni_spos.deployment.program import describe_images, predict_program
 from nni_spos.deployment.verification import TOLERANCE
 from nni_spos.errors import ExportError
-from nni_spos.export.base import Exporter, Form, Model
+from nni_spos.export.base import Exporter, ExportForm, Model
 from nni_spos.export.images import InputImages
 from nni_spos.export.preparing import prepare, settled
 from nni_spos.recipe.registries import EXPORTERS
@@ -28,7 +28,7 @@ IMAGES = InputImages(
     channels=2, height=6, width=6, bits=8, mean=(0.4, 0.5), std=(0.2, 0.3), resize=6
 )
 NUM_IMAGES = 3
-PLAIN = Form()
+PLAIN = ExportForm()
 
 
 class ExporterCase:
@@ -64,7 +64,7 @@ class ExporterCase:
             norm.running_var.uniform_(0.5, 2)
         return settled(network, IMAGES)
 
-    def difference(self, form: Form = PLAIN, number: int = NUM_IMAGES) -> float:
+    def difference(self, form: ExportForm = PLAIN, number: int = NUM_IMAGES) -> float:
         """Export a small network, and return the largest difference of its outputs."""
         exporter, network = self.make(), self.network()
         copied = self.network()
@@ -97,19 +97,19 @@ def it_computes_what_the_network_computes(case: ExporterCase) -> None:
 def batchnorm_may_stay_apart(case: ExporterCase) -> None:
     """So they are without BatchNorm folded."""
     if case.make().is_graph:
-        _check(case, case.difference(Form(folded=False)))
+        _check(case, case.difference(ExportForm(folded=False)))
 
 
 def it_takes_a_fixed_number_of_images(case: ExporterCase) -> None:
     """So they are of a file for so many images at a time."""
     if case.make().is_graph:
-        _check(case, case.difference(Form(batch=NUM_IMAGES)))
+        _check(case, case.difference(ExportForm(batch=NUM_IMAGES)))
 
 
 def it_takes_pixels(case: ExporterCase) -> None:
     """So they are of a file that normalises pixels itself."""
     if case.make().is_graph:
-        _check(case, case.difference(Form(takes_pixels=True)))
+        _check(case, case.difference(ExportForm(takes_pixels=True)))
 
 
 def weights_alone_have_no_form(case: ExporterCase) -> None:
@@ -117,7 +117,7 @@ def weights_alone_have_no_form(case: ExporterCase) -> None:
     exporter = case.make()
     if exporter.is_graph:
         return
-    for form in (Form(batch=1), Form(folded=False), Form(takes_pixels=True)):
+    for form in (ExportForm(batch=1), ExportForm(folded=False), ExportForm(takes_pixels=True)):
         try:
             exporter.check(form)
         except ExportError:
@@ -134,7 +134,7 @@ def keys_have_defaults(case: ExporterCase) -> None:
 def what_it_needs_is_looked_for(case: ExporterCase) -> None:
     """What is not installed is refused before anything is opened."""
     exporter = case.make()
-    exporter.check(Form())
+    exporter.check(ExportForm())
     if exporter.packages:
         assert exporter.extra or case.name not in EXPORTERS.ours, "no extra installs its packages"
 

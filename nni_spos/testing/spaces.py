@@ -14,6 +14,7 @@ import torch
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.modules.subnet import extract_subnet
 from nni_spos.path import Path, PathSpace
 from nni_spos.priors import UniformPrior
@@ -180,9 +181,7 @@ CHECKS: tuple[Callable[[SpaceCase], None], ...] = (
 
 def choose(supernet: nn.Module, path: Path) -> nn.Module:
     """Set a path in a supernet and return it."""
-    for module in supernet.modules():
-        if hasattr(module, "resample"):
-            module.resample(memo=path)
+    set_path(choice_units(supernet), path)
     return supernet
 
 

@@ -90,7 +90,7 @@ class _Net(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(1, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
-        self.block = _Block()
+        self.block = _SmallBlock()
         self.classifier = nn.Linear(4, 10)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class _Space(ModelSpace):
         return found
 
 
-class _Block(nn.Module):
+class _SmallBlock(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.residual_branch = nn.Conv2d(4, 4, 3, padding=1)

@@ -114,6 +114,10 @@ class Techniques:
             compute = _around(member, compute)
         return compute(outputs, targets)
 
+    def step_figures(self) -> dict[str, Tensor]:
+        """Return figures to log of the loss just computed."""
+        return {key: x for member in self for key, x in member.step_figures().items()}
+
     def begin(self, network: nn.Module, data: ImageData | None, state: Mapping[str, Any]) -> None:
         """Prepare for the first step, or for the first one after those of a checkpoint."""
         for name, member in self._members.items():
@@ -151,11 +155,13 @@ def _checked(name: str, paths: Sequence[Path], sampling: Sampling) -> Sequence[P
     if not paths:
         raise RecipeError(f"technique {name}: paths must return at least one path of a step.")
     try:
-        return [sampling.prior.space.validate(path) for path in paths]
+        checked = [sampling.prior.space.validate(path) for path in paths]
     except PathError as problem:
         raise RecipeError(
             f"technique {name}: paths returned one of no such space: {problem}"
         ) from None
+    sampling.check_filter(f"technique {name}", checked)
+    return checked
 
 
 def _around(member: Technique, compute: Compute) -> Compute:

@@ -12,6 +12,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from torch import Tensor, nn
 
 from nni_spos.mutables import ActiveSlices
+from nni_spos.training.optimizer import WHOLE
 
 BUCKET_BYTES = 25 * 2**20
 """Of gradients that are sent together, as in PyTorch's DistributedDataParallel."""
@@ -64,11 +65,9 @@ def average_gradients(parameters: Iterable[nn.Parameter], slices: ActiveSlices) 
     parts = []
     for parameter in parameters:
         if parameter.grad is not None:
-            places = used.get(parameter, ())
             # Laid out as the parameter is, which is the same everywhere.
             parts += [
-                (parameter[place], parameter.grad[place])
-                for place in (places if isinstance(places, list) else [places])
+                (parameter[place], parameter.grad[place]) for place in used.get(parameter, WHOLE)
             ]
     sent = [_send(bucket) for bucket in _buckets(parts)]
     for work, views, gradients in sent:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nni_spos.data import ImageData
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.modules.memory_format import kept_buffers, kept_generators
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
@@ -77,12 +77,11 @@ def measure_inputs(
         rows[layer].add_(torch.tensor([*found, 1.0]))
 
     tensor = next(network.parameters())
-    units = [x for x in network.modules() if isinstance(x, BaseSuperNetModule)]
+    units = choice_units(network)
     with kept_generators(tensor.device), kept_buffers(network), _looking(network, look):
         images = _images(data, batch_size, seed)
         for i in range(max(LEAST_RUNS, len(paths))):
-            for unit in units:
-                unit.resample(memo=dict(paths[i % len(paths)]))
+            set_path(units, paths[i % len(paths)])
             network(next(images).to(tensor.device, tensor.dtype))
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         sums = sums.to(tensor.device)
@@ -122,7 +121,7 @@ def quantile(x: Tensor, share: float) -> Tensor:
 
 def _paths(network: nn.Module) -> list[Path]:
     """Return paths on which every choice is, or the one of a network without choices."""
-    is_supernet = any(isinstance(x, BaseSuperNetModule) for x in network.modules())
+    is_supernet = bool(choice_units(network))
     if not is_supernet or not isinstance(network, ModelSpace):
         return [{}]
     return PathSpace.from_model_space(network).covering()

@@ -47,8 +47,8 @@ class TaskModule(LightningModule):
     Notes
     -----
     A batch is images of shape (N, C, H, W) and targets of shape (N, ...). Logged in every step:
-    ``loss``, what the task shows of a step, such as ``top1``, and ``learning_rate``. With several
-    processes a batch, and what is logged, is the part of one of them.
+    ``loss``, what techniques and the task show of a step, such as ``top1``, and ``learning_rate``.
+    With several processes a batch, and what is logged, is the part of one of them.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class TaskModule(LightningModule):
         loss = self.techniques.loss(self.loss, outputs, targets)
         self._finite.note(loss.detach(), self.trainer.global_step)
         figures = self.task.step_figures(outputs.detach(), targets)
-        return loss, {"loss": loss.detach(), **figures}
+        return loss, {"loss": loss.detach(), **self.techniques.step_figures(), **figures}
 
     def show(self, figures: Mapping[str, Tensor]) -> None:
         """Log the figures of a step, and the learning rate."""

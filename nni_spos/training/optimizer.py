@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
 from nni_spos.errors import RecipeError
+from nni_spos.mutables.boxes import Slices
 
-Part = tuple[slice, ...]
+UsedSlices = Mapping[nn.Parameter, Sequence[Slices]]
+"""The parts of each shared weight that the paths of a step use, which do not overlap."""
 
-Slices = Mapping[nn.Parameter, Part | list[Part]]
-"""The part of each shared weight that a path uses, one slice for each leading dimension; those that
-several paths use are a list of parts that do not overlap."""
+WHOLE: Sequence[Slices] = ((),)
+"""What a step uses of a weight that is not shared, or of which it uses all."""
 
 _PASSED = ("lr", "momentum", "weight_decay", "nesterov", "maximize", "foreach")
 _REFUSED = ("dampening", "fused", "differentiable")
@@ -46,8 +47,8 @@ class SlicedSGD(torch.optim.SGD):
         Must be 0: SGD does not dampen a weight's first step, which differs between the weights of
         one tensor.
     slices
-        Called once in every step, after the closure: parameters to the slices that the step used.
-        A parameter that is not named is updated as a whole.
+        Called once in every step, after the closure: parameters to the slices that the step used,
+        which do not overlap. A parameter that is not named is updated as a whole.
     options
         `maximize` and `foreach` of `torch.optim.SGD`. Not supported are `fused`, whose kernel
         needs tensors without gaps, and `differentiable`.
@@ -66,7 +67,7 @@ class SlicedSGD(torch.optim.SGD):
     Examples
     --------
     >>> weight = nn.Parameter(torch.ones(3))
-    >>> used = {weight: (slice(2),)}
+    >>> used = {weight: [(slice(2),)]}
     >>> optimizer = SlicedSGD([weight], lr=1, weight_decay=0.5, slices=lambda: used)
     >>> weight.grad = torch.zeros(3)
     >>> optimizer.step()
@@ -83,7 +84,7 @@ class SlicedSGD(torch.optim.SGD):
         weight_decay: float = 0,
         nesterov: bool = False,
         *,
-        slices: Callable[[], Slices],
+        slices: Callable[[], UsedSlices],
         **options: Any,
     ):
         if not callable(slices):
@@ -112,7 +113,7 @@ class SlicedSGD(torch.optim.SGD):
             self._update(group, slices)
         return loss
 
-    def _update(self, group: dict[str, Any], slices: Slices) -> None:
+    def _update(self, group: dict[str, Any], slices: UsedSlices) -> None:
         # A tensor with gaps keeps a whole call from the kernels for many tensors.
         dense: list[list[Tensor]] = [[], [], []]
         gapped: list[list[Tensor]] = [[], [], []]
@@ -122,10 +123,9 @@ class SlicedSGD(torch.optim.SGD):
             tensors = [parameter, parameter.grad]
             if group["momentum"]:
                 tensors.append(self._momentum(parameter))
-            used = slices.get(parameter)
-            for part in used if isinstance(used, list) else [used]:
-                views = tensors if part is None else [tensor[part] for tensor in tensors]
-                kind = dense if part is None or views[0].is_contiguous() else gapped
+            for part in slices.get(parameter, WHOLE):
+                views = [tensor[part] for tensor in tensors] if part else tensors
+                kind = gapped if part and not views[0].is_contiguous() else dense
                 for column, tensor in zip(kind, views, strict=False):
                     column.append(tensor)
         for parameters, gradients, momenta in (dense, gapped):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from nni_spos.cost_table import Costs, CostTable
@@ -23,15 +24,27 @@ class Sampling:
         Cost tables by metric; none where a training in Python was given none.
     num_steps
         Of the whole training.
+    accepts
+        Whether a path may be trained: the filter of a strategy in Python. None: all may.
     """
 
     prior: Prior
     costs: Costs = dataclasses.field(default_factory=dict)
     num_steps: int = 0
+    accepts: Callable[[Path], bool] | None = None
 
     def replace_prior(self, prior: Prior) -> Sampling:
         """Return the same with another prior."""
         return dataclasses.replace(self, prior=prior)
+
+    def check_filter(self, technique: str, paths: Iterable[Path]) -> None:
+        """Refuse paths of a technique that the filter does not accept. Raises RecipeError."""
+        for path in paths:
+            if self.accepts is not None and not self.accepts(path):
+                raise RecipeError(
+                    f"{technique}: trains the path {dict(path)}, which the filter of "
+                    "SinglePathOneShot refuses. Leave one of them out."
+                )
 
     @cached_property
     def size(self) -> CostTable:

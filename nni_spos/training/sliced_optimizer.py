@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from nni_spos.errors import RecipeError
 from nni_spos.mutables import ActiveSlices, sliced_operations
-from nni_spos.training.optimizer import run_closure
-
-Slices = tuple[slice, ...]
+from nni_spos.mutables.boxes import Slices
+from nni_spos.training.optimizer import WHOLE, run_closure
 
 Cell = tuple[Slices, nn.Parameter]
 """Where in a parameter, and a view of it."""
@@ -92,8 +91,7 @@ class SlicedOptimizer(torch.optim.Optimizer):
         for parameter, cells in self._cells.items():
             if parameter.grad is None:
                 continue
-            parts = used.get(parameter, ())
-            parts = parts if isinstance(parts, list) else [parts]
+            parts = used.get(parameter, WHOLE)
             for place, cell in cells:
                 if any(_covers(part, place) for part in parts):
                     # Anew in every step: a change of memory format moves a parameter's storage.

@@ -14,6 +14,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nni_spos.errors import RecipeError
+from nni_spos.recipe.named_components import NoSettings
 from nni_spos.recipe.techniques import NOWHERE, RecipePlace
 from nni_spos.tasks.base import Task
 from nni_spos.tasks.classification import Classification
@@ -42,11 +43,6 @@ HELD_OUT = "validation_"
 
 Compute = Callable[["Tensor", "Tensor"], "Tensor"]
 """Takes what the network returned and the targets, and returns the loss, shape ()."""
-
-
-@dataclass(frozen=True)
-class NoSettings:
-    """What a technique without keys takes from a recipe."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +248,13 @@ class Technique:
     def loss(self, compute: Compute, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a step; `compute` is the loss without this technique."""
         return compute(outputs, targets)
+
+    def step_figures(self) -> Mapping[str, Tensor]:
+        """Return what to log of the loss just computed, by name, shape () each.
+
+        What is called ``loss`` is logged instead of the loss that is minimised.
+        """
+        return {}
 
     def after_step(self, network: nn.Module, step: int) -> None:
         """Do what follows the update of the weights; `step` is the number of updates so far."""

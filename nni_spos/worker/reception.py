@@ -94,7 +94,7 @@ def _listen(folder: FilePath) -> Listener:
     return Listener(("127.0.0.1", 0), "AF_INET", backlog=128)
 
 
-class Trial:
+class TrialConnection:
     """A trial that is connected; its answer is sent from another thread than it is read by."""
 
     def __init__(self, connection: Connection):
@@ -149,7 +149,7 @@ class Request:
         Label to choice, not checked yet.
     """
 
-    trial: Trial
+    trial: TrialConnection
     path: Path
 
 
@@ -171,7 +171,7 @@ class Reception:
         self._endpoint = endpoint
         self._lock = threading.Lock()
         self._requests: queue.Queue[Request] = queue.Queue()
-        self._trials: set[Trial] = set()
+        self._trials: set[TrialConnection] = set()
         self._managers: dict[int, psutil.Process | None] = {}
         self.share = 0.0
         self._last_use = time.monotonic()
@@ -268,7 +268,7 @@ class Reception:
             log(f"a connection is refused: {type(problem).__name__} {problem}")
             connection.close()
             return
-        trial = Trial(connection)
+        trial = TrialConnection(connection)
         with self._lock:
             self._trials.add(trial)
         try:
@@ -285,7 +285,7 @@ class Reception:
                 self._trials.remove(trial)
                 self._last_use = time.monotonic()
 
-    def _read(self, trial: Trial) -> Request:
+    def _read(self, trial: TrialConnection) -> Request:
         message = trial.receive()
         if message["manager"] is not None:
             self.note_manager(message["manager"])

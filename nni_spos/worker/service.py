@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.display.progress import note_progress
+from nni_spos.display.progress import Progress, note_progress
 from nni_spos.errors import ExperimentError, FailedPathError, SposError
 from nni_spos.files.atomic import read_json
 from nni_spos.path import Choice, Path
@@ -57,9 +57,6 @@ QUIET_S = 0.05, 2.0
 
 QUIET_SHARE = 0.1
 """Those seconds as a part of what the longest evaluation took."""
-
-Progress = Callable[[float], None]
-"""Takes the share of the paths that is done."""
 
 ScoreMany = Callable[[Sequence[Mapping[str, Choice]], Progress], Sequence[Mapping[str, float]]]
 
@@ -162,7 +159,7 @@ def _key(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Post:
+class WorkerContext:
     """What a worker must keep an eye on.
 
     Parameters
@@ -221,22 +218,22 @@ def main() -> None:
     _survive_full_disk()
     faulthandler.enable(2)  # of what a signal says of a crash, nobody else is told
     threading.excepthook = _end_with_thread
-    post = None
+    context = None
     try:
-        post = _take_post(WorkerFolder(*map(FilePath, sys.argv[1:3])))
+        context = _open_context(WorkerFolder(*map(FilePath, sys.argv[1:3])))
         for manager in sys.argv[3:]:
-            post.reception.note_manager(int(manager))
-        post.reception.open()
-        threading.Thread(target=post.watch, name="watch", daemon=True).start()
+            context.reception.note_manager(int(manager))
+        context.reception.open()
+        threading.Thread(target=context.watch, name="watch", daemon=True).start()
         log("listens")
         _close_stdout()
-        _serve(post)
+        _serve(context)
     except Exception as problem:
         if not isinstance(problem, SposError):
             log(traceback.format_exc())
         log(f"ends: {type(problem).__name__}: {problem}")
-    if post is not None:
-        post.endpoint.remove()
+    if context is not None:
+        context.endpoint.remove()
     os._exit(1)
 
 
@@ -246,31 +243,31 @@ def _end_with_thread(end: threading.ExceptHookArgs) -> None:
     os._exit(1)
 
 
-def _take_post(folder: WorkerFolder) -> Post:
+def _open_context(folder: WorkerFolder) -> WorkerContext:
     identity = read_json(folder.identity, ExperimentError)
     recipe = dataclasses.replace(load_recipe(identity["recipe"]), kept=identity["supernet"])
     if worker_folder(recipe, identify(recipe)).private != folder.private:
         raise ExperimentError("the recipe or its checkpoint has changed.")
     endpoint = Endpoint(folder)
     reception = Reception(endpoint)
-    return Post(recipe, identity["checkpoint"], endpoint, reception)
+    return WorkerContext(recipe, identity["checkpoint"], endpoint, reception)
 
 
-def _serve(post: Post) -> None:
+def _serve(context: WorkerContext) -> None:
     """Answer requests for ever; or, if the supernet cannot be opened, answer that."""
     try:
         from nni_spos.search.scorer import open_scorer
 
-        scorer = open_scorer(post.recipe)
+        scorer = open_scorer(context.recipe)
     except Exception as problem:  # also for want of memory, or of a file
-        post.endpoint.remove()
-        for request in post.reception.gather():
+        context.endpoint.remove()
+        for request in context.reception.gather():
             request.trial.send({"unusable": named(problem)})
         raise
-    if not post.is_current():
+    if not context.is_current():
         raise ExperimentError("the checkpoint was replaced while it was read.")
     log("holds the supernet")
-    worker = Worker(post.reception, scorer.score_many)
+    worker = Worker(context.reception, scorer.score_many)
     while True:
         worker.step()
 

@@ -19,8 +19,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
-from nni_spos.conversion.convert import choices_of, largest
+from nni_spos.conversion.choices import choices_of, largest
 from nni_spos.errors import SposError
+from nni_spos.modules.active_path import choice_units, set_path
 
 TIMM = (
     "resnet18",
@@ -118,9 +119,7 @@ def check(library: str, name: str, size: int) -> tuple[bool, str]:
             priced = costs["flops"].price(drawn), costs["params"].price(drawn)
             if counted != priced:
                 problems.append(f"counted {counted}, priced {priced}")
-        for module in supernet.modules():
-            if hasattr(module, "resample"):
-                module.resample(memo=path)
+        set_path(choice_units(supernet), path)
         one, other = supernet(x), subnet(x)
         if not float((one - other).abs().max()) <= 1e-5 * float(other.abs().max()):
             problems.append("the supernet computes something else than the network of a path")

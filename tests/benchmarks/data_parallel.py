@@ -108,18 +108,16 @@ class Bench:
         wrap: Callable[[nn.Module], nn.Module],
         average: Callable[[nn.Module], Callable[[], None]] = lambda module: lambda: None,
     ) -> Step:
-        from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
-
+        from nni_spos.modules.active_path import choice_units, set_path
         from nni_spos.supernet import SinglePathOneShot
 
         module = Loss(SinglePathOneShot().mutate_model(self.build()))
         module.to(memory_format=torch.channels_last)
-        units = [m for m in module.modules() if isinstance(m, BaseSuperNetModule)]
+        units = choice_units(module)
         train = self._prepare(module, wrap(module), average(module))
 
         def step(number: int) -> None:
-            for unit in units:
-                unit.resample(memo=self.paths[number])
+            set_path(units, self.paths[number])
             train()
 
         return step

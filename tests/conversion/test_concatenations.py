@@ -6,16 +6,18 @@ import random
 import pytest
 import torch
 from everyday_networks import Concatenated, conv, make
+from small_spaces import set_path
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
 from nni_spos.conversion.chains import find_chains, sequence_of
-from nni_spos.conversion.convert import choices_of, largest, prepare, smallest
+from nni_spos.conversion.choices import choices_of, largest, smallest
+from nni_spos.conversion.convert import prepare
 from nni_spos.conversion.masking import masked
 from nni_spos.data import open_data
 from nni_spos.errors import ScoringWarning
-from nni_spos.mutables.parts import Parts
+from nni_spos.mutables.parts import ChannelParts
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.search_settings import EvaluationSettings
 from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
@@ -30,12 +32,6 @@ def random_paths(space, number):
         {label: draws.choice(choices) for label, choices in choices_of(space.plan)}
         for _ in range(number)
     ]
-
-
-def set_path(supernet, path):
-    for module in supernet.modules():
-        if hasattr(module, "resample"):
-            module.resample(memo=path)
 
 
 def count(network, inputs):
@@ -184,7 +180,7 @@ def test_chains():
 
 
 def test_every_choice_has_the_first_places_of_the_nesting():
-    parts = Parts(((5, 3, 2), (4, 3, 1), (2, 1, 1)))
+    parts = ChannelParts(((5, 3, 2), (4, 3, 1), (2, 1, 1)))
     nesting = parts.nesting().tolist()
     for kept in parts.kept:
         places = parts.places(sum(kept))

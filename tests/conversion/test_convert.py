@@ -6,12 +6,13 @@ import pytest
 import torch
 from everyday_networks import NETWORKS, Residual, conv, make
 from nni.nas.nn.pytorch import ModelSpace
+from small_spaces import set_path
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
-from nni_spos.conversion.convert import choices_of, largest, smallest
+from nni_spos.conversion.choices import choices_of, largest, smallest
 from nni_spos.conversion.tracing import call, tensors
 from nni_spos.errors import RecipeError, SpaceError
 
@@ -34,12 +35,6 @@ def multiply_adds(network, inputs):
 
 def agree(one, other):
     return all(torch.allclose(x, y, rtol=0, atol=1e-10) for x, y in zip(one, other, strict=True))
-
-
-def set_path(supernet, path):
-    for module in supernet.modules():
-        if hasattr(module, "resample"):
-            module.resample(memo=path)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -6,7 +6,7 @@ from everyday_networks import make
 from torch import nn
 
 from nni_spos import convert, extract_subnet
-from nni_spos.conversion.convert import largest
+from nni_spos.conversion.choices import largest
 from nni_spos.conversion.taylor import weight_effects
 from nni_spos.errors import RecipeError, SpaceError
 from nni_spos.recipe.conversion_settings import read_conversion

@@ -9,9 +9,9 @@ import nni
 import torch
 from nni.mutable import MutableExpression
 from nni.nas.nn.pytorch import ModelSpace
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import Tensor, nn
 
+from nni_spos.modules import active_path
 from nni_spos.mutables import share_weights
 from nni_spos.path import Choice, PathSpace
 from nni_spos.supernet import SinglePathOneShot
@@ -63,9 +63,7 @@ def build_supernet(*makers: Callable[[], nn.Module], way: str = "strategy") -> M
 
 
 def set_path(supernet: nn.Module, path: Mapping[str, Choice]) -> None:
-    for module in supernet.modules():
-        if isinstance(module, BaseSuperNetModule):
-            module.resample(memo=dict(path))
+    active_path.set_path(active_path.choice_units(supernet), path)
 
 
 def paths_of(supernet: ModelSpace) -> Iterator[dict[str, Choice]]:

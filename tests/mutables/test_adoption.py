@@ -12,12 +12,12 @@ from nni.nas.nn.pytorch import (
     MutableConv2d,
     MutableLinear,
 )
-from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import model_context
 from torch import nn
 from torch.nn.utils import parametrizations
 
 from nni_spos.errors import SpaceError
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables import QuantConv2d, SlicedOperation, SwitchableBatchNorm2d, share_weights
 from nni_spos.supernet import SinglePathOneShot
@@ -26,9 +26,7 @@ from nni_spos.supernet import SinglePathOneShot
 def supernet_of(space, path=None):
     supernet = SinglePathOneShot().mutate_model(space)
     if path is not None:
-        for unit in supernet.modules():
-            if isinstance(unit, BaseSuperNetModule):
-                unit.resample(memo=path)
+        set_path(choice_units(supernet), path)
     return supernet.eval()
 
 

@@ -22,7 +22,7 @@ from nni_spos.path import PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.ranking import correlating as correlate
 from nni_spos.ranking.choice_bias import choice_biases, format_biases
-from nni_spos.ranking.correlating import TRIVIAL, Study, draw_paths, trivial_scores
+from nni_spos.ranking.correlating import TRIVIAL, RankingStudy, draw_paths, trivial_scores
 from nni_spos.ranking.correlation import rank
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.retraining import standalone
@@ -89,7 +89,7 @@ def test_a_supernet_has_to_beat_what_costs_nothing(tau):
     for name, value in {"recalibrated": tau, "flops": 0.3, "params": 0.1, "units": 0.5}.items():
         estimate = dataclasses.replace(rankings[name].tau, value=value)
         rankings[name] = dataclasses.replace(rankings[name], tau=estimate)
-    study = Study(None, "", 0, 6, [], [], {}, rankings, {})
+    study = RankingStudy(None, "", 0, 6, [], [], {}, rankings, {})
     lines = study.unbeaten()
     if tau <= 0.5:
         assert lines == [

@@ -11,14 +11,16 @@ import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableConv2d, MutableLinear
 from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning import Callback
 from torch import nn
 from torch.nn import functional
 
 from nni_spos.cost_table import CostTable, Factor
 from nni_spos.data import open_data
 from nni_spos.errors import RecipeError
+from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.path import PathSpace
-from nni_spos.priors import UniformPrior
+from nni_spos.priors import FilteredPrior, UniformPrior
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.training_settings import SupernetSettings
 from nni_spos.supernet import SinglePathOneShot
@@ -70,6 +72,11 @@ class NoPaths(OwnPaths):
         return []
 
 
+class LargestPath(OwnPaths):
+    def paths(self, paths, sampling, step):
+        return [sampling.largest]
+
+
 class WrongPaths(OwnPaths):
     def paths(self, paths, sampling, step):
         return [{"unit": "k9"}]
@@ -96,12 +103,25 @@ def data():
     return open_data(DataSettings("digits", image_size=8, num_train=60, num_validation=20))
 
 
-def train(data, *techniques, **changes):
+class FirstStep(Callback):
+    """Notes what is logged of the first step."""
+
+    def __init__(self):
+        self.figures: dict[str, float] = {}
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 1:
+            self.figures = {name: float(x) for name, x in trainer.callback_metrics.items()}
+
+
+def train(data, *techniques, callbacks=(), accepts=None, **changes):
     model = supernet()
     settings = SupernetSettings(**{**COMMON, **changes}, techniques=list(techniques))
-    evaluator = build_evaluator(settings, data, layout=torch.contiguous_format)
+    evaluator = build_evaluator(
+        settings, data, layout=torch.contiguous_format, callbacks=list(callbacks)
+    )
     with training_session():
-        SinglePathOneShot(prior(), costs=costs())(
+        SinglePathOneShot(prior(), costs=costs(), filter=accepts)(
             RawFormatModelSpace.from_model(model, evaluator), SequentialExecutionEngine()
         )
     return model.state_dict()
@@ -210,6 +230,53 @@ def test_the_largest_path_teaches_the_others(data):
         taught,
     )  # fmt: skip
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.75])
+def test_the_losses_of_targets_and_of_the_teacher_are_logged_each_by_itself(data, weight):
+    pair = sorted(prior().paths(0, 2), key=costs()["flops"].price, reverse=True)
+    model = supernet().train()
+    images, labels = next(iter(data.train_loader(BATCH, COMMON["seed"])))
+    outputs = []
+    for path in pair:
+        set_path(choice_units(model), path)
+        with torch.no_grad():
+            outputs.append(model(images))
+    plain = [float(functional.cross_entropy(x, labels)) for x in outputs]
+    teacher, learner = (functional.softmax(x / 2, 1) for x in outputs)
+    distance = float((teacher * (teacher.log() - learner.log())).sum(1).mean())
+    first = FirstStep()
+    train(
+        data,
+        {"name": "paths", "paths": 2},
+        {"name": "inplace_distillation", "inplace_distillation": True,
+         "inplace_temperature": 2.0, "inplace_weight": weight},
+        callbacks=[first],
+        steps=1,
+    )  # fmt: skip
+    assert first.figures["loss"] == pytest.approx(sum(plain) / 2, rel=1e-5)
+    assert first.figures["distillation_loss"] == pytest.approx(4 * distance, rel=1e-4)
+    train(data, {"name": "paths", "paths": 2}, callbacks=[first], steps=1)
+    assert first.figures["loss"] == pytest.approx(sum(plain) / 2, rel=1e-5)
+    assert "distillation_loss" not in first.figures
+
+
+def test_paths_of_a_sandwich_that_a_filter_refuses_are_refused(data):
+    sandwich = {"name": "paths", "paths": 3, "sandwich": True}
+    for path in (LARGEST, SMALLEST):
+        with pytest.raises(RecipeError, match=r"^sandwich: trains the path .* the filter of"):
+            train(data, sandwich, accepts=lambda drawn, refused=path: drawn != refused)
+    drawn = FilteredPrior(prior(), lambda path: path["inner"] != 4)
+    found = train(data, sandwich, accepts=lambda path: path["inner"] != 4)
+    expected = loop(data, lambda step: [LARGEST, SMALLEST, drawn.path(step)], targets_alone)
+    assert_close(found, expected)
+
+
+def test_paths_of_a_users_technique_must_pass_the_filter(data):
+    technique = {"name": f"{__name__}:LargestPath"}
+    with pytest.raises(RecipeError, match=r"^technique .*LargestPath: trains the path .* filter"):
+        train(data, technique, accepts=lambda path: path["inner"] < 6, steps=1)
+    train(data, technique, accepts=lambda path: path["inner"] > 2, steps=1)
 
 
 def test_batches_that_make_a_step_train_the_same_paths(data):

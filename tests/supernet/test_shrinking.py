@@ -73,6 +73,14 @@ def test_costs_are_needed(spec):
         techniques(spec, shrinking=0.5).prior(Sampling(UniformPrior(SPACE)))
 
 
+def test_it_is_refused_with_a_filter_that_would_not_hold(spec):
+    plain = UniformPrior(SPACE)
+    sampling = Sampling(plain, {"bitops": BITOPS}, 100, accepts=lambda path: True)
+    with pytest.raises(RecipeError, match=r"^shrinking: draws paths itself .* Leave one of them"):
+        techniques(spec, shrinking=0.5).prior(sampling)
+    assert techniques(spec).prior(sampling) is plain  # it is off
+
+
 @pytest.mark.parametrize(
     ("others", "keys", "message"),
     [

@@ -62,7 +62,7 @@ def momentum_of(optimizer, parameter):
 def test_a_slice_is_trained_as_a_parameter_of_its_own(shape, part, options):
     weight = nn.Parameter(awkward(*shape))
     alone = nn.Parameter(weight.detach()[part].clone())
-    optimizer = SlicedSGD([weight], lr=0.1, slices=lambda: {weight: part}, **options)
+    optimizer = SlicedSGD([weight], lr=0.1, slices=lambda: {weight: [part]}, **options)
     expected = torch.optim.SGD([alone], lr=0.1, **options)
     for _ in range(4):
         weight.grad = awkward(*shape)
@@ -84,7 +84,7 @@ def test_every_weight_is_trained_in_the_steps_that_use_it(foreach, layout):
     expected = torch.optim.SGD(numbers, **options)
     widths = [(2, 1), (4, 3), (1, 3), (3, 2), (2, 1), (4, 2)]
     parts = iter([(slice(c), slice(d)) for c, d in widths])
-    optimizer = SlicedSGD([weight], slices=lambda: {weight: next(parts)}, **options)
+    optimizer = SlicedSGD([weight], slices=lambda: {weight: [next(parts)]}, **options)
     for c, d in widths:
         weight.grad = torch.randn(4, 3, 2, 2).contiguous(memory_format=layout)
         is_used = torch.zeros(4, 3, 2, 2, dtype=torch.bool)
@@ -100,11 +100,32 @@ def test_every_weight_is_trained_in_the_steps_that_use_it(foreach, layout):
     assert bits(momentum_of(optimizer, weight).flatten()) == bits(momenta)
 
 
+def test_several_slices_of_a_step_are_trained_like_one():
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    weight = nn.Parameter(torch.randn(4, 3))
+    whole = nn.Parameter(weight.detach().clone())
+    pieces = [(slice(0, 2), slice(0, 3)), (slice(2, 4), slice(0, 1)), (slice(2, 4), slice(1, 3))]
+    optimizer = SlicedSGD([weight], slices=lambda: {weight: pieces}, **options)
+    expected = torch.optim.SGD([whole], **options)
+    for _ in range(3):
+        weight.grad = torch.randn(4, 3)
+        whole.grad = weight.grad.clone()
+        optimizer.step()
+        expected.step()
+        assert bits(weight) == bits(whole)
+    before = weight.detach().clone()
+    del pieces[1]
+    optimizer.step()
+    changed = weight.detach() != before
+    assert changed[:2].all()
+    assert changed[2:].tolist() == [[False, True, True]] * 2
+
+
 def test_nothing_outside_of_the_slice_changes():
     weight = nn.Parameter(torch.randn(5, 4))
     part = [(slice(5), slice(4))]
     optimizer = SlicedSGD(
-        [weight], lr=0.1, momentum=0.9, weight_decay=0.1, slices=lambda: {weight: part[0]}
+        [weight], lr=0.1, momentum=0.9, weight_decay=0.1, slices=lambda: {weight: part}
     )
     weight.grad = torch.randn(5, 4)
     optimizer.step()
@@ -128,7 +149,7 @@ def test_other_parameters_are_trained_as_by_sgd(options):
     sliced, *others = (nn.Parameter(x.clone()) for x in start)
     _, *expected = (nn.Parameter(x.clone()) for x in start)
     groups = [{"params": [sliced, others[0]]}, {"params": [others[1]], "lr": 0.3}]
-    optimizer = SlicedSGD(groups, lr=0.1, slices=lambda: {sliced: (slice(2),)}, **options)
+    optimizer = SlicedSGD(groups, lr=0.1, slices=lambda: {sliced: [(slice(2),)]}, **options)
     groups = [{"params": [expected[0]]}, {"params": [expected[1]], "lr": 0.3}]
     sgd = torch.optim.SGD(groups, lr=0.1, **options)
     for _ in range(3):
@@ -145,7 +166,7 @@ def test_parameters_without_gradient_are_left_alone():
     unused, used = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     optimizer = SlicedSGD(
         [unused, used], lr=0.1, momentum=0.9, weight_decay=0.1,
-        slices=lambda: {unused: (slice(2),), used: (slice(2),)},
+        slices=lambda: {unused: [(slice(2),)], used: [(slice(2),)]},
     )  # fmt: skip
     used.grad = torch.zeros(3)
     optimizer.step()
@@ -160,7 +181,7 @@ def test_a_layer_with_channel_numbers():
     before = weight.detach().clone()
     part = (slice(3), slice(2))
     optimizer = SlicedSGD(
-        [weight], lr=0.1, momentum=0.9, weight_decay=0.5, slices=lambda: {weight: part}
+        [weight], lr=0.1, momentum=0.9, weight_decay=0.5, slices=lambda: {weight: [part]}
     )
     functional.conv2d(torch.randn(2, 2, 5, 5), weight[part]).square().sum().backward()
     optimizer.step()
@@ -175,7 +196,7 @@ def test_the_slices_of_a_step_are_asked_for_once_after_the_closure():
 
     def slices():
         calls.append("slices")
-        return {weight: (slice(1),), other: (slice(2),)}
+        return {weight: [(slice(1),)], other: [(slice(2),)]}
 
     def closure():
         calls.append("closure")
@@ -200,7 +221,7 @@ class Training:
         self.width = 1
         self.optimizer = SlicedSGD(
             self.weights, lr=0.8, momentum=0.9, weight_decay=0.1,
-            slices=lambda: {self.weights[0]: (slice(self.width), slice(self.width))},
+            slices=lambda: {self.weights[0]: [(slice(self.width), slice(self.width))]},
         )  # fmt: skip
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 / 2**step)
 
@@ -236,7 +257,7 @@ def test_training_goes_on_from_a_saved_state_bit_for_bit():
 
 def test_a_schedule_sets_the_learning_rate():
     weight = nn.Parameter(torch.zeros(2))
-    optimizer = SlicedSGD([weight], lr=0.8, slices=lambda: {weight: (slice(1),)})
+    optimizer = SlicedSGD([weight], lr=0.8, slices=lambda: {weight: [(slice(1),)]})
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / 2**step)
     for _ in range(3):
         weight.grad = torch.ones(2)
@@ -251,7 +272,7 @@ def test_a_state_of_sgd_is_taken_over():
     sgd = torch.optim.SGD([weight], lr=1, momentum=0.5)
     weight.grad = torch.tensor([1.0, 2.0])
     sgd.step()
-    optimizer = SlicedSGD([weight], lr=7, slices=lambda: {weight: (slice(1),)})
+    optimizer = SlicedSGD([weight], lr=7, slices=lambda: {weight: [(slice(1),)]})
     optimizer.load_state_dict(sgd.state_dict())
     weight.grad = torch.zeros(2)
     optimizer.step()
@@ -262,7 +283,7 @@ def test_a_state_of_sgd_is_taken_over():
 
 def test_scaled_gradients():
     weight = nn.Parameter(torch.ones(3))
-    optimizer = SlicedSGD([weight], lr=0.5, slices=lambda: {weight: (slice(2),)})
+    optimizer = SlicedSGD([weight], lr=0.5, slices=lambda: {weight: [(slice(2),)]})
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     for factor in (1.0, float("inf"), 1.0):
         optimizer.zero_grad()

@@ -40,7 +40,7 @@ from nni_spos.worker.meeting_place import MAX_SOCKET_NAME, meeting_place
 from nni_spos.worker.patience import HEARTBEAT
 from nni_spos.worker.place import WorkerFolder
 from nni_spos.worker.reception import SUFFIX, Endpoint, Reception
-from nni_spos.worker.service import Post, Worker, evaluate
+from nni_spos.worker.service import Worker, WorkerContext, evaluate
 
 EVER = 60.0
 
@@ -538,7 +538,7 @@ def test_a_damaged_address_is_no_worker(place, reception, content):
 def post(tmp_path, endpoint, reception):
     recipe = write_untrained(tmp_path, evaluation={"worker_idle_s": 3600})
     recipe.checkpoint.write_bytes(b"weights")
-    return Post(recipe, checkpoint_stamp(recipe), endpoint, reception)
+    return WorkerContext(recipe, checkpoint_stamp(recipe), endpoint, reception)
 
 
 def test_a_worker_without_a_reason_goes_on(post):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from nni_spos.data.parts import Parts
+from nni_spos.data.parts import DatasetParts
 from nni_spos.data.sources.columns import COLUMNS, as_columns
 from nni_spos.data.sources.map_style import MapStyle
 from nni_spos.errors import DataError, RecipeError, text_of, unknown
@@ -72,7 +72,7 @@ class HuggingFace(MapStyle):
                 f"{' and '.join(given)}."
             )
 
-    def open_parts(self) -> Parts:
+    def open_parts(self) -> DatasetParts:
         """Load the data set. Raises DataError."""
         found = self._load()
         names = list(found)
@@ -91,7 +91,7 @@ class HuggingFace(MapStyle):
             for part, name in wanted.items()
             if name is not None
         }
-        return Parts(self._rows(found[self.split]), **others)
+        return DatasetParts(self._rows(found[self.split]), **others)
 
     def digest_training_images(self) -> str | None:
         """Return what the folder says of its contents; of a name of the Hub a revision says it."""

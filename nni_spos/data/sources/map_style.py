@@ -16,7 +16,7 @@ from pathlib import Path as FilePath
 from typing import Any, ClassVar, TypeVar
 
 from nni_spos.components import described_parameters
-from nni_spos.data.parts import Parts
+from nni_spos.data.parts import DatasetParts
 from nni_spos.errors import DataError, RecipeError
 from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.dataset import UNKNOWN, Dataset, DatasetSpec
@@ -41,7 +41,7 @@ UNSET = object()
 class MapStyle(Dataset):
     """Base of data sets that PyTorch's map-style data sets are behind."""
 
-    def open_parts(self) -> Parts:
+    def open_parts(self) -> DatasetParts:
         """Return the data sets of the parts."""
         raise NotImplementedError
 
@@ -99,10 +99,12 @@ class FromFactory(MapStyle):
         """Call the factory."""
         return type(self).factory(**{**self.arguments(), **more})
 
-    def open_parts(self) -> Parts:
+    def open_parts(self) -> DatasetParts:
         """Call the factory once, or once for each part if it takes which."""
         if "train" in self.takes:
-            return Parts(self.call(train=True), test=functools.partial(self.call, train=False))
+            return DatasetParts(
+                self.call(train=True), test=functools.partial(self.call, train=False)
+            )
         if "split" in self.takes:
             own: Any = self
             named = {
@@ -110,7 +112,7 @@ class FromFactory(MapStyle):
                 for part, name in (("validation", own.validation_split), ("test", own.test_split))
                 if name is not None
             }
-            return Parts(self.call(), **named)
+            return DatasetParts(self.call(), **named)
         found = self.call()
         try:
             return parts_of(found)
@@ -135,7 +137,7 @@ class FromFactory(MapStyle):
         return self.digest_training_images()
 
 
-def parts_of(found: Any) -> Parts:
+def parts_of(found: Any) -> DatasetParts:
     """Return the data sets that a function returned: one, three in a tuple, or a dict of them.
 
     Raises
@@ -150,14 +152,14 @@ def parts_of(found: Any) -> Parts:
         if set(found) <= set(PARTS):
             given = {key: (lambda x=x: x) for key, x in found.items() if x is not None}
             given.pop("train", None)
-            return Parts(found["train"], **given)
+            return DatasetParts(found["train"], **given)
     if isinstance(found, tuple | Mapping) or found is None:
         raise DataError(
             f"returned {_shape(found)}; must be a data set with __len__ and __getitem__, the tuple "
             "(training, validation, test), or a dict with the keys train, validation and test. "
             "None stands for a part that there is not."
         )
-    return Parts(found)
+    return DatasetParts(found)
 
 
 def _shape(found: Any) -> str:

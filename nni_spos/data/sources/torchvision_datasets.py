@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from nni_spos.data.parts import Parts
+from nni_spos.data.parts import DatasetParts
 from nni_spos.data.sources.downloads import (
     DOWNLOAD,
     dataset_root,
@@ -48,7 +48,7 @@ class FromTorchvision(FromFactory):
             found["download"] = self.settings.download
         return found
 
-    def open_parts(self) -> Parts:
+    def open_parts(self) -> DatasetParts:
         """Make the training set, and say how to make the others."""
         parts = super().open_parts()
         if "split" not in self.takes or "train" in self.takes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nni_spos.training.sampling import Sampling
 
 
+DISTILLATION_LOSS = "distillation_loss"
+"""Name under which is logged how far the paths that learn are from their teacher."""
+
 ALONE = (
     "inplace_distillation: a step has one path, and nobody to teach. Give paths: 2 or more, best 3 "
     "or more with sandwich: true."
@@ -29,7 +32,8 @@ class InplaceDistillation(Technique):
 
     It runs first. The loss of the others is ``(1 - weight) * loss + weight * T^2 * KL(teacher / T,
     path / T)`` of the softmax of both outputs, with the temperature T; no gradient flows into the
-    teacher. Largest is what has the most bit operations, or multiply-adds in a space without bits.
+    teacher. The loss and ``T^2 * KL`` are logged each by itself. Largest is what has the most bit
+    operations, or multiply-adds in a space without bits.
 
     References
     ----------
@@ -67,6 +71,7 @@ class InplaceDistillation(Technique):
             raise RecipeError(ALONE)
         self._position = 0
         self._teacher: Tensor | None = None
+        self._figures: Mapping[str, Tensor] = {}
 
     def paths(self, paths: Sequence[Path], sampling: Sampling, step: int) -> Sequence[Path]:
         if len(paths) < 2:
@@ -81,7 +86,7 @@ class InplaceDistillation(Technique):
         from torch.nn import functional
 
         if self._position == 0:
-            self._teacher = outputs.detach()
+            self._teacher, self._figures = outputs.detach(), {}
             return compute(outputs, targets)
         assert self._teacher is not None
         temperature, weight = self.settings.inplace_temperature, self.settings.inplace_weight
@@ -89,9 +94,16 @@ class InplaceDistillation(Technique):
             functional.log_softmax(x.float() / temperature, 1) for x in (outputs, self._teacher)
         )
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
+        # With a weight of 1 the targets are not learned, and their loss is only shown.
+        plain = compute(outputs if weight < 1 else outputs.detach(), targets)
+        shown = temperature**2 * distance.detach()
+        self._figures = {"loss": plain.detach(), DISTILLATION_LOSS: shown}
         if weight == 1:
             return temperature**2 * distance
-        return (1 - weight) * compute(outputs, targets) + weight * temperature**2 * distance
+        return (1 - weight) * plain + weight * temperature**2 * distance
+
+    def step_figures(self) -> Mapping[str, Tensor]:
+        return self._figures
 
     def after_step(self, network: nn.Module, step: int) -> None:
         self._teacher = None

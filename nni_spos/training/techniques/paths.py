@@ -12,6 +12,7 @@ from nni_spos.training.technique import SUPERNET, Technique
 
 if TYPE_CHECKING:
     from nni_spos.path import Path
+    from nni_spos.priors.base import Prior
     from nni_spos.training.sampling import Sampling
 
 
@@ -70,6 +71,11 @@ class Paths(Technique):
                 f"paths: several processes with strategy: {name} train one path a step. Leave "
                 "strategy out, or paths."
             )
+
+    def prior(self, sampling: Sampling) -> Prior:
+        if self.settings.sandwich:
+            sampling.check_filter("sandwich", (sampling.largest, sampling.smallest))
+        return sampling.prior
 
     def paths(self, paths: Sequence[Path], sampling: Sampling, step: int) -> Sequence[Path]:
         number = self.settings.paths

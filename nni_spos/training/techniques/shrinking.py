@@ -75,6 +75,11 @@ class Shrinking(Technique):
             )
 
     def prior(self, sampling: Sampling) -> Prior:
+        if sampling.accepts is not None:
+            raise RecipeError(
+                "shrinking: draws paths itself while it lets choices in, and the filter of "
+                "SinglePathOneShot would not hold for them. Leave one of them out."
+            )
         hold = round(self.settings.shrinking_hold * sampling.num_steps)
         steps = hold + round(self.settings.shrinking * sampling.num_steps)
         return WideningPrior(sampling.prior, _dearest_first(sampling), steps, hold)
