@@ -40,6 +40,8 @@ from nni_spos.training import (
     threads_for,
     training_session,
 )
+from nni_spos.training.composed import build_techniques
+from nni_spos.training.sampling import Sampling
 
 
 def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FilePath:
@@ -100,6 +102,8 @@ def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs, torch.memor
     prior = build_prior(recipe.supernet, space, costs)
     check_training(recipe.supernet, data.spec.image_size)
     data.check_batch_size(recipe.supernet.batch_size, "supernet")
+    techniques = build_techniques(recipe.supernet, data.spec, data.task)
+    techniques.prior(Sampling(prior, costs, num_steps=1))  # limits that no path keeps are refused
     return prior, costs, rehearse(recipe, data)
 
 
