@@ -17,7 +17,7 @@ from nni_spos.files.tensors import is_loadable, name_not_finite
 FEW = 3
 """Names that are shown of those that do not fit."""
 
-_OF_A_PAIR = re.compile(r"\.sets\.\d+w\d+a(?=\.)")
+_OF_BITS = re.compile(r"\.sets\.(\d+w)?\d+a(?=\.)")
 """What `nni_spos.mutables.SwitchableBatchNorm2d` adds to the names of a plain BatchNorm."""
 
 
@@ -60,8 +60,8 @@ class Fit:
 def fit_weights(network: nn.Module, file: str | os.PathLike[str]) -> Fit:
     """Return the weights of a file that a supernet can begin with; it is not changed.
 
-    A tensor fits one of the same name, shape and kind. Where BatchNorm has tensors for every pair
-    of bit widths, and the file has them once, they fit each pair.
+    A tensor fits one of the same name, shape and kind. Where BatchNorm has tensors for each of
+    several bit widths, and the file has them once, they fit all of these.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def begin_with(network: nn.Module, file: str | os.PathLike[str]) -> None:
 
 def _source(name: str, tensor: Tensor, found: Mapping[str, Tensor]) -> str:
     """Return the name of what fits in the file; "" for nothing."""
-    names = (name, _OF_A_PAIR.sub("", name))
+    names = (name, _OF_BITS.sub("", name))
     return next((x for x in names if x in found and is_loadable(found[x], tensor)), "")
 
 

@@ -61,10 +61,13 @@ def outputs(supernet, path):
         return supernet(images)
 
 
-@pytest.mark.parametrize("switchable", [False, True])
-def test_the_float_path_of_a_bit_supernet_is_the_float_supernet(tmp_path, switchable):
+SWITCHED = {"switchable_norm": True}
+
+
+@pytest.mark.parametrize("norm", [{}, SWITCHED, {**SWITCHED, "norm_per": "activation_bits"}])
+def test_the_float_path_of_a_bit_supernet_is_the_float_supernet(tmp_path, norm):
     float_supernet = save_float(tmp_path)
-    space = {"bit_pairs": PAIRS, "switchable_norm": switchable}
+    space = {"bit_pairs": PAIRS, **norm}
     recipe = write(tmp_path, "bits", space, initial_weights="float/supernet.pt")
     supernet = build_recipe_supernet(recipe, seed=0).eval()
     path = {"channels_1": 4, "channels_2": 16}
