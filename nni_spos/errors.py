@@ -100,6 +100,10 @@ class FileWarning(UserWarning):
     """A file is damaged or cannot be written. The work goes on without it."""
 
 
+class InitialWeightsWarning(UserWarning):
+    """A supernet begins with some weights of a file, and others do not fit."""
+
+
 class FormatWarning(UserWarning):
     """A network runs in another memory format than the recipe asks for."""
 

@@ -142,6 +142,7 @@ class Found:
     folder = SearchFolder(Path("of a search that left no record"))
     file = folder.journal
     candidates = ()
+    constraints = ()
     objective = "top1"
 
     def format_table(self, top):

@@ -30,6 +30,7 @@ from nni_spos.errors import (
     FileWarning,
     FormatWarning,
     ImagesWarning,
+    InitialWeightsWarning,
     RecipeError,
     ScoringWarning,
     SposError,
@@ -52,6 +53,7 @@ _SHOWN_IN_A_LINE = (
     FileWarning,
     FormatWarning,
     ImagesWarning,
+    InitialWeightsWarning,
     LatencyWarning,
     ScoringWarning,
     StaleWarning,
@@ -165,6 +167,7 @@ def _warnings_in_a_line() -> Iterator[None]:
         warnings.filterwarnings("default", category=FileWarning)
         warnings.filterwarnings("always", category=FormatWarning)
         warnings.filterwarnings("always", category=ImagesWarning)
+        warnings.filterwarnings("always", category=InitialWeightsWarning)
         warnings.filterwarnings("always", category=ScoringWarning)
         warnings.filterwarnings("default", category=StaleWarning)
         warnings.filterwarnings("always", category=BusyWarning)

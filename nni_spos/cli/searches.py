@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nni_spos.cli.options import (
@@ -20,6 +21,7 @@ from nni_spos.recipe.recipe import load_recipe
 from nni_spos.recipe.rules import parse_constraints
 
 if TYPE_CHECKING:
+    from nni_spos.constraint import Constraint
     from nni_spos.experiment.start import StartResult
     from nni_spos.search.results import Results
 
@@ -177,9 +179,10 @@ def results(options: argparse.Namespace) -> None:
     from nni_spos.search.results import load_results
     from nni_spos.search.staleness import warn_if_stale
 
-    found = load_results(options.experiment).within(parse_constraints(options.limit))
+    limits = parse_constraints(options.limit)
+    found = load_results(options.experiment).within(limits)
     warn_if_stale(found)
-    _print_results(found, options)
+    _print_results(found, options, limits)
     _print_exported(found)
 
 
@@ -200,12 +203,18 @@ def _print_exported(found: Results) -> None:
             print(as_text(table, [LEFT, RIGHT, RIGHT]))
 
 
-def _print_results(found: Results, options: argparse.Namespace) -> None:
+def _print_results(
+    found: Results, options: argparse.Namespace, limits: Sequence[Constraint] = ()
+) -> None:
+    from nni_spos.search.unused_limit import unused_line
+
     print(found.format_table(options.top))
     if front := found.format_front():
         print(f"\n{front}")
     if failures := found.format_failures():
         print(f"\n{failures}")
+    if line := unused_line(found, limits=limits):
+        print(f"\n{line}")
     if options.output:
         found.save_best(options.output)
         print(f"best path: {options.output}")

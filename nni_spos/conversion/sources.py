@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path as FilePath
 from types import ModuleType
 from typing import Any
@@ -182,6 +182,19 @@ def load_weights(network: nn.Module, file: FilePath) -> None:
     CheckpointError
         The file is missing, damaged, would run code, or is one of another network.
     """
+    take_weights(network, read_state_dict(file), str(file))
+
+
+def read_state_dict(file: FilePath) -> Mapping[str, Any]:
+    """Return the state dict of a file, or the one that it holds under one of `HOLDERS`.
+
+    Nothing in the file is executed. The values are whatever stands under the names.
+
+    Raises
+    ------
+    CheckpointError
+        The file is missing, damaged, would run code, or holds no state dict.
+    """
     if file.suffix == ".safetensors":
         content = _read_safetensors(file)
     else:
@@ -192,7 +205,7 @@ def load_weights(network: nn.Module, file: FilePath) -> None:
             break
     if not isinstance(content, Mapping) or not all(isinstance(x, str) for x in content):
         raise CheckpointError(f"{file}: is no state dict: it has no names of weights.")
-    take_weights(network, content, str(file))
+    return content
 
 
 def _read_safetensors(file: FilePath) -> dict[str, Tensor]:
@@ -206,6 +219,23 @@ def _read_safetensors(file: FilePath) -> dict[str, Tensor]:
         return load_file(file)
     except Exception as problem:  # it has errors of its own
         raise CheckpointError(f"{file}: cannot be read ({text_of(problem)}).") from None
+
+
+def without_wrapper(state: Mapping[str, Any], names: Collection[str]) -> Mapping[str, Any]:
+    """Return a state dict without what a wrapper put before all its names.
+
+    Parameters
+    ----------
+    state
+        By name.
+    names
+        Those of the network, which may begin like that themselves.
+    """
+    for prefix in PREFIXES:
+        is_wrapped = state and all(name.startswith(prefix) for name in state)
+        if is_wrapped and not any(name.startswith(prefix) for name in names):
+            state = {name.removeprefix(prefix): x for name, x in state.items()}
+    return state
 
 
 def take_weights(network: nn.Module, state: Mapping[str, Any], source: str) -> None:
@@ -226,10 +256,7 @@ def take_weights(network: nn.Module, state: Mapping[str, Any], source: str) -> N
         It is one of another network; names and shapes are said.
     """
     expected = network.state_dict()
-    for prefix in PREFIXES:
-        is_wrapped = state and all(name.startswith(prefix) for name in state)
-        if is_wrapped and not any(name.startswith(prefix) for name in expected):
-            state = {name.removeprefix(prefix): x for name, x in state.items()}
+    state = without_wrapper(state, expected)
     counters = {x for x in expected if x.endswith("num_batches_tracked")}
     missing = [x for x in expected if x not in state and x not in counters]
     strange = [x for x in state if x not in expected]

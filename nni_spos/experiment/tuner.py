@@ -71,7 +71,9 @@ from nni_spos.recipe.output import SearchFolder
 from nni_spos.scoring.notes import reported_notes
 from nni_spos.search.building import build_search, fingerprint
 from nni_spos.search.kept_supernets import keep_for_experiment
+from nni_spos.search.results import load_results
 from nni_spos.search.run_record import RunRecorder
+from nni_spos.search.unused_limit import unused_line
 from nni_spos.values import DIGEST
 
 _logger = logging.getLogger(__name__)
@@ -458,6 +460,10 @@ class EvolutionTuner(Tuner):
             return
         self._is_closed = True
         _logger.info("the search is over after %d trials", num_ended)
+        with contextlib.suppress(ExperimentError):  # the journal has been damaged meanwhile
+            found = load_results(self._journal.file.parent)
+            if line := unused_line(found, self._started.search.costs):
+                _logger.info(line)
 
     def _report_failure(self) -> None:
         """Tell the manager what went wrong, as soon as it can be told."""

@@ -16,7 +16,6 @@ from nni_spos.mutables.quantization import (
     BitsChoice,
     QuantConv2d,
     QuantLinear,
-    SwitchableBatchNorm2d,
     bits_choice,
 )
 from nni_spos.mutables.registration import (
@@ -27,6 +26,7 @@ from nni_spos.mutables.registration import (
     sliced_operations,
 )
 from nni_spos.mutables.sliced import SlicedOperation
+from nni_spos.mutables.switchable_norm import SwitchableBatchNorm2d
 
 explain_choices()
 

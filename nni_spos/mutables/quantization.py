@@ -340,35 +340,6 @@ class QuantizedLinear(Quantized, nn.Linear):
         return f"{super().extra_repr()}, bits={bits}"
 
 
-class PairedBatchNorm2d(nn.BatchNorm2d):
-    """What a `SwitchableBatchNorm2d` is on one path: BatchNorm, with its bit widths noted."""
-
-    def __init__(
-        self,
-        num_features: int,
-        weight_bits: int,
-        activation_bits: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-    ):
-        super().__init__(
-            num_features,
-            eps,
-            momentum,
-            affine=affine,
-            track_running_stats=track_running_stats,
-            device=device,
-            dtype=dtype,
-        )
-        check_layer_bits(weight_bits, activation_bits)
-        self.weight_bits = weight_bits
-        self.activation_bits = activation_bits
-
-
 class QuantConv2d(ParametrizedModule, QuantizedConv2d, wraps=QuantizedConv2d):  # type: ignore[call-arg]
     """Convolution with quantized weights and inputs; any argument may be a choice.
 
@@ -411,25 +382,4 @@ class QuantLinear(ParametrizedModule, QuantizedLinear, wraps=QuantizedLinear):  
 
     The arguments are those of ``nn.Linear``, then ``weight_bits``, ``activation_bits``,
     ``signed``, ``initial_clip`` and ``quantizer``.
-    """
-
-
-class SwitchableBatchNorm2d(ParametrizedModule, PairedBatchNorm2d, wraps=PairedBatchNorm2d):  # type: ignore[call-arg]
-    """BatchNorm with statistics, weights and biases of its own for every pair of bit widths.
-
-    Takes the place of ``nn.BatchNorm2d`` behind a `QuantConv2d`. Not needed where statistics are
-    recalibrated for every path, as they are in our search.
-
-    Parameters
-    ----------
-    num_features
-        A number or a choice.
-    weight_bits, activation_bits
-        Those of the layer before.
-    eps, momentum, affine, track_running_stats
-        As of ``nn.BatchNorm2d``.
-
-    References
-    ----------
-    Jin et al., AdaBits, CVPR 2020.
     """

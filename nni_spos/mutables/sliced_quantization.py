@@ -11,19 +11,22 @@ from torch import Tensor, nn
 from nni_spos.mutables.boxes import Slices
 from nni_spos.mutables.convolution import SlicedConv2d
 from nni_spos.mutables.quantization import (
-    PairedBatchNorm2d,
     QuantConv2d,
     Quantized,
     QuantizedConv2d,
     QuantizedLinear,
     QuantLinear,
-    SwitchableBatchNorm2d,
     check_layer_bits,
     pair_name,
 )
 from nni_spos.mutables.quantizer_kinds import find_quantizer
 from nni_spos.mutables.sliced import SlicedLinear, SlicedOperation, check_numbers
 from nni_spos.mutables.sliced_norm import NORM_TENSORS, norm_slices, normalize
+from nni_spos.mutables.switchable_norm import (
+    ACTIVATIONS,
+    PairedBatchNorm2d,
+    SwitchableBatchNorm2d,
+)
 
 BITS = ["weight_bits", "activation_bits"]
 
@@ -111,7 +114,7 @@ class SlicedQuantLinear(SlicedQuantization, SlicedLinear, QuantizedLinear):
 
 
 class SlicedSwitchableBatchNorm2d(SlicedOperation, PairedBatchNorm2d):
-    """A `SwitchableBatchNorm2d` with all its sets of tensors."""
+    """A `SwitchableBatchNorm2d` with all its sets of tensors, such as ``2w4a``, or ``4a``."""
 
     bound_type = SwitchableBatchNorm2d
     plain = PairedBatchNorm2d
@@ -121,7 +124,7 @@ class SlicedSwitchableBatchNorm2d(SlicedOperation, PairedBatchNorm2d):
 
     def __init__(self, module_kwargs: dict[str, Any]):
         super().__init__(module_kwargs)
-        names = {pair_name(x["weight_bits"], x["activation_bits"]) for x in self._options}
+        names = {self._set_name(x) for x in self._options}
         settings = {
             "num_features": self.num_features,
             "eps": self.eps,
@@ -140,8 +143,14 @@ class SlicedSwitchableBatchNorm2d(SlicedOperation, PairedBatchNorm2d):
         check_layer_bits(*(arguments[name] for name in BITS))
 
     def slices(self, **arguments: Any) -> dict[str, Slices]:
-        name = pair_name(arguments["weight_bits"], arguments["activation_bits"])
+        name = self._set_name(arguments)
         return norm_slices(self.sets[name], arguments["num_features"], f"sets.{name}.")
+
+    def _set_name(self, arguments: Mapping[str, Any]) -> str:
+        weight_bits, activation_bits = (arguments[name] for name in BITS)
+        if self.per == ACTIVATIONS:
+            return f"{activation_bits}a"
+        return pair_name(weight_bits, activation_bits)
 
     @staticmethod
     def plain_name(name: str) -> str:

@@ -8,6 +8,7 @@ from nni_spos.priors.constrained import (
     quantile_bins,
 )
 from nni_spos.priors.filtered import FilteredPrior
+from nni_spos.priors.scheduled import ScheduledPrior
 from nni_spos.priors.uniform import UniformPrior
 from nni_spos.priors.warmup import WarmUpPrior
 from nni_spos.priors.widening import WideningPrior
@@ -17,6 +18,7 @@ __all__ = [
     "ConstrainedPrior",
     "FilteredPrior",
     "Prior",
+    "ScheduledPrior",
     "UniformPrior",
     "WarmUpPrior",
     "WideningPrior",

@@ -33,6 +33,7 @@ from nni_spos.recipe.spaces import SPACES
 from nni_spos.recipe.task import TaskSettings, find_task, read_task
 from nni_spos.recipe.techniques import RecipePlace
 from nni_spos.recipe.training_settings import (
+    ORIGINAL,
     RetrainSettings,
     SupernetSettings,
     TrainSettings,
@@ -203,7 +204,7 @@ def check_recipe(content: Mapping[str, Any], file: FilePath) -> Recipe:
         except RecipeError as problem:
             text = str(problem)
             raise RecipeError(text if text.startswith(where) else f"{where}: {text}") from None
-    if sections["supernet"].initial_weights == "original" and not space.is_converted:
+    if sections["supernet"].initial_weights == ORIGINAL and not space.is_converted:
         raise RecipeError(
             f"{file.name}: supernet.initial_weights: original is of a 'model', and there is a "
             "'space', whose weights are random."

@@ -101,6 +101,7 @@ TECHNIQUES: Registry[Any] = Registry(
         "paths": f"{_TECHNIQUES}.paths:Paths",
         "inplace_distillation": f"{_TECHNIQUES}.inplace_distillation:InplaceDistillation",
         "shrinking": f"{_TECHNIQUES}.shrinking:Shrinking",
+        "limit_schedule": f"{_TECHNIQUES}.limit_schedule:LimitSchedule",
         "early_stopping": f"{_TECHNIQUES}.early_stopping:EarlyStop",
         "logger": f"{_TECHNIQUES}.logger:OtherLogger",
     },

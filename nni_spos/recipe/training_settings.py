@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 
 from nni_spos.components import declared_keys
 from nni_spos.errors import RecipeError
+from nni_spos.files.digests import digest_weights
+from nni_spos.recipe.conversion_settings import is_weights_file
 from nni_spos.recipe.image_size import ImageSize, height_width
 from nni_spos.recipe.named_components import NamesComponent, Slot, read_section
 from nni_spos.recipe.registries import PRIORS
@@ -18,10 +21,14 @@ from nni_spos.recipe.rules import DEVICES, PRECISIONS
 from nni_spos.recipe.settings import (
     BOOL,
     COUNT,
+    FILE,
     POSITIVE_INT,
     TEXT,
+    Rule,
     check_values,
     component,
+    either,
+    is_file_name,
     mapping_of,
     one_of,
     optional,
@@ -43,6 +50,18 @@ def _pairs(mapping: Mapping[Any, float]) -> tuple[tuple[Any, float], ...]:
     return tuple(mapping.items())
 
 
+def _is_weights_file(value: Any) -> bool:
+    return is_file_name(value) and is_weights_file(value)
+
+
+ORIGINAL = "original"
+"""The weights that a converted network was given with."""
+
+INITIAL_WEIGHTS = either(
+    one_of("random", ORIGINAL),
+    Rule(_is_weights_file, "", FILE.json),
+    f"random, {ORIGINAL}, or a file such as float/supernet.pt",
+)
 STRATEGY = one_of("auto", "ddp", "ddp_find_unused_parameters_true")
 FACTORS = mapping_of(TEXT, real(0), "a mapping such as {classifier: 0.1}")
 SIZES = mapping_of(
@@ -206,8 +225,8 @@ class SupernetSettings(TrainSettings, NamesComponent):
         Steps at first in which narrow channel numbers are let in one by one, the widest first, and
         paths are uniform.
     initial_weights
-        Whether the training begins with random weights or with the original ones of a network that
-        is converted, which is the default there.
+        Whether the training begins with random weights; with the original ones of a network that is
+        converted, which is the default there; or with what fits of a file, relative to the recipe.
     """
 
     section: ClassVar[str] = "supernet"
@@ -216,13 +235,20 @@ class SupernetSettings(TrainSettings, NamesComponent):
     epochs: int | None = setting(optional(COUNT), None)
     prior: str = component(PRIORS, "uniform")
     channel_warmup_steps: int = setting(COUNT, 0)
-    initial_weights: str = setting(one_of("random", "original"), "random")
+    initial_weights: str = setting(INITIAL_WEIGHTS, "random")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.epochs == 0 and self.initial_weights != "original":
+        if self.epochs == 0 and self.initial_weights != ORIGINAL:
             raise RecipeError("epochs: 0 needs the weights of a converted network to begin with.")
         self.check_own()
+
+    @property
+    def initial_file(self) -> FilePath | None:
+        """The file that the training begins with; None without one."""
+        if self.initial_weights in ("random", ORIGINAL):
+            return None
+        return (self.folder or FilePath()) / os.path.expanduser(self.initial_weights)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the weights."""
@@ -230,6 +256,8 @@ class SupernetSettings(TrainSettings, NamesComponent):
         del values["arguments"], values["folder"]
         if self.initial_weights == "random":
             del values["initial_weights"]
+        if self.initial_file is not None:  # its content counts, and not where it is
+            values["initial_weights"] = digest_weights(self.initial_file) or self.initial_weights
         return {**values, **self.describe_own()}
 
 
@@ -254,7 +282,7 @@ class RetrainSettings(TrainSettings):
         """Return the settings of a supernet's training, without what draws its paths."""
         common = [x.name for x in dataclasses.fields(cls) if x.name in TRAINING]
         found = {name: getattr(supernet, name) for name in common}
-        if supernet.initial_weights == "original":
+        if supernet.initial_weights != "random":
             found["initial_weights"] = "supernet"
         if supernet.epochs == 0:
             raise RecipeError("is missing: with 0 epochs the supernet's are no example.")

@@ -11,7 +11,13 @@ from nni_spos.constraint import Constraint
 from nni_spos.display.titles import shorten
 from nni_spos.metrics import format_metric, metric_title
 from nni_spos.report.drawing import FAINT, GREY, INK, Chart, finish, open_figure, shade
-from nni_spos.report.figures import Frequencies, Generation, finished, front_points
+from nni_spos.report.figures import (
+    Frequencies,
+    Generation,
+    best_of_parts,
+    finished,
+    front_points,
+)
 from nni_spos.report.gathering import Report
 
 if TYPE_CHECKING:
@@ -29,9 +35,10 @@ PANEL_WIDTH = 1.9
 
 
 def draw_charts(report: Report) -> list[Chart]:
-    """Draw results against every cost of interest, and generation by generation."""
+    """Draw results against every cost of interest, up to a limit, and by generation."""
     return [
         *(_draw_results(report, metric) for metric in report.drawn_metrics),
+        *([] if report.tightest is None else [_draw_rise(report, report.tightest)]),
         _draw_generations(report),
     ]
 
@@ -88,6 +95,48 @@ def _draw_results(report: Report, metric: str) -> Chart:
             f"All {len(candidates)} candidates; {len(front)} of them on the Pareto front.",
             f"Scatter plot of {report.result_title(report.objective)} against "
             f"{metric_title(metric)} for {len(candidates)} candidates. The best has {best_text}.",
+        )
+
+
+def _draw_rise(report: Report, limit: Constraint) -> Chart:
+    """Draw how the best result rises towards a limit."""
+    metric, best = limit.metric, report.best
+    candidates = finished(report.results.candidates)
+    cost, value = best.costs[metric], best.metrics[report.objective]
+    limited = f"{metric} <= {format_metric(metric, limit.high)}"
+    rise = [*front_points(candidates, report.objective, metric), (limit.high, value)]
+    parts = best_of_parts(candidates, report.objective, metric, limit.high)
+    with open_figure(WIDTH, HEIGHT) as figure:
+        axes = figure.add_subplot()
+        shade(axes, FAINT)
+        axes.step(
+            *zip(*rise, strict=True),
+            where="post",
+            color=INK,
+            linewidth=1.2,
+            label="best up to a cost",
+        )
+        axes.plot(
+            *zip(*parts, strict=True),
+            color=SEARCH,
+            marker="o",
+            markersize=5,
+            markerfacecolor="white",
+            linestyle="none",
+            label="best of each 5 % of the limit",
+        )
+        axes.axvline(limit.high, color=OTHER, linewidth=1.2, linestyle="--", label=limited)
+        axes.axvspan(cost, limit.high, color=OTHER, alpha=0.1, linewidth=0, label="not used")
+        _mark_costs(axes, metric)
+        axes.set(xlabel=metric_title(metric), ylabel=report.result_title(report.objective))
+        figure.legend(loc="outside upper left", ncols=2)
+        share = f"{100 * cost / limit.high:.3g} % of '{limited}'"
+        return finish(
+            figure,
+            "rise",
+            f"The best result that a cost allows, towards the limit. The best path uses {share}.",
+            f"Rising line of the best {report.result_title(report.objective)} up to each cost, "
+            f"which ends at {value:.4g} with {share}.",
         )
 
 

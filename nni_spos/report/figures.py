@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -86,6 +87,33 @@ def front_points(
     """Return cost and result of the candidates on the front, cheapest first, equal ones once."""
     front = pareto_front(candidates, objective, [metric])
     return list(dict.fromkeys((c.costs[metric], c.metrics[objective]) for c in front))
+
+
+def best_of_parts(
+    candidates: Iterable[Candidate], objective: str, metric: str, limit: float, count: int = 20
+) -> list[tuple[float, float]]:
+    """Return cost and result of the best candidate in each part of a limit, cheapest part first.
+
+    Parameters
+    ----------
+    candidates
+        Those that cost more than the limit are left out, and those without a result.
+    objective, metric
+        Names of the result and of the cost.
+    limit
+        Largest cost. It is divided into parts of the same length; each includes its upper end.
+    count
+        Number of parts; those without a candidate are left out.
+    """
+    parts: dict[int, list[Candidate]] = {}
+    for candidate in finished(candidates):
+        if candidate.costs[metric] <= limit:
+            part = math.ceil(count * candidate.costs[metric] / limit)
+            parts.setdefault(part, []).append(candidate)
+    best = [
+        max(parts[part], key=lambda c: (c.metrics[objective], -c.number)) for part in sorted(parts)
+    ]
+    return [(c.costs[metric], c.metrics[objective]) for c in best]
 
 
 def count_choices(candidates: Sequence[Candidate], space: PathSpace) -> list[Frequencies]:

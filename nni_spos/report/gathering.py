@@ -30,6 +30,7 @@ from nni_spos.report.units import ReportedUnit, divide
 from nni_spos.search.results import Results, load_results
 from nni_spos.search.run_record import read_run_record
 from nni_spos.search.staleness import stale_line
+from nni_spos.search.unused_limit import tightest_limit, unused_line
 from nni_spos.tasks.base import Figure, Task, plain_figure
 from nni_spos.values import is_finite
 
@@ -90,6 +91,9 @@ class Report:
         Says how results are called; None where that is not known.
     exported
         The file of a path, and what it is worth; None without one.
+    tightest
+        The upper limit that the best candidate uses most of, in the unit of its metric; None if
+        there is none, or it is not known.
     """
 
     title: str
@@ -108,6 +112,7 @@ class Report:
     pictures: Sequence[Picture] = ()
     task: Task | None = None
     exported: ExportedFile | None = None
+    tightest: Constraint | None = None
 
     @property
     def objective(self) -> str:
@@ -182,20 +187,24 @@ def gather_report(
     found = _find_recipe(recipe, record.recipe, space, notes)
     if found and (line := stale_line(results, found[0])):
         notes.append(line)
-    units, fixed = _divide(found[1], space, best, notes) if found else ([], {})
+    costs: Costs = found[1] if found else {}
+    if line := unused_line(results, costs):
+        notes.append(f"{line[0].upper()}{line[1:]}")
+    units, fixed = _divide(costs, space, best, notes) if found else ([], {})
     comparison = None if against is None else _compare(results, against, notes)
     if comparison is None:
         notes.append(
             "To compare with a random search, run one of the same supernet (search: {algorithm: "
             "random}) into another folder, and add --against ID_OR_DIR."
         )
+    constraints = [Constraint.parse(text) for text in results.constraints]
     return Report(
         title=record.output or results.file.parent.name,
         algorithm=_name(results),
         results=results,
         space=space,
         top=results.top(count),
-        constraints=[Constraint.parse(text) for text in results.constraints],
+        constraints=constraints,
         generations=summarise_generations(results.candidates, results.objective),
         frequencies=count_choices(results.candidates, space),
         units=units,
@@ -214,6 +223,7 @@ def gather_report(
         ),
         task=results.task or (find_task(found[0].task) if found else None),
         exported=_exported(exported, found[0] if found else None),
+        tightest=tightest_limit(best, constraints, costs),
     )
 
 

@@ -20,6 +20,7 @@ from nni_spos.mutables import (
     channel_choice,
 )
 from nni_spos.mutables.quantizer_kinds import find_quantizer
+from nni_spos.mutables.switchable_norm import PAIR, check_norm_per
 from nni_spos.recipe.image_size import read_size
 from nni_spos.spaces.preset import Preset
 from nni_spos.spaces.shufflenet import (
@@ -60,6 +61,8 @@ class ResidualBlock(nn.Module):
         Whether BatchNorm has weights and biases.
     quantizer
         Of the convolutions.
+    norm_per
+        What BatchNorm has statistics of its own for, see `nni_spos.mutables.SwitchableBatchNorm2d`.
 
     Notes
     -----
@@ -78,8 +81,10 @@ class ResidualBlock(nn.Module):
         switchable_norm: bool,
         affine: bool,
         quantizer: str = "dorefa",
+        norm_per: str = PAIR,
     ):
         super().__init__()
+        self._norm_per = norm_per
         self._quantizer = quantizer
         self._bits: dict[str, Any] = {}
         if bits is not None:
@@ -98,7 +103,7 @@ class ResidualBlock(nn.Module):
             conv = self._conv(in_channels, out_channels, 1, stride)
             self.downsample = nn.Sequential(conv, self._norm(out_channels))
         self.relu = nn.ReLU(inplace=True)
-        del self._bits, self._quantizer
+        del self._bits, self._quantizer, self._norm_per
 
     def _conv(
         self, in_channels: Channels, out_channels: Channels, kernel_size: int, stride: int
@@ -110,7 +115,9 @@ class ResidualBlock(nn.Module):
 
     def _norm(self, channels: Channels) -> nn.Module:
         if self._switchable_norm:
-            return SwitchableBatchNorm2d(channels, **self._bits, affine=self._affine)
+            return SwitchableBatchNorm2d(
+                channels, **self._bits, affine=self._affine, per=self._norm_per
+            )
         return MutableBatchNorm2d(channels, affine=self._affine)
 
     @property
@@ -153,6 +160,9 @@ class ResNetSpace(ModelSpace):
         Bit width of the first convolution and of the classifier, 32 for full precision.
     switchable_norm
         Whether BatchNorm has statistics of its own for every pair of bit widths.
+    norm_per
+        With `switchable_norm`: ``pair``, or ``activation_bits``, with which pairs of the same
+        activation bits share statistics.
     affine
         Whether BatchNorm has weights and biases. By default not in a supernet, but in a subnet
         built for a path (``frozen_factory``, retraining).
@@ -189,6 +199,7 @@ class ResNetSpace(ModelSpace):
         switchable_norm: bool = False,
         affine: bool | None = None,
         quantizer: str = "dorefa",
+        norm_per: str = PAIR,
     ):
         super().__init__()
         self._check(stem, stage_repeats, stage_channels)
@@ -198,6 +209,9 @@ class ResNetSpace(ModelSpace):
             raise ValueError("bit_pairs and channel_scales are both None: nothing to choose.")
         if switchable_norm and not bit_pairs:
             raise ValueError("switchable_norm needs bit_pairs to switch between.")
+        check_norm_per(norm_per)
+        if norm_per != PAIR and not switchable_norm:
+            raise ValueError(f"norm_per {norm_per} needs switchable_norm.")
         check_rounding(channels_multiple_of, channel_scales)
         _check_quantizer(quantizer, bit_pairs, outer_bits)
         affine = affine_or_default(affine)
@@ -231,6 +245,7 @@ class ResNetSpace(ModelSpace):
                         switchable_norm=switchable_norm,
                         affine=affine,
                         quantizer=quantizer,
+                        norm_per=norm_per,
                     )
                 )
                 channels = width

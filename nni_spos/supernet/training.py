@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path as FilePath
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
+from nni_spos.errors import InitialWeightsWarning
 from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import channel_labels
 from nni_spos.mutables.quantization import beginning
@@ -22,6 +24,7 @@ from nni_spos.recipe.output import training_folder
 from nni_spos.recipe.recipe import Recipe
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_supernet
 from nni_spos.supernet.checkpoint import load_supernet, save_supernet
+from nni_spos.supernet.initial_weights import begin_with, fit_weights
 from nni_spos.supernet.rehearsal import rehearse
 from nni_spos.supernet.sampled_costs import SampledCosts
 from nni_spos.supernet.strategy import SinglePathOneShot
@@ -37,6 +40,8 @@ from nni_spos.training import (
     threads_for,
     training_session,
 )
+from nni_spos.training.composed import build_techniques
+from nni_spos.training.sampling import Sampling
 
 
 def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FilePath:
@@ -58,8 +63,8 @@ def train_supernet(recipe: Recipe, start: Start | FilePath = Start.NEW) -> FileP
     Raises
     ------
     CheckpointError
-        There is a supernet already, nothing to resume, a checkpoint of other settings, or another
-        process that trains.
+        There is a supernet already, nothing to resume, a checkpoint of other settings, another
+        process that trains, or a file to begin with that does not fit.
     RehearsalError
         See `nni_spos.supernet.rehearsal.rehearse`; nothing is written.
     DataError, RecipeError, ProcessError
@@ -97,6 +102,8 @@ def _prepare(recipe: Recipe, data: ImageData) -> tuple[Prior, Costs, torch.memor
     prior = build_prior(recipe.supernet, space, costs)
     check_training(recipe.supernet, data.spec.image_size)
     data.check_batch_size(recipe.supernet.batch_size, "supernet")
+    techniques = build_techniques(recipe.supernet, data.spec, data.task)
+    techniques.prior(Sampling(prior, costs, num_steps=1))  # limits that no path keeps are refused
     return prior, costs, rehearse(recipe, data)
 
 
@@ -108,6 +115,7 @@ def _train(
     layout: torch.memory_format,
     start: Start | FilePath,
 ) -> FilePath:
+    _check_initial_weights(recipe)
     resume = prepare_start(start, _folder(recipe), recipe.checkpoint)
     run_processes(recipe.supernet, _fit, recipe, data, prior, costs, layout, resume)
     return recipe.checkpoint
@@ -124,6 +132,8 @@ def _fit(
     """Train, as one of the processes of a training."""
     settings = recipe.supernet
     supernet = build_recipe_supernet(recipe, settings.seed)
+    if settings.initial_file is not None:
+        begin_with(supernet, settings.initial_file)
     if settings.channel_warmup_steps:
         prior = WarmUpPrior(prior, channel_labels(supernet), settings.channel_warmup_steps)
     meter = TrainingCost()
@@ -154,6 +164,17 @@ def _fit(
         strategy(RawFormatModelSpace.from_model(supernet, evaluator), SequentialExecutionEngine())
     if is_first():
         save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost, made_for)
+
+
+def _check_initial_weights(recipe: Recipe) -> None:
+    """Refuse a file to begin with that does not fit; say in one line what of it does not.
+
+    Raises CheckpointError, before anything is written or deleted.
+    """
+    if (file := recipe.supernet.initial_file) is not None:
+        fit = fit_weights(build_recipe_supernet(recipe, recipe.supernet.seed), file)
+        if line := fit.describe():
+            warnings.warn(line, InitialWeightsWarning, stacklevel=2)
 
 
 def _begin(supernet: nn.Module, costs: Costs, data: ImageData, batch_size: int) -> None:

@@ -103,6 +103,10 @@ CASES = {
     "resnet34": ({"input_size": 32}, 2),
     "resnet_small": (SMALLEST, 4),
     "resnet_small with everything": ({**SMALLEST, **EVERYTHING}, 4),
+    "resnet_small with a norm for activations": (
+        {**SMALLEST, **EVERYTHING, "norm_per": "activation_bits"},
+        4,
+    ),
     "proxylessnas_cpu": ({"input_size": 32}, 2),
     "proxylessnas_gpu": ({"input_size": 32, "affine": True}, 2),
     "proxylessnas_mobile": ({"input_size": 32}, 2),
@@ -157,7 +161,8 @@ def plain_name(name, path):
     if match := re.search(r"\.(?:clips\.(\d+)|sets\.(\w+)\.(\w+))$", name):
         block = re.match(r"blocks\.(\d+)\.", name)
         pair = path[f"bits_{int(block[1]) + 1}"] if block else "8w8a"
-        if match[1] not in (None, re.search(r"w(\d+)a", pair)[1]) or match[2] not in (None, pair):
+        bits = re.search(r"w(\d+)a", pair)[1]
+        if match[1] not in (None, bits) or match[2] not in (None, pair, f"{bits}a"):
             return None
         name = f"{name[: match.start()]}.{match[3] or 'clip'}"
     return name

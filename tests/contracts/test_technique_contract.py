@@ -20,6 +20,7 @@ KEYS = {
     "drop_path": {"drop_path": 0.2},
     "paths": {"paths": 3},
     "shrinking": {"shrinking": 0.5, "shrinking_hold": 0.2},
+    "limit_schedule": {"limit_schedule": {"flops >= 60%": 0.5}},
     "early_stopping": {"early_stopping": 2},
     "logger": {"logger": "csv"},
 }

@@ -14,6 +14,7 @@ import torch
 from small_experiments import SPACE, reference, score, write_recipe
 from waiting import PATIENCE
 
+from nni_spos.costs.stored import load_costs
 from nni_spos.errors import ExperimentError
 from nni_spos.experiment import tuner as tuner_module
 from nni_spos.experiment.trial_end import TrialEnds
@@ -25,6 +26,7 @@ from nni_spos.recipe.output import search_of_experiment
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.search.results import load_results
 from nni_spos.search.run_record import read_run_record
+from nni_spos.search.unused_limit import unused_line
 
 
 class FakeDispatcher:
@@ -163,6 +165,24 @@ def test_order_and_failures_do_not_change_the_search(nni, manager, tmp_path, see
     assert profile["params"]["maxTrialNumber"] == len(expected) == 18
     time.sleep(0.2)
     assert len(manager.puts) == 1
+
+
+@pytest.mark.parametrize("limits", [["flops <= 1000"], []])
+def test_the_end_says_what_is_left_of_a_limit(nni, manager, tmp_path, caplog, limits):
+    write_recipe(tmp_path, constraints=limits, num_generations=1)
+    caplog.set_level("INFO", "nni_spos")
+    tuner = nni()
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    dispatcher.wait(lambda: tuner._is_closed)
+    tuner._on_exit()
+    assert (dispatcher.errors, tuner._failure) == ([], None)
+    with tuner._lock:  # the line comes with the end
+        line = unused_line(load_results(tmp_path), load_costs(tuner.recipe)[1])
+    assert bool(line) == bool(limits)
+    lines = [x.getMessage() for x in caplog.records if x.name == tuner_module.__name__]
+    assert lines[-1] == (line or "the search is over after 6 trials")
 
 
 def write_weights(recipe_file, value):

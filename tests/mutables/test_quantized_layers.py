@@ -10,6 +10,7 @@ from small_spaces import Chain, build_supernet, choose, images, paths_of, set_pa
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nni_spos.errors import QuantizationError
 from nni_spos.metrics import Layer
 from nni_spos.metrics.bitops import BitOps
 from nni_spos.modules.subnet import extract_subnet
@@ -251,6 +252,36 @@ def test_a_switchable_norm_keeps_statistics_and_weights_apart():
         torch.testing.assert_close(frozen.running_mean, expected.running_mean, rtol=0, atol=0)
         assert (frozen.weight_bits, frozen.activation_bits) == bits_of({"b": pair})
     assert [int(x.num_batches_tracked) for x in norm.sets.values()] == [2, 1, 1]
+
+
+def test_a_switchable_norm_can_be_shared_by_pairs_of_the_same_activation_bits():
+    pairs = [(2, 2), (2, 4), (4, 4)]
+    supernet = build_supernet(
+        lambda: SwitchableBatchNorm2d(
+            choose("c", 2, 4), **pair_arguments(pairs=pairs), per="activation_bits"
+        )
+    )
+    norm = supernet.layers[0].train()
+    assert sorted(norm.sets) == ["2a", "4a"]
+    expected = nn.BatchNorm2d(4)
+    expected.load_state_dict(norm.sets["4a"].state_dict())
+    for step, pair in enumerate(["2w4a", "2w2a", "4w4a"]):
+        set_path(supernet, {"b": pair, "c": 4})
+        before = state_of(norm)
+        x = images(4, 4, 3, 3) * (step + 2)
+        output = supernet(x)
+        own = pair[2:]
+        if own == "4a":
+            torch.testing.assert_close(output, expected(x), rtol=0, atol=1e-6)
+        changed = {n for n, t in norm.state_dict().items() if not torch.equal(t, before[n])}
+        assert changed
+        assert all(name.startswith(f"sets.{own}.") for name in changed)
+        frozen = extract_subnet(supernet, {"b": pair, "c": 4}).layers[0]
+        assert torch.equal(frozen.running_mean, norm.sets[own].running_mean)
+        assert (frozen.weight_bits, frozen.activation_bits) == bits_of({"b": pair})
+    torch.testing.assert_close(norm.sets["4a"].running_var, expected.running_var)
+    with pytest.raises(QuantizationError, match="per must be pair or activation_bits, got 'a'"):
+        SwitchableBatchNorm2d(4, 2, 2, per="a")
 
 
 @pytest.mark.parametrize("form", [{"affine": False}, {"track_running_stats": False}, {"eps": 0.5}])

@@ -370,6 +370,7 @@ SEVERAL = {
     "sandwich": {"paths": 3, "sandwich": True},
     "shrinking": {"shrinking": 0.5},
     "shrinking_hold": {"shrinking": 0.5, "shrinking_hold": 0.1},
+    "limit_schedule": {"limit_schedule": {"flops >= 60%": 0.5}},
     "inplace_distillation": TAUGHT,
     "inplace_temperature": {**TAUGHT, "inplace_temperature": 2.0},
     "inplace_weight": {**TAUGHT, "inplace_weight": 0.5},
@@ -390,6 +391,8 @@ SETTINGS = {
         "prior_metric": {**OURS, "prior_metric": "params"},
         "prior_method": {**OURS, "prior_method": "rejection"},
         "channel_warmup_steps": {"channel_warmup_steps": 5},
+        # A space has no original weights; those of a network: tests/conversion.
+        "initial_weights": {"initial_weights": "float.pt"},
     },
     "retrain": {
         **TRAINING,
@@ -454,8 +457,6 @@ def test_no_setting_is_forgotten():
             names |= set(technique_keys(section))
         if section == "supernet":
             names |= set(declared_keys(PRIORS.find("constrained")))
-        # A space has no original weights; those of a network: tests/conversion.
-        names -= {"initial_weights"} if section == "supernet" else set()
         assert names - {"name", "root"} == set(SETTINGS[section])
 
 
@@ -521,6 +522,24 @@ def test_a_training_depends_on_the_latencies_that_its_prior_is_of(recipe_file):
     content["supernet"] = {"epochs": 1}
     recipe_file.write_text(yaml.safe_dump({**content, "latency": ["cpu.json"]}))
     assert measure(1.0) == measure(2.0), "the uniform prior has none"
+
+
+def test_a_training_depends_on_the_file_that_it_begins_with(recipe_file):
+    folder = recipe_file.parent
+    write(folder, supernet={"initial_weights": "float.pt"})
+    save_weights(folder / "float.pt", 1.0, seconds=3)
+    before = described(recipe_file)
+    save_weights(folder / "float.pt", 1.0, seconds=4)
+    assert described(recipe_file) == before
+    (folder / "float.pt").rename(folder / "other.pt")
+    write(folder, supernet={"initial_weights": "other.pt"})
+    assert described(recipe_file) == before
+    save_weights(folder / "other.pt", 2.0, seconds=3)
+    after = described(recipe_file)
+    stale = {x for x in Result if before[x] != after[x]}
+    assert stale == {Result.SUPERNET, Result.SEARCH, Result.STEP}
+    line = changes(before[Result.SUPERNET], after[Result.SUPERNET])
+    assert line.startswith("supernet: initial_weights was '")
 
 
 @pytest.mark.parametrize("change", [move_images, move_everything])

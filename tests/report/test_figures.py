@@ -10,6 +10,7 @@ from small_report import OUTCOMES, SPACE
 from nni_spos.evolution import Candidate, State
 from nni_spos.report.figures import (
     Generation,
+    best_of_parts,
     count_choices,
     front_points,
     summarise_generations,
@@ -54,3 +55,16 @@ def test_choices_are_counted_with_those_that_failed(run):
     np.testing.assert_allclose(layer_2.shares, [[2 / 3, 1 / 3], [1 / 3, 2 / 3]])
     assert (layer_1.label, bits_1.choices, layer_2.generations) == ("layer_1", (2, 4), [0, 1])
     assert len(OUTCOMES) == 6
+
+
+def test_the_best_of_each_part_of_a_limit_by_hand(run):
+    candidates = load_results(run.folder).candidates
+    # 1111, 1112 and 1131 are in the twelfth of twenty parts of 2000; 1323 and 1344 in the 14th.
+    assert best_of_parts(candidates, "top1", "flops", 2000) == [(1131, 70.0), (1323, 60.0)]
+    # A part includes its upper end, and nothing above the limit counts.
+    assert best_of_parts(candidates, "top1", "flops", 1323, 1) == [(1131, 70.0)]
+    assert best_of_parts(candidates, "top1", "flops", 1131, 1131) == [
+        (1111, 50.0),
+        (1112, 40.0),
+        (1131, 70.0),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.resources
 import re
 from html.parser import HTMLParser
@@ -105,7 +106,7 @@ def test_the_page_needs_nothing_else(run):
 def test_every_drawing_is_described(run):
     page, _ = page_of(run)
     labels = [v for tag, name, v in page.attributes if (tag, name) == ("svg", "aria-label")]
-    assert len(labels) == page.tags.count("svg") == 1 + 1 + 1 + len(SPACE)
+    assert len(labels) == page.tags.count("svg") == 1 + 1 + 1 + 1 + len(SPACE)
     assert all(len(label) > 20 for label in labels)
 
 
@@ -124,6 +125,21 @@ def test_a_limit_on_another_cost_has_a_drawing_of_its_own(tmp_path):
     assert "flops &lt;= 2k" in text
     (header,) = [row for row in page.rows if row[0] == "rank"]
     assert header[1:4] == ["top-1 accuracy (%)", "BitOps", "multiply-adds"]
+
+
+def test_a_limit_that_is_not_used_is_noted_and_drawn(run, tmp_path):
+    page, text = page_of(run)
+    labels = [v for tag, name, v in page.attributes if (tag, name) == ("svg", "aria-label")]
+    (rise,) = [label for label in labels if label.startswith("Rising line")]
+    assert rise.endswith("which ends at 70 with 56.5 % of 'flops <= 2k'.")
+    assert "The best path uses 56 % of the limit of flops (1.131k of 2k). Paths that" in text
+    assert "1 failed, 1 not tried." in text
+    page, text = page_of(write_run(tmp_path / "share", constraints=["flops <= 84.2%"]))
+    assert "The best path uses 99.9 % of 'flops <= 1.13165k'." in html.unescape(text)
+    assert "of the limit of flops" not in text
+    for name, limits in (("none", []), ("lower", ["flops >= 1k"])):
+        page, text = page_of(write_run(tmp_path / name, constraints=limits))
+        assert "Rising line" not in text
 
 
 def test_hostile_names_are_only_text(tmp_path):
@@ -150,7 +166,7 @@ def test_markdown_and_its_drawings(run, tmp_path):
     drawn = re.findall(r"\]\(<(.*?)>\)", text)
     folder = tmp_path / "out" / "mine_files"
     assert sorted(drawn) == sorted(f"mine_files/{x.name}" for x in folder.iterdir())
-    assert len(drawn) == 6
+    assert len(drawn) == 7
     for svg in folder.iterdir():
         assert svg.read_text(encoding="utf-8").startswith("<svg xmlns=")
     tables = [x for x in text.split("\n\n") if x.startswith("|")]

@@ -176,6 +176,9 @@ def test_norms_of_their_own_for_every_pair():
     for block in supernet.blocks:
         assert set(block.main[1].sets) == set(block.main[4].sets) == set(PAIRS)
     assert type(supernet.stem[1]) is nn.BatchNorm2d
+    space = build(switchable_norm=True, affine=True, norm_per="activation_bits")
+    for block in SinglePathOneShot().mutate_model(space).blocks:
+        assert set(block.main[1].sets) == set(block.main[4].sets) == {"2a", "4a"}
     assert any(isinstance(m, SwitchableBatchNorm2d) for m in build(switchable_norm=True).modules())
     shared = SinglePathOneShot().mutate_model(build(affine=True))
     assert not any(hasattr(norm, "sets") for norm in norms(shared))
@@ -248,6 +251,12 @@ def test_initial_weights(form):
             {"switchable_norm": False, "bit_pairs": None},
             "switchable_norm needs bit_pairs to switch between.",
         ),
+        (
+            {"norm_per": "activation_bits"},
+            {"norm_per": "activation_bits", "switchable_norm": True},
+            "norm_per activation_bits needs switchable_norm.",
+        ),
+        ({"norm_per": "bits"}, {"norm_per": "pair"}, "per must be pair or activation_bits, got"),
         (
             {"channels_multiple_of": 4, "channel_scales": None},
             {"channels_multiple_of": 1, "channel_scales": None},
