@@ -8,7 +8,7 @@ import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.space import RawFormatModelSpace
-from torch import nn
+from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
@@ -130,7 +130,8 @@ def _fit(
     made_for = describe(Result.SUPERNET, recipe)
     if settings.epochs == 0:
         if is_first():
-            _begin(supernet, costs, data, settings.batch_size)
+            images, _ = next(iter(data.train_loader(settings.batch_size, seed=0)))
+            begin_quantizing(supernet, costs, images)
             save_supernet(recipe.checkpoint, supernet, data.preprocessing, None, made_for)
         return
     evaluator = build_evaluator(
@@ -156,13 +157,12 @@ def _fit(
         save_supernet(recipe.checkpoint, supernet, data.preprocessing, meter.cost, made_for)
 
 
-def _begin(supernet: nn.Module, costs: Costs, data: ImageData, batch_size: int) -> None:
+def begin_quantizing(supernet: nn.Module, costs: Costs, images: Tensor) -> None:
     """Let quantized layers begin with images, as in the training that there is not."""
     _, path = costs["flops"].dearest()
     for module in supernet.modules():
         if isinstance(module, BaseSuperNetModule):
             module.resample(memo=dict(path))
-    images, _ = next(iter(data.train_loader(batch_size, seed=0)))
     supernet.eval()
     with beginning(supernet), torch.no_grad():
         supernet(images)
