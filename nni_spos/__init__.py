@@ -34,6 +34,7 @@ _HOMES = {
     "build_costs": "nni_spos.profilers",
     "build_evaluator": "nni_spos.training",
     "build_network": "nni_spos.spaces",
+    "compress": "nni_spos.compression.own_loaders",
     "convert": "nni_spos.conversion.convert",
     "evaluate_path": "nni_spos.scoring.evaluation",
     "export_network": "nni_spos.deployment.exporting",

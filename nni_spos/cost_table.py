@@ -129,52 +129,70 @@ class CostTable:
             total += factor.table[tuple(indices[:, column] for column in columns)]
         return total
 
-    def merged(self) -> tuple[Factor, ...]:
-        """Return factors that share no label and sum to the same costs.
+    def cheapest(self) -> tuple[Number, Path]:
+        """Return the lowest cost in the space, exact, and a path that has it.
 
         Raises
         ------
         CostError
             Factors hang together so that a joint table would exceed `MAX_JOINT_SIZE` entries.
         """
-        groups: list[list[Factor]] = []
-        for factor in self.factors:
-            touching = [g for g in groups if any(set(f.labels) & set(factor.labels) for f in g)]
-            groups = [g for g in groups if not any(g is other for other in touching)]
-            groups.append([*itertools.chain.from_iterable(touching), factor])
-        return tuple(self._join(group) for group in groups)
-
-    def _join(self, group: list[Factor]) -> Factor:
-        labels = [label for label in self.space if any(label in f.labels for f in group)]
-        shape = [len(self.space[label]) for label in labels]
-        if math.prod(shape) > MAX_JOINT_SIZE:
-            raise CostError(
-                f"cost table {self.metric}: the costs of {', '.join(labels)} depend on each other "
-                f"in more than {MAX_JOINT_SIZE} combinations."
-            )
-        joint: npt.NDArray[Any] = np.zeros(
-            shape, np.result_type(np.int64, *(f.table for f in group))
-        )
-        for factor in group:
-            order = sorted(range(len(factor.labels)), key=lambda i: labels.index(factor.labels[i]))
-            present = [len(self.space[x]) if x in factor.labels else 1 for x in labels]
-            joint = joint + factor.table.transpose(order).reshape(present)
-        return Factor(tuple(labels), joint)
-
-    def cheapest(self) -> tuple[Number, Path]:
-        """Return the lowest cost in the space, exact, and a path that has it."""
-        return self._extreme(np.argmin)
+        return self._extreme(np.add, np.argmin)
 
     def dearest(self) -> tuple[Number, Path]:
-        """Return the highest cost in the space, exact, and a path that has it."""
-        return self._extreme(np.argmax)
+        """Return the highest cost in the space, exact, and a path that has it.
 
-    def _extreme(self, pick: Any) -> tuple[Number, Path]:
+        Raises CostError as `cheapest` does.
+        """
+        return self._extreme(np.add, np.argmax)
+
+    def _extreme(self, combine: Any, pick: Any) -> tuple[Number, Path]:
+        """Return the least or the largest cost, and a path that has it.
+
+        A label is decided at a time, for all choices of those that it shares a factor with. What it
+        then costs is a factor of these.
+        """
         path = {label: choices[0] for label, choices in self.space.items()}
-        for factor in self.merged():
-            best = np.unravel_index(pick(factor.table), factor.table.shape)
-            path |= {x: self.space[x][i] for x, i in zip(factor.labels, best, strict=True)}
+        factors, decided = list(self.factors), []
+        while open_labels := {label for factor in factors for label in factor.labels}:
+            label = min(open_labels, key=lambda x: (self._joint_size(factors, x), x))
+            touching = [factor for factor in factors if label in factor.labels]
+            joint = self._join(combine, touching, label)
+            factors = [factor for factor in factors if label not in factor.labels]
+            decided.append((label, joint))
+            if len(joint.labels) > 1:
+                best = pick(joint.table, axis=-1)[..., None]
+                table = np.take_along_axis(joint.table, best, axis=-1)[..., 0]
+                factors.append(Factor(joint.labels[:-1], table))
+        for label, joint in reversed(decided):
+            place = tuple(list(self.space[x]).index(path[x]) for x in joint.labels[:-1])
+            path[label] = self.space[label][int(pick(joint.table[place]))]
         return self.price(path), path
+
+    def _joint_size(self, factors: list[Factor], label: str) -> int:
+        labels = {x for factor in factors if label in factor.labels for x in factor.labels}
+        return math.prod(len(self.space[x]) for x in labels)
+
+    def _join(self, combine: Any, factors: list[Factor], last: str) -> Factor:
+        """Return one factor for several, whose last axis is that of a label."""
+        if self._joint_size(factors, last) > MAX_JOINT_SIZE:
+            raise CostError(
+                f"cost table {self.metric}: the costs around {last} depend on each other in more "
+                f"than {MAX_JOINT_SIZE} combinations."
+            )
+        around = {x for factor in factors for x in factor.labels} - {last}
+        labels = [*(label for label in self.space if label in around), last]
+        # Tables of small whole numbers would wrap around.
+        kinds = [factor.table for factor in factors]
+        joint: Any = None
+        for factor in factors:
+            order = sorted(range(len(factor.labels)), key=lambda i: labels.index(factor.labels[i]))
+            present = [len(self.space[x]) if x in factor.labels else 1 for x in labels]
+            table = factor.table.astype(np.result_type(np.int64, *kinds))
+            table = table.transpose(order).reshape(present)
+            joint = table if joint is None else combine(joint, table)
+        shape = [len(self.space[x]) for x in labels]
+        return Factor(tuple(labels), np.broadcast_to(joint, shape))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads."""
@@ -238,33 +256,12 @@ class PeakTable(CostTable):
             total = np.maximum(total, entries)
         return total
 
-    def merged(self) -> tuple[Factor, ...]:
-        """Raise CostError: there is no sum."""
-        raise CostError(f"cost table {self.metric}: is a maximum over operators, and not a sum.")
-
     def cheapest(self) -> tuple[Number, Path]:
         """Return the lowest cost in the space, exact, and a path that has it.
 
-        Raises
-        ------
-        CostError
-            Factors hang together so that a joint table would exceed `MAX_JOINT_SIZE` entries.
+        Raises CostError as that of a sum does.
         """
-        path = {label: choices[0] for label, choices in self.space.items()}
-        factors, decided = list(self.factors), []
-        while open_labels := {label for factor in factors for label in factor.labels}:
-            label = min(open_labels, key=lambda x: (self._joint_size(factors, x), x))
-            touching = [factor for factor in factors if label in factor.labels]
-            joint = self._join_by(np.maximum, touching, label)
-            factors = [factor for factor in factors if label not in factor.labels]
-            decided.append((label, joint))
-            best = joint.table.min(axis=-1)
-            if len(joint.labels) > 1:
-                factors.append(Factor(joint.labels[:-1], best))
-        for label, joint in reversed(decided):
-            place = tuple(list(self.space[x]).index(path[x]) for x in joint.labels[:-1])
-            path[label] = self.space[label][int(np.argmin(joint.table[place]))]
-        return self.price(path), path
+        return self._extreme(np.maximum, np.argmin)
 
     def dearest(self) -> tuple[Number, Path]:
         """Return the highest cost in the space, exact, and a path that has it."""
@@ -274,28 +271,6 @@ class PeakTable(CostTable):
             place = np.unravel_index(factor.table.argmax(), factor.table.shape)
             path |= {x: self.space[x][i] for x, i in zip(factor.labels, place, strict=True)}
         return self.price(path), path
-
-    def _joint_size(self, factors: list[Factor], label: str) -> int:
-        labels = {x for factor in factors if label in factor.labels for x in factor.labels}
-        return math.prod(len(self.space[x]) for x in labels)
-
-    def _join_by(self, combine: Any, factors: list[Factor], last: str) -> Factor:
-        """Return one factor for several, whose last axis is that of a label."""
-        if self._joint_size(factors, last) > MAX_JOINT_SIZE:
-            raise CostError(
-                f"cost table {self.metric}: the costs around {last} depend on each other in more "
-                f"than {MAX_JOINT_SIZE} combinations."
-            )
-        around = {x for factor in factors for x in factor.labels} - {last}
-        labels = [*(label for label in self.space if label in around), last]
-        joint: Any = None
-        for factor in factors:
-            order = sorted(range(len(factor.labels)), key=lambda i: labels.index(factor.labels[i]))
-            present = [len(self.space[x]) if x in factor.labels else 1 for x in labels]
-            table = factor.table.transpose(order).reshape(present)
-            joint = table if joint is None else combine(joint, table)
-        shape = [len(self.space[x]) for x in labels]
-        return Factor(tuple(labels), np.broadcast_to(joint, shape))
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `CostTable.from_json` reads."""

@@ -85,7 +85,6 @@ def test_a_constant_alone(space):
     assert table.price({"a": "k3", "b": 16}) == 3
     assert table.price_many(space.enumerate()).tolist() == [3] * 6
     assert table.cheapest() == (3, {"a": "k3", "b": 16})
-    assert table.merged() == ()
 
 
 @given(tables())
@@ -105,15 +104,6 @@ def test_prices_in_floating_point_equal_brute_force(table):
 
 
 @given(tables())
-def test_merged_factors_share_no_label_and_cost_the_same(table):
-    merged = table.merged()
-    labels = [label for factor in merged for label in factor.labels]
-    assert len(labels) == len(set(labels))
-    again = CostTable(table.metric, table.space, table.constant, merged)
-    assert brute_force(again) == brute_force(table)
-
-
-@given(tables())
 def test_extremes_equal_brute_force(table):
     expected = brute_force(table)
     for (cost, path), extreme in ((table.cheapest(), min), (table.dearest(), max)):
@@ -127,20 +117,31 @@ def test_small_integers_do_not_overflow(space):
     table = CostTable("flops", space, 0, [hundred, hundred, hundred])
     assert table.price({"a": "k5", "b": 16}) == 360
     assert table.price_many(space.enumerate()).tolist() == [300] * 3 + [360] * 3
-    assert [factor.table.tolist() for factor in table.merged()] == [[300, 360]]
     assert table.dearest()[0] == 360
 
 
-def test_merging_is_bounded(space, monkeypatch):
+def test_extremes_of_a_long_chain():
+    """Twenty labels, each with a factor that it shares with the next: 4^20 combinations."""
+    space = PathSpace({f"width_{i:02d}": [8, 16, 24, 32] for i in range(20)})
+    labels = list(space)
+    product = np.outer([8, 16, 24, 32], [8, 16, 24, 32])
+    pairs = itertools.pairwise(labels)
+    table = CostTable("flops", space, 0, [Factor(pair, product) for pair in pairs])
+    assert table.cheapest() == (19 * 64, dict.fromkeys(labels, 8))
+    assert table.dearest() == (19 * 1024, dict.fromkeys(labels, 32))
+
+
+def test_joint_tables_are_bounded(space, monkeypatch):
     factors = [Factor((label,), np.zeros(len(space[label]))) for label in space]
     chain = [*factors, Factor(("a", "b"), np.zeros((2, 3)))]
     monkeypatch.setattr(cost_table, "MAX_JOINT_SIZE", 6)
-    assert len(CostTable("flops", space, 0, chain).merged()) == 1
+    assert CostTable("flops", space, 0, chain).cheapest()[0] == 0
     monkeypatch.setattr(cost_table, "MAX_JOINT_SIZE", 5)
-    assert len(CostTable("flops", space, 0, factors).merged()) == 2
-    message = "cost table flops: the costs of a, b depend on each other in more than 5 comb"
-    with pytest.raises(CostError, match=message):
-        CostTable("flops", space, 0, chain).merged()
+    assert CostTable("flops", space, 0, factors).dearest()[0] == 0
+    message = "cost table flops: the costs around a depend on each other in more than 5 comb"
+    for extreme in ("cheapest", "dearest"):
+        with pytest.raises(CostError, match=message):
+            getattr(CostTable("flops", space, 0, chain), extreme)()
 
 
 def test_price_refuses_a_path_of_another_space(table):

@@ -157,7 +157,12 @@ PREPARED = {
 }
 """What the code of a page finds: files, and names that stand for something of the reader's."""
 
-SLOW = ("README.md", "docs/how-to/export.md", "docs/tutorials/first-search.md")
+SLOW = (
+    "README.md",
+    "docs/how-to/compress.md",
+    "docs/how-to/export.md",
+    "docs/tutorials/first-search.md",
+)
 """They train, or compile."""
 
 IN_PYTHON = page("docs/tutorials/in-python.md")

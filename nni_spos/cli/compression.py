@@ -34,18 +34,26 @@ def compress(options: argparse.Namespace) -> None:
 def _compress(options: argparse.Namespace) -> None:
     recipe = load_recipe(options.recipe)
     with loading():
+        from nni_spos.compression.diagram import draw_units
         from nni_spos.compression.pipeline import compress as run
         from nni_spos.compression.tables import figures_table, units_table
+        from nni_spos.report.drawing import as_file
 
     found = run(recipe, print)
     figures, units = figures_table(found), units_table(found)
     print(as_text(figures, [LEFT, RIGHT, RIGHT, RIGHT]))
-    file = recipe.files.compression
+    file, picture = recipe.files.compression, recipe.files.compression_diagram
+    chart = draw_units(found)
+    write_text(picture, as_file(chart))
     text = "\n".join(
         [
             "# The network and what it became",
             "",
             as_markdown(figures),
+            "",
+            f"![{chart.alt}]({picture.name})",
+            "",
+            chart.caption,
             "",
             as_markdown(units),
             "",

@@ -12,6 +12,7 @@ from nni_spos.conversion.choices import largest
 from nni_spos.conversion.plan import ConversionPlan
 from nni_spos.conversion.recipe_space import original_network
 from nni_spos.conversion.space import ConvertedSpace
+from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
 from nni_spos.errors import RecipeError
 from nni_spos.path import Path
@@ -42,6 +43,8 @@ class Compression:
         Of the network as it was given; its figures are of the test split, with its own weights.
     result
         The fine-tuned network.
+    tables
+        Cost tables of all that could be chosen, by metric.
     """
 
     plan: ConversionPlan
@@ -49,6 +52,7 @@ class Compression:
     original_costs: Mapping[str, float]
     original_test: Mapping[str, float]
     result: TrainedNetwork
+    tables: Costs
 
 
 def compress(recipe: Recipe, announce: Callable[[str], object] = lambda text: None) -> Compression:
@@ -97,6 +101,7 @@ def compress(recipe: Recipe, announce: Callable[[str], object] = lambda text: No
         original_costs={name: table.price(whole) for name, table in costs.items()},
         original_test=test,
         result=retrain(recipe, best, start=Start.CONTINUE),
+        tables=costs,
     )
 
 

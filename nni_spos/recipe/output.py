@@ -166,6 +166,11 @@ class Output:
         return self.folder / "compression.md"
 
     @property
+    def compression_diagram(self) -> FilePath:
+        """The units of a network that ``nni-spos compress`` made smaller, before and after."""
+        return self.folder / "compression.svg"
+
+    @property
     def teachers(self) -> FilePath:
         """Networks of the space's largest path, which others are trained to agree with."""
         return self.folder / "teachers"

@@ -12,9 +12,9 @@ from nni_spos.report.drawing import (
     GREY,
     Chart,
     colour_of,
+    draw_box,
     finish,
     open_figure,
-    text_colour,
 )
 from nni_spos.report.gathering import Report
 from nni_spos.report.units import ReportedUnit, divide
@@ -86,29 +86,13 @@ def _draw_arrow(axes: Axes, row: int) -> None:
 
 
 def _draw_unit(axes: Axes, row: int, unit: ReportedUnit) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
     _draw_arrow(axes, row)
     width = (BOX_RIGHT - BOX_LEFT) / len(unit.choices)
-    most = int(7.5 * width)  # characters
     if len(unit.choices) > 1:
         axes.text(BOX_LEFT - 0.2, row, shorten(unit.name, 6), ha="right", va="center", color=GREY)
     for number, (label, choice) in enumerate(unit.choices.items()):
-        left = BOX_LEFT + number * width
-        colour = colour_of(*unit.places[label])
-        shape = "round,pad=0,rounding_size=0.14"
-        box = FancyBboxPatch(
-            (left + 0.04, row - 0.33),
-            width - 0.08,
-            0.66,
-            boxstyle=shape,
-            mutation_aspect=1,
-            facecolor=colour,
-            edgecolor="none",
-        )
-        axes.add_patch(box)
-        text = shorten(f"{label}: {choice}", most)
-        axes.text(left + width / 2, row, text, ha="center", va="center", color=text_colour(colour))
+        left, colour = BOX_LEFT + number * width, colour_of(*unit.places[label])
+        draw_box(axes, row, left, width, colour, f"{label}: {choice}")
 
 
 def _draw_bar(axes: Axes, row: int, metric: str, cost: float | None, largest: float) -> None:

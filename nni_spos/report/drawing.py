@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nni_spos.display.titles import shorten
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -125,6 +127,27 @@ def text_colour(background: str) -> str:
     ]
     luminance = _weighted(linear)
     return "white" if luminance < 0.18 else "black"
+
+
+def draw_box(axes: Axes, row: float, left: float, width: float, colour: str, text: str) -> None:
+    """Draw a choice: a box with rounded corners, 0.66 high, and a text that is cut to its width.
+
+    The axes are 10 wide for 4.5 inches.
+    """
+    from matplotlib.patches import FancyBboxPatch
+
+    box = FancyBboxPatch(
+        (left + 0.04, row - 0.33),
+        width - 0.08,
+        0.66,
+        boxstyle="round,pad=0,rounding_size=0.14",
+        mutation_aspect=1,
+        facecolor=colour,
+        edgecolor="none",
+    )
+    axes.add_patch(box)
+    text = shorten(text, int(7.5 * width))
+    axes.text(left + width / 2, row, text, ha="center", va="center", color=text_colour(colour))
 
 
 def _weighted(linear: Sequence[float]) -> float:

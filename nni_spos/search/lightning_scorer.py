@@ -84,7 +84,7 @@ class LightningScorer:
                 f"Let it log {objective!r} there."
             )
         self._training, self._validation = _loaders(evaluator)
-        self._generators = _own_generators([self._training, self._validation])
+        self._generators = own_generators([self._training, self._validation])
         if not self._validation:
             raise EvaluatorError(
                 "there is nothing to validate with. Give the evaluator val_dataloaders, or a data "
@@ -106,7 +106,13 @@ class LightningScorer:
         EvaluatorError
             The objective is not logged.
         """
-        network = self.network(path)
+        return self.score(self.network(path))
+
+    def score(self, network: nn.Module) -> dict[str, float]:
+        """Return what ``validation_step`` logs for any network, as it is.
+
+        Raises EvaluatorError if the objective is not logged.
+        """
         with self._placed(network):
             found = self._validate(self._validation, 1.0, [])
         if self.objective not in found:
@@ -190,7 +196,7 @@ def _loaders(evaluator: Lightning) -> tuple[Any, Any]:
     return evaluator.train_dataloaders, evaluator.val_dataloaders
 
 
-def _own_generators(loaders: Any) -> list[torch.Generator]:
+def own_generators(loaders: Any) -> list[torch.Generator]:
     """Return the generators that loaders, in any nesting, draw from instead of PyTorch's own."""
     owners = [part for x in tree_leaves(loaders) for part in (x, getattr(x, "sampler", None))]
     found = (getattr(owner, "generator", None) for owner in owners)

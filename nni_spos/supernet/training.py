@@ -8,7 +8,7 @@ from pathlib import Path as FilePath
 import torch
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
-from torch import nn
+from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
@@ -140,7 +140,8 @@ def _fit(
     made_for = describe(Result.SUPERNET, recipe)
     if settings.epochs == 0:
         if is_first():
-            _begin(supernet, costs, data, settings.batch_size)
+            images, _ = next(iter(data.train_loader(settings.batch_size, seed=0)))
+            begin_quantizing(supernet, costs, images)
             save_supernet(recipe.checkpoint, supernet, data.preprocessing, None, made_for)
         return
     evaluator = build_evaluator(
@@ -177,11 +178,10 @@ def _check_initial_weights(recipe: Recipe) -> None:
             warnings.warn(line, InitialWeightsWarning, stacklevel=2)
 
 
-def _begin(supernet: nn.Module, costs: Costs, data: ImageData, batch_size: int) -> None:
+def begin_quantizing(supernet: nn.Module, costs: Costs, images: Tensor) -> None:
     """Let quantized layers begin with images, as in the training that there is not."""
     _, path = costs["flops"].dearest()
     set_path(choice_units(supernet), path)
-    images, _ = next(iter(data.train_loader(batch_size, seed=0)))
     supernet.eval()
     with beginning(supernet), torch.no_grad():
         supernet(images)

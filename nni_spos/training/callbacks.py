@@ -12,11 +12,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loops.loop import _Loop
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from nni_spos.display.progress import interval, open_bar
 from nni_spos.errors import CheckpointError
 from nni_spos.process.stage_cost import StageCost, measure_since, read_stage_cost, reset_peak_memory
-from nni_spos.tasks.base import Task
+from nni_spos.tasks.base import Task, plain_figure
 from nni_spos.training.technique import HELD_OUT
 
 RATE = "learning_rate"
@@ -136,13 +137,13 @@ class TrainingProgress(Callback):
     title
         What is trained.
     task
-        Says how its figures are shown.
+        Says how its figures are shown; None: nobody has described them.
     """
 
     WEIGHT = 0.05
     """Of a new step in the moving averages."""
 
-    def __init__(self, title: str, task: Task):
+    def __init__(self, title: str, task: Task | None):
         self._title = title
         self._task = task
 
@@ -166,7 +167,7 @@ class TrainingProgress(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        self._num_images += len(batch[1]) * trainer.world_size
+        self._num_images += num_examples(batch) * trainer.world_size
         metrics = trainer.callback_metrics  # made anew at every look
         for name, value in metrics.items():
             if name == RATE:
@@ -205,11 +206,21 @@ class TrainingProgress(Callback):
         self._bar.set_postfix_str(text, refresh=False)
 
     def _named(self, name: str, value: float) -> str:
-        figure = self._task.figure(name.removeprefix(HELD_OUT))
+        own = name.removeprefix(HELD_OUT)
+        figure = plain_figure(own) if self._task is None else self._task.figure(own)
         title = f"held-out {figure.brief}" if name.startswith(HELD_OUT) else figure.title or name
         if figure.digits:  # one less than where a result is shown
             figure = replace(figure, digits=figure.digits - 1)
         return f"{title} {figure.format(value)}"
+
+
+def num_examples(batch: Any) -> int:
+    """Return how many examples a batch of any form has: the length of its first tensor.
+
+    >>> num_examples({"image": torch.zeros(4, 1, 2, 2), "label": torch.zeros(4)})
+    4
+    """
+    return next((len(x) for x in tree_leaves(batch) if isinstance(x, Tensor) and x.dim()), 0)
 
 
 def is_steady(name: str) -> bool:

@@ -126,6 +126,10 @@ def test_from_a_network_to_a_smaller_one(project, capsys):
     assert trained.network.network.one.out_channels == path["one.channels"]
     table = (project / "output" / "compression.md").read_text()
     assert "| one.channels | 16 |" in table
+    assert "](compression.svg)" in table
+    picture = (project / "output" / "compression.svg").read_text()
+    assert picture.startswith("<svg xmlns=")
+    assert all(label in picture for label in path)
     stamps = {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
     assert main(["compress", "recipe.yml"]) == 0  # what is finished stays
     assert stamps == {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
