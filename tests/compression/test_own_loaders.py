@@ -251,7 +251,7 @@ class Untrained(LightningModule):
     ],
 )
 def test_refuses_before_any_training(changes, error, message, monkeypatch):
-    monkeypatch.setattr("nni_spos.compression.own_loaders._Stages.train", None)
+    monkeypatch.setattr("nni_spos.compression.own_loaders._CompressionStages.train", None)
     with pytest.raises(error) as caught:
         compress(**{"retrain": {"epochs": 0}, **changes})
     assert message in str(caught.value)

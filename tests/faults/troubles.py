@@ -93,18 +93,18 @@ def stopped_worker(search: Running) -> Iterator[None]:
         worker.suspend()
     yield
     end = time.monotonic() + SILENCE_S + PATIENCE_S
-    while search.command.poll() is None and any(map(_is_stopped, workers)):
+    while search.command.poll() is None and any(map(_lives, workers)):
         if time.monotonic() > end:
             search.work.note("a search with a stopped worker stands still")
             break
         time.sleep(0.2)
-    for worker in filter(_is_stopped, workers):
+    for worker in filter(_lives, workers):
         worker.kill()
 
 
-def _is_stopped(process: psutil.Process) -> bool:
+def _lives(process: psutil.Process) -> bool:
     try:
-        return bool(process.status() == psutil.STATUS_STOPPED)
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
