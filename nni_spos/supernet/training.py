@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path as FilePath
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData, open_data
-from nni_spos.errors import InitialWeightsWarning
+from nni_spos.errors import CheckpointError, InitialWeightsWarning
 from nni_spos.modules.active_path import choice_units, set_path
 from nni_spos.mutables import channel_labels
 from nni_spos.mutables.quantization import beginning
@@ -172,10 +173,17 @@ def _check_initial_weights(recipe: Recipe) -> None:
 
     Raises CheckpointError, before anything is written or deleted.
     """
-    if (file := recipe.supernet.initial_file) is not None:
-        fit = fit_weights(build_recipe_supernet(recipe, recipe.supernet.seed), file)
-        if line := fit.describe():
-            warnings.warn(line, InitialWeightsWarning, stacklevel=2)
+    file = recipe.supernet.initial_file
+    if file is None:
+        return
+    if os.path.realpath(file) == os.path.realpath(recipe.checkpoint):
+        raise CheckpointError(
+            f"{file}: is the file that this training writes, and cannot be what it begins with. "
+            "Name a copy of it, or give the recipe another output folder."
+        )
+    fit = fit_weights(build_recipe_supernet(recipe, recipe.supernet.seed), file)
+    if line := fit.describe():
+        warnings.warn(line, InitialWeightsWarning, stacklevel=2)
 
 
 def begin_quantizing(supernet: nn.Module, costs: Costs, images: Tensor) -> None:

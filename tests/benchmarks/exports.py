@@ -30,8 +30,7 @@ from torch.nn import functional as F
 
 from nni_spos import convert
 from nni_spos.deployment.verification import AGREEMENT, TOLERANCE
-from nni_spos.export.base import Form as ExportForm
-from nni_spos.export.base import Model
+from nni_spos.export.base import ExportForm, Model
 from nni_spos.export.images import InputImages
 from nni_spos.export.onnx_format import OnnxExporter
 from nni_spos.export.preparing import prepare, settled

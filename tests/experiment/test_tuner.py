@@ -715,7 +715,7 @@ def test_a_busy_manager_fails_no_path(
         return real(self, job)
 
     monkeypatch.setattr(TrialEnds, "reason", reason)
-    manager.intermediate = {f"job{n}": {"failed": "ValueError: no such axis"} for n in range(18)}
+    manager.intermediate = {f"job{n}": {"failed": "ValueError: no such axis"} for n in range(100)}
     dispatcher.request(4)
     dispatcher.wait(lambda: manager.puts)
     assert dispatcher.errors == []

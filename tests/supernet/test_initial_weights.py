@@ -19,6 +19,7 @@ from nni_spos.supernet import load_supernet, save_supernet
 from nni_spos.supernet.building import build_recipe_supernet
 from nni_spos.supernet.initial_weights import begin_with, fit_weights
 from nni_spos.supernet.training import train_supernet
+from nni_spos.training import Start
 
 RESNET = {"name": "resnet_small", "stage_channels": [8, 16], "stage_repeats": [1, 1],
           "channel_scales": [0.5, 1.0]}  # fmt: skip
@@ -166,6 +167,15 @@ def test_a_file_that_does_not_fit_is_refused_before_anything_is_written(tmp_path
     with pytest.raises(CheckpointError, match="none of its 1 tensors fits"):
         train_supernet(recipe)
     assert not recipe.checkpoint.exists()
+
+
+def test_a_training_does_not_begin_with_the_file_that_it_writes(tmp_path):
+    recipe = write(tmp_path, "bits", {}, initial_weights="./bits/../bits/supernet.pt")
+    save_supernet(recipe.checkpoint, build_recipe_supernet(recipe, seed=0), {})
+    before = recipe.checkpoint.read_bytes()
+    with pytest.raises(CheckpointError, match="is the file that this training writes"):
+        train_supernet(recipe, Start.OVERWRITE)
+    assert recipe.checkpoint.read_bytes() == before
 
 
 def test_the_key_takes_words_or_a_file(tmp_path):
