@@ -193,7 +193,7 @@ def test_wrong_class_args_end_the_experiment_even_without_a_check(study):
     with pytest.raises(ExperimentError, match=r"did you mean 'num_generations'") as caught:
         _run(command, None, ManagerOptions(study.port), 1, lambda line: None)
     assert "nnimanager.log" in str(caught.value)
-    assert study.processes() == []
+    wait_until(lambda: study.processes() == [])
 
 
 def test_a_port_in_use_is_named(study):
