@@ -150,3 +150,25 @@ def test_the_search_benchmark_needs_a_table(tmp_path):
     assert done.stderr.splitlines()[-1].endswith(
         "none: no such file; it is published with NAS-Bench-Macro."
     )
+
+
+@pytest.mark.slow
+def test_the_comparison_goes_on(tmp_path):
+    if not CIFAR10.exists():
+        pytest.skip(f"{CIFAR10} is not there")
+    small = "--images 40 --validation-images 20 --test-images 20 --size 8 --epochs 1"
+    arguments = [*small.split(), "--start-epochs", "1", "--ways", "original", "--json"]
+    # Rows are measured by processes of their own.
+    command = [sys.executable, "-W", "ignore", FOLDER / "compare.py", "--output", tmp_path]
+    command += [*arguments, "--seeds"]
+    first = subprocess.run([*command, "1"], capture_output=True, text=True)
+    assert first.returncode == 0, first.stderr
+    weights = (tmp_path / "original.pt").read_bytes()
+    done = subprocess.run([*command, "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    before, other = json.loads(done.stdout)
+    assert json.loads(first.stdout) == [before]
+    assert (before["seed"], other["seed"]) == (0, 1)
+    assert other["multiply_adds"] == other["of_original"]
+    assert other["given_top1"] == before["given_top1"]
+    assert (tmp_path / "original.pt").read_bytes() == weights
