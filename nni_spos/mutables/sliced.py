@@ -358,9 +358,15 @@ def _choices(expressions: Mapping[str, MutableExpression]) -> dict[str, tuple[Ch
 
 
 def _layout(tensor: Tensor) -> torch.memory_format:
-    """Return the memory format of a weight with four dimensions."""
-    is_last = tensor.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if is_last else torch.contiguous_format
+    """Return the memory format of a weight with four dimensions, as convolutions see it.
+
+    Those of a 1x1 kernel, or of one channel, are contiguous in both formats: convolutions, whose
+    output is in the format of the weight, tell them by their strides.
+    """
+    _, channels, height, width = tensor.shape
+    usual = (channels * height * width, height * width, width, 1)
+    last = (channels * height * width, 1, width * channels, channels)
+    return torch.channels_last if usual != tensor.stride() == last else torch.contiguous_format
 
 
 def _shorten(slices: Slices, shape: torch.Size) -> Slices:

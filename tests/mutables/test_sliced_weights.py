@@ -81,6 +81,23 @@ def test_a_frozen_path_is_plain_layers_with_equal_slices_and_all_their_buffers()
     assert not build_supernet(*ALL_KINDS).freeze({"w": 4, "k": 1, "d": 3}).layers[0].training
 
 
+POINTWISE = lambda: MutableConv2d(3, choose(*WIDTH), 1)  # noqa: E731
+ONE_CHANNEL = lambda: MutableConv2d(1, choose(*WIDTH), 3)  # noqa: E731
+
+
+@pytest.mark.parametrize("make", [POINTWISE, ONE_CHANNEL], ids=["1x1", "one channel"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_frozen_path_is_in_the_memory_format_of_the_supernet(make, layout):
+    """Of these weights only the strides tell it, and convolutions give their output by them."""
+    supernet = build_supernet(make).to(memory_format=layout)
+    channels = next(supernet.parameters()).shape[1]
+    for path in paths_of(supernet):
+        frozen = supernet.freeze(path)
+        (weight,) = (x for x in frozen.parameters() if x.dim() == 4)
+        assert weight.stride() == torch.empty_like(weight, memory_format=layout).stride()
+        assert frozen(images(5, channels, 6, 6)).is_contiguous(memory_format=layout)
+
+
 def test_a_supernet_in_double_precision_has_paths_in_double_precision():
     supernet = build_supernet(*ALL_KINDS).double()
     for path in paths_of(supernet):
