@@ -105,7 +105,7 @@ class Constraint:
         """
         if not self.is_share:
             return self
-        return Constraint(self.metric, self.low / 100 * dearest, self.high / 100 * dearest)
+        return Constraint(self.metric, _part(self.low, dearest), _part(self.high, dearest))
 
     def allows(self, cost: float) -> bool:
         """Whether a cost lies within the bounds."""
@@ -152,6 +152,15 @@ def _number(number: str, unit: str, text: str) -> float:
     if math.isinf(bound):
         raise ConstraintError(f"{text!r}: the number is too large. Leave the limit out instead.")
     return bound
+
+
+def _part(percent: float, whole: float) -> float:
+    """Return some percent of a cost: in decimal, since 0.29 * 100 falls short of 29."""
+    if math.isinf(percent):
+        return percent
+    whole = whole if isinstance(whole, float) else int(whole)  # NumPy's
+    share = _EXACT.multiply(decimal.Decimal(repr(percent)), decimal.Decimal(whole))
+    return float(_EXACT.scaleb(share, -2))
 
 
 def _written(bound: float) -> str:

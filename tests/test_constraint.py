@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -230,3 +231,14 @@ def test_format_cost_in_binary_units(cost, text):
 )
 def test_format_metric(metric, cost, text):
     assert format_metric(metric, cost) == text
+
+
+@pytest.mark.parametrize("kind", [int, float, np.int64, np.float64])
+def test_a_path_that_costs_exactly_its_share_is_allowed(kind):
+    """0.29 * 100 is less than 29, and 0.07 * 100 more than 7."""
+    for percent in range(1, 101):
+        limit = Constraint.parse(f"flops <= {percent}%").of(kind(700))
+        assert limit == Constraint("flops", high=7 * percent)
+    assert str(Constraint.parse("30.07% <= flops <= 60.1%").of(kind(1400))) == (
+        "420.98 <= flops <= 841.4"
+    )
