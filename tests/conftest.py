@@ -23,8 +23,8 @@ from recipe_fixtures import (  # noqa: F401 - fixtures of all tests
 settings.register_profile("nni_spos", deadline=None)
 settings.load_profile("nni_spos")
 
-NNI = "nni"
-"""What the groups of tests that run nnictl are called, with a number behind it."""
+NNI = ("nni0", "nni1", "nni2")
+"""Groups of the tests that run nnictl."""
 
 GPU = "gpu"
 """The marker of tests on a CUDA device: ``pytest -m gpu`` runs these, and no other run sees one."""
@@ -50,13 +50,13 @@ def pytest_collection_modifyitems(items):
     """Say what ``--dist loadgroup`` must keep in one process.
 
     That is each file, whose tests share what they build. Those that run nnictl mostly wait for it:
-    they are two long groups, which begin first.
+    they are a few long groups, which begin first.
     """
     nni: dict[str, str] = {}
     for item in items:
         group = item.nodeid.partition("::")[0]
         if item.get_closest_marker("nni"):
-            group = nni.setdefault(group, f"{NNI}{len(nni) % 2}")
+            group = nni.setdefault(group, NNI[len(nni) % len(NNI)])
         item.add_marker(pytest.mark.xdist_group(group))
 
 
@@ -67,7 +67,7 @@ def pytest_sessionfinish(session):
     failed = plugin.lastfailed if plugin else {}
     for name in list(failed):
         file = name.partition("::")[0]
-        groups = (f"{NNI}0", f"{NNI}1", file)
+        groups = (*NNI, file)
         group = next((x for x in groups if name.endswith(f"@{x}")), "")
         failed[name.removesuffix(f"@{group}")] = failed.pop(name)
 
