@@ -342,22 +342,24 @@ class EvolutionTuner(Tuner):
         jobs = self._trial_jobs()
         if jobs is None:
             return
-        keys = {scheduler.trials[parameter_id].key for parameter_id in overdue}
-        reasons = dict.fromkeys(overdue, NO_RESULT)
+        keys = {parameter_id: scheduler.trials[parameter_id].key for parameter_id in overdue}
+        reasons, unknown = dict.fromkeys(overdue, NO_RESULT), set()
         for job in jobs:
             if job.id in self._settled_jobs:
                 continue
-            if job.was_killed and self._key(job) in keys:
+            key = self._key(job)
+            if job.was_killed and key in keys.values():
                 self._settle(job)
-            elif job.parameter_id in overdue:
+            # Trials of an earlier run have numbers that are those of other paths now.
+            elif job.parameter_id in keys and key == keys[job.parameter_id]:
                 outcome = self._outcome(job) if job.has_ended else None
                 if isinstance(outcome, str):
                     reasons[job.parameter_id] = outcome
                 elif outcome is None:  # it is not known yet
-                    del reasons[job.parameter_id]
+                    unknown.add(job.parameter_id)
                 else:
                     scheduler.take(outcome, job.parameter_id)
-        scheduler.give_up(reasons)
+        scheduler.give_up({x: reasons[x] for x in reasons if x not in unknown})
         self._proceed()
 
     @_guarded

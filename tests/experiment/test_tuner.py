@@ -724,6 +724,25 @@ def test_a_busy_manager_fails_no_path(
     assert len(refused) >= 2
 
 
+def test_trials_of_an_earlier_run_may_have_the_same_numbers(nni, manager, recipe_file, tmp_path):
+    first = [c.path for c in reference(recipe_file).candidates if c.generation == 0]
+    manager.add_job("old0", first[1], "SUCCEEDED", metrics={"default": 99.0, "path": first[1]})
+    for name in ("old1", "old2"):
+        manager.add_job(name, first[2], "RUNNING")
+    tuner = nni(num_generations=1)
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(
+        tuner, manager, lambda path: "silent" if path == first[0] else "scores"
+    )
+    dispatcher.request(4)
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    lost, *others = load_results(tmp_path).candidates
+    assert lost.path == first[0]
+    assert lost.state.value == "failed"
+    assert [c.metrics["top1"] for c in others] == [score(c.path) for c in others]
+
+
 def test_a_result_that_did_not_arrive_is_taken_from_the_records(
     nni, manager, recipe_file, tmp_path
 ):
