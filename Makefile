@@ -32,7 +32,8 @@ test: $(VENV)/.installed
 # more than there are cores.
 test-all: test
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest -m "(nni or spawn or slow) and not gpu" \
-		--numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 2)") --dist loadgroup \
+		--numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 2)") \
+		--dist loadgroup --no-loadscope-reorder \
 		|| $(AGAIN) -m "(nni or spawn or slow) and not gpu"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 docs/tutorials
 

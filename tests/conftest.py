@@ -50,8 +50,9 @@ def pytest_collection_modifyitems(items):
     """Say what ``--dist loadgroup`` must keep in one process.
 
     That is each file, whose tests share what they build. Those that run nnictl mostly wait for it:
-    they are a few long groups, which begin first.
+    they are a few long groups, which begin first (with ``--no-loadscope-reorder``).
     """
+    items.sort(key=lambda item: item.get_closest_marker("nni") is None)
     nni: dict[str, str] = {}
     for item in items:
         group = item.nodeid.partition("::")[0]
