@@ -347,11 +347,10 @@ class EvolutionTuner(Tuner):
         for job in jobs:
             if job.id in self._settled_jobs:
                 continue
-            key = self._key(job)
-            if job.was_killed and key in keys.values():
+            if job.was_killed and self._key(job) in keys.values():
                 self._settle(job)
             # Trials of an earlier run have numbers that are those of other paths now.
-            elif job.parameter_id in keys and key == keys[job.parameter_id]:
+            elif job.parameter_id in keys and self._key(job) == keys[job.parameter_id]:
                 outcome = self._outcome(job) if job.has_ended else None
                 if isinstance(outcome, str):
                     reasons[job.parameter_id] = outcome
