@@ -20,7 +20,6 @@ from nni_spos.compression.own_training import (
     evaluator_of,
     look_at_loaders,
     read_trainings,
-    seeded,
     task_of,
 )
 from nni_spos.compression.tables import compared
@@ -40,7 +39,7 @@ from nni_spos.recipe.conversion_settings import ChoiceSettings
 from nni_spos.recipe.search_settings import EvaluationSettings, SearchSettings
 from nni_spos.recipe.training_settings import RetrainSettings, SupernetSettings, TrainSettings
 from nni_spos.search.building import build_search
-from nni_spos.search.lightning_scorer import LightningScorer
+from nni_spos.search.lightning_scorer import LightningScorer, own_generators, seeded
 from nni_spos.search.own_scores import search_paths
 from nni_spos.supernet.strategy import SinglePathOneShot
 from nni_spos.supernet.training import begin_quantizing
@@ -188,7 +187,7 @@ def compress(
         "test_loader": test_loader,
     }
     device = next((x.device for x in network.parameters()), "cpu")
-    with seeded(loaders.values(), seed, device):
+    with seeded(own_generators(list(loaders.values())), seed, device):
         first = look_at_loaders(network, loaders, example_inputs, module)
         space = convert(network, first.images, choices, ignore=ignore)
         path_space = PathSpace.from_model_space(space)
@@ -282,7 +281,7 @@ class _CompressionStages:
         multiply_adds = self.costs["flops"].price(path)
         loaders = self.train_loader, self.validation_loader
         with (
-            seeded(loaders, settings.seed, self.first.images.device),
+            seeded(own_generators(loaders), settings.seed, self.first.images.device),
             training_session(),
             threads_for(multiply_adds, self.first.size),
         ):

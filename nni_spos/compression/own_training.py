@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -15,7 +14,6 @@ from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
 from torch import Tensor, nn
 
 from nni_spos.errors import DataError, EvaluatorError, RecipeError
-from nni_spos.modules.memory_format import kept_generators, seed_generators
 from nni_spos.recipe.conversion_settings import RETRAIN_DEFAULTS, SUPERNET_DEFAULTS
 from nni_spos.recipe.techniques import NOWHERE
 from nni_spos.recipe.training_settings import (
@@ -24,12 +22,11 @@ from nni_spos.recipe.training_settings import (
     TrainSettings,
     read_training,
 )
-from nni_spos.search.lightning_scorer import own_generators
 from nni_spos.tasks.base import LOSS, Task
 from nni_spos.tasks.classification import Classification
 from nni_spos.training import TaskModule
 from nni_spos.training.callbacks import SeededSteps, TrainingProgress, num_examples
-from nni_spos.training.evaluator import choose_precision
+from nni_spos.training.evaluator import common_options
 from nni_spos.training.quiet import quiet
 
 OF_RECIPES = {
@@ -237,19 +234,6 @@ def _shape(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-@contextlib.contextmanager
-def seeded(loaders: Iterable[Any], seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
-    """Let all that is drawn follow from a seed; the caller's generators stay as they are.
-
-    Those that loaders have of their own begin anew.
-    """
-    with kept_generators(device):
-        seed_generators(seed, device)
-        for generator in own_generators(list(loaders)):
-            generator.manual_seed(seed)
-        yield
-
-
 def evaluator_of(
     settings: TrainSettings,
     module: LightningModule | None,
@@ -277,19 +261,11 @@ def evaluator_of(
         # NNI's, of a loader that it could not send to another process.
         warnings.filterwarnings("ignore", "When using training service", RuntimeWarning)
         trainer = Trainer(
-            accelerator="auto",
             devices=1,
-            precision=choose_precision(settings.precision),
-            max_epochs=settings.epochs if settings.epochs is not None else -1,
-            max_steps=settings.steps if settings.steps is not None else -1,
-            gradient_clip_val=settings.gradient_clip,
             logger=False,
             callbacks=callbacks,
             enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            limit_val_batches=0,
+            **common_options(settings),
         )
         own = Classifier(settings) if module is None else copy.deepcopy(module)
         return Lightning(own, trainer, train_loader, validation_loader)

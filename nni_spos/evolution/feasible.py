@@ -73,7 +73,7 @@ class FeasibleSampler:
                 raise ConstraintError(
                     f"constraint '{limit}': {unknown_metric(limit.metric, costs)}"
                 )
-        self.constraints = tuple(x.of(_dearest(x, costs)) for x in constraints)
+        self.constraints = tuple(in_unit(x, costs) for x in constraints)
         self._extents: dict[str, str] = {}
         limits: dict[str, list[Constraint]] = {}
         for limit in self.constraints:
@@ -169,9 +169,9 @@ class FeasibleSampler:
         return [f"the nearest cost is {costs}"]
 
 
-def _dearest(limit: Constraint, costs: Costs) -> float:
-    """Return what a limit may be a share of; NaN for one that is no share."""
-    return float(costs[limit.metric].dearest()[0]) if limit.is_share else math.nan
+def in_unit(limit: Constraint, costs: Costs) -> Constraint:
+    """Return a limit in the unit of its metric, which a share needs the cost table of."""
+    return limit.of(float(costs[limit.metric].dearest()[0])) if limit.is_share else limit
 
 
 def _shuffled(paths: Indices, generator: np.random.Generator) -> Iterator[PathKey]:

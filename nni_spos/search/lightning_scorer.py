@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -140,10 +140,7 @@ class LightningScorer:
         module = self.evaluator.module
         before, trainer = getattr(module, "_model", None), module._trainer
         vars(module).pop("log", None)  # that of NNI's one-shot module, which has been trained
-        with kept_generators(self._device):
-            seed_generators(self.seed, self._device)
-            for generator in self._generators:
-                generator.manual_seed(self.seed)
+        with seeded(self._generators, self.seed, self._device):
             module.set_model(network)
             try:
                 yield
@@ -194,6 +191,28 @@ def _loaders(evaluator: Lightning) -> tuple[Any, Any]:
         source.setup("fit")
         return source.train_dataloader(), source.val_dataloader()
     return evaluator.train_dataloaders, evaluator.val_dataloaders
+
+
+@contextlib.contextmanager
+def seeded(
+    generators: Iterable[torch.Generator], seed: int, device: torch.device | str = "cpu"
+) -> Iterator[None]:
+    """Let all that is drawn follow from a seed; the caller's global generators stay as they are.
+
+    Parameters
+    ----------
+    generators
+        Those that loaders have of their own, see `own_generators`; they begin anew.
+    seed
+        Of these and of the global ones.
+    device
+        Whose global generator is one of these.
+    """
+    with kept_generators(device):
+        seed_generators(seed, device)
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
 
 
 def own_generators(loaders: Any) -> list[torch.Generator]:

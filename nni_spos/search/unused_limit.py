@@ -19,6 +19,7 @@ from nni_spos.cost_table import Costs
 from nni_spos.costs.stored import are_built, load_costs
 from nni_spos.errors import SposError
 from nni_spos.evolution import Candidate, State
+from nni_spos.evolution.feasible import in_unit
 from nni_spos.latency.table import LatencyWarning
 from nni_spos.metrics import format_metric
 from nni_spos.path import Indices, PathSpace
@@ -117,7 +118,7 @@ def tightest_limit(
     limits = list(limits)
     if any(limit.is_share and limit.metric not in costs for limit in limits):
         return None
-    upper = [_in_unit(limit, costs) for limit in limits if 0 < limit.high < math.inf]
+    upper = [in_unit(limit, costs) for limit in limits if 0 < limit.high < math.inf]
     known = [limit for limit in upper if limit.metric in candidate.costs]
     return max(known, key=lambda x: candidate.costs[x.metric] / x.high, default=None)
 
@@ -158,7 +159,7 @@ def find_unused_limit(
     limit = tightest_limit(best, limits, tables)
     if limit is None or best.costs[limit.metric] >= ENOUGH * limit.high:
         return None
-    kept = [_in_unit(x, tables) for x in limits]
+    kept = [in_unit(x, tables) for x in limits]
     tried = [c for c in _neighbours(results, space) if _qualifies(c.costs, best, limit, kept)]
     scored = [c for c in tried if c.state is State.DONE]
     untried = None
@@ -186,10 +187,6 @@ def unused_line(
 def _percent(share: float) -> str:
     # Not rounded: 94.6 % would be 95 %, which is enough.
     return f"{math.floor(100 * share)} %"
-
-
-def _in_unit(limit: Constraint, costs: Costs) -> Constraint:
-    return limit.of(float(costs[limit.metric].dearest()[0])) if limit.is_share else limit
 
 
 def _stored_costs(results: Results) -> Costs:

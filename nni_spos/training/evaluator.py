@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
@@ -120,24 +121,15 @@ def build_evaluator(
     environment = [TorchElasticEnvironment()] if launched() else []
     with quiet():
         trainer = Trainer(
-            accelerator="auto",
             devices=devices,
             num_nodes=settings.num_nodes,
             strategy=choose_strategy(settings.strategy, devices * settings.num_nodes),
-            precision=choose_precision(settings.precision),
-            max_epochs=settings.epochs if settings.epochs is not None else -1,
-            max_steps=settings.steps if settings.steps is not None else -1,
-            gradient_clip_val=settings.gradient_clip,
             logger=choose_logger(techniques, folder),
             log_every_n_steps=log_steps,
             callbacks=callbacks,
             plugins=[SafeCheckpointIO(), *environment],
             enable_checkpointing=folder is not None,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            # A supernet has no accuracy of its own, and the held-out images are for the search.
-            limit_val_batches=0,
+            **common_options(settings),
             **techniques.trainer_options(),
         )
         return Lightning(
@@ -184,6 +176,22 @@ def training_session() -> Iterator[None]:
         # Lightning leaves Ctrl-C ignored for the rest of the process.
         if on_main_thread and signal.getsignal(signal.SIGINT) is not handler:
             signal.signal(signal.SIGINT, handler)
+
+
+def common_options(settings: TrainSettings) -> dict[str, Any]:
+    """Return what Lightning's trainer is told for every training, on one device or on many."""
+    return {
+        "accelerator": "auto",
+        "precision": choose_precision(settings.precision),
+        "max_epochs": settings.epochs if settings.epochs is not None else -1,
+        "max_steps": settings.steps if settings.steps is not None else -1,
+        "gradient_clip_val": settings.gradient_clip,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        # A supernet has no accuracy of its own, and the held-out images are for the search.
+        "limit_val_batches": 0,
+    }
 
 
 def choose_precision(precision: str) -> str:

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import nni_spos as spos
-from nni_spos.compression.own_training import evaluator_of, read_trainings, seeded
+from nni_spos.compression.own_training import evaluator_of, read_trainings
 from nni_spos.errors import (
     ConstraintError,
     DataError,
@@ -19,6 +19,7 @@ from nni_spos.errors import (
     SpaceError,
 )
 from nni_spos.recipe.training_settings import SupernetSettings
+from nni_spos.search.lightning_scorer import own_generators, seeded
 
 
 class Net(nn.Module):
@@ -157,7 +158,7 @@ def test_the_result_is_the_supernets_path_after_fine_tuning():
     assert begun.path == found.path
     trainings = read_trainings({"epochs": 1}, {"epochs": 2}, 0, None)
     loaders = loader(TRAIN, shuffle=True), loader(VALIDATION)
-    with seeded(loaders, 0):
+    with seeded(own_generators(loaders), 0):
         evaluator_of(trainings.finetune, None, *loaders).evaluate(begun.network)
     assert is_same(begun.network, found.network)
     assert found.scores["loss"] == pytest.approx(
