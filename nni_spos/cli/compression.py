@@ -38,6 +38,7 @@ def _compress(options: argparse.Namespace) -> None:
         from nni_spos.compression.pipeline import compress as run
         from nni_spos.compression.tables import figures_table, units_table
         from nni_spos.report.drawing import as_file
+        from nni_spos.search.unused_limit import unused_line
 
     found = run(recipe, print)
     figures, units = figures_table(found), units_table(found)
@@ -60,5 +61,7 @@ def _compress(options: argparse.Namespace) -> None:
         ]
     )
     write_text(file, text)
+    if line := unused_line(found.search, found.tables):
+        print(line)
     print(f"network: {recipe.files.retrained}")
     print(f"units: {file}")

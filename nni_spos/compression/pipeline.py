@@ -21,6 +21,7 @@ from nni_spos.retraining.network import TrainedNetwork
 from nni_spos.retraining.retrain import retrain
 from nni_spos.scoring.evaluation import score
 from nni_spos.search.building import build_search
+from nni_spos.search.results import Results
 from nni_spos.search.running import run_search
 from nni_spos.spaces import Form
 from nni_spos.supernet.building import build_recipe_costs, build_recipe_space
@@ -45,6 +46,8 @@ class Compression:
         The fine-tuned network.
     tables
         Cost tables of all that could be chosen, by metric.
+    search
+        All that was scored.
     """
 
     plan: ConversionPlan
@@ -53,6 +56,7 @@ class Compression:
     original_test: Mapping[str, float]
     result: TrainedNetwork
     tables: Costs
+    search: Results
 
 
 def compress(recipe: Recipe, announce: Callable[[str], object] = lambda text: None) -> Compression:
@@ -92,7 +96,8 @@ def compress(recipe: Recipe, announce: Callable[[str], object] = lambda text: No
     announce("2 of 4: training the supernet")
     train_supernet(recipe, Start.CONTINUE)
     announce("3 of 4: searching")
-    best: Path = dict(run_search(recipe).best.path)
+    search = run_search(recipe)
+    best: Path = dict(search.best.path)
     announce("4 of 4: fine-tuning the best path")
     whole = largest(space.plan)
     return Compression(
@@ -102,6 +107,7 @@ def compress(recipe: Recipe, announce: Callable[[str], object] = lambda text: No
         original_test=test,
         result=retrain(recipe, best, start=Start.CONTINUE),
         tables=costs,
+        search=search,
     )
 
 

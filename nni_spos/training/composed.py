@@ -115,8 +115,12 @@ class Techniques:
         return compute(outputs, targets)
 
     def step_figures(self) -> dict[str, Tensor]:
-        """Return figures to log of the loss just computed."""
-        return {key: x for member in self for key, x in member.step_figures().items()}
+        """Return figures to log of the loss just computed.
+
+        Of two with a name it is the earlier technique's: a later one's loss contains it.
+        """
+        members = reversed(list(self))
+        return {key: x for member in members for key, x in member.step_figures().items()}
 
     def begin(self, network: nn.Module, data: ImageData | None, state: Mapping[str, Any]) -> None:
         """Prepare for the first step, or for the first one after those of a checkpoint."""

@@ -133,6 +133,10 @@ def test_from_a_network_to_a_smaller_one(project, capsys):
     stamps = {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
     assert main(["compress", "recipe.yml"]) == 0  # what is finished stays
     assert stamps == {x: x.stat().st_mtime_ns for x in (project / "output").glob("*.pt")}
+    capsys.readouterr()
+    assert main(["results", "output/search"]) == 0
+    (said,) = [x for x in capsys.readouterr().out.splitlines() if "of the limit of" in x]
+    assert said in out.splitlines()
 
 
 def load_network_of(project):

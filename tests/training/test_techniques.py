@@ -441,6 +441,29 @@ def test_the_loss_of_distillation(monkeypatch):
     distance = (wanted * (wanted.log() - (outputs / 2).log_softmax(1))).sum(1).mean()
     expected = 0.75 * cross_entropy(outputs, TARGETS) + 0.25 * 4 * distance
     torch.testing.assert_close(found, expected)
+    logged = technique.step_figures()
+    torch.testing.assert_close(logged["loss"], cross_entropy(outputs.detach(), TARGETS))
+    torch.testing.assert_close(logged["kd_loss"], 4 * distance.detach())
+    assert not any(x.requires_grad for x in logged.values())
+
+
+def test_the_loss_that_is_logged_is_that_of_the_targets_with_two_teachers():
+    techniques = made(
+        SupernetSettings, paths=2, inplace_distillation=True, kd="teacher.pt", kd_weight=0.25
+    )
+    names = [x.title for x in techniques]
+    assert names.index("inplace_distillation") < names.index("kd")  # whose loss is around it
+    for technique in techniques:
+        if technique.title == "kd":
+            technique._teacher, technique._images = lambda images: torch.eye(6)[:, :3], IMAGES
+    for position in (0, 1):  # the path that teaches, and one that learns
+        for technique in techniques:
+            technique.begin_path({}, position)
+        outputs = torch.randn(6, 3)
+        techniques.loss(cross_entropy, outputs, TARGETS)
+        logged = techniques.step_figures()
+        torch.testing.assert_close(logged["loss"], cross_entropy(outputs, TARGETS))
+    assert logged.keys() == {"loss", "kd_loss", "distillation_loss"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ LARGEST = "largest"
 
 TORCHVISION = "torchvision:"
 
+KD_LOSS = "kd_loss"
+"""Name under which is logged how far the network is from its teacher."""
+
 LOAD_NETWORK = "nni_spos.retraining.network:load_network"
 """By name, as a registry has it: what retrains stands above what trains."""
 
@@ -32,7 +35,8 @@ class Distillation(Technique):
     """Let a trained network, the teacher, say beside the targets what the outputs should be.
 
     The loss is ``(1 - weight) * loss + weight * T^2 * KL(teacher / T, network / T)`` of the softmax
-    of both outputs, with the temperature T. The teacher sees the images that the network sees.
+    of both outputs, with the temperature T. The teacher sees the images that the network sees. The
+    loss of the targets and ``T^2 * KL`` are logged each by itself.
 
     References
     ----------
@@ -81,6 +85,7 @@ class Distillation(Technique):
         self._teacher: _Teacher | None = None
         self._images: Tensor | None = None
         self._taught: Tensor | None = None
+        self._figures: Mapping[str, Tensor] = {}
 
     def check_network(self, network: nn.Module) -> None:
         # The largest path is trained between this and the training.
@@ -108,10 +113,17 @@ class Distillation(Technique):
             functional.log_softmax(x.float() / temperature, 1) for x in (outputs, self._taught)
         )
         distance = functional.kl_div(ours, theirs, reduction="batchmean", log_target=True)
-        return (1 - weight) * compute(outputs, targets) + weight * temperature**2 * distance
+        plain = compute(outputs, targets)
+        shown = temperature**2 * distance.detach()
+        self._figures = {"loss": plain.detach(), KD_LOSS: shown}
+        return (1 - weight) * plain + weight * temperature**2 * distance
+
+    def step_figures(self) -> Mapping[str, Tensor]:
+        return self._figures
 
     def end(self, network: nn.Module) -> None:
         self._teacher = self._images = self._taught = None
+        self._figures = {}
 
     def _open(self) -> _Teacher:
         """Return the teacher. Raises RecipeError, or CheckpointError for a damaged file."""
