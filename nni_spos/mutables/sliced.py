@@ -249,6 +249,9 @@ class SlicedOperation(MixedOperation):
     def build_plain(self, sample: Mapping[str, Any], device: torch.device | str) -> nn.Module:
         """Return the layer of a path, its tensors not set."""
         arguments = {**self.part_at(sample).arguments, "device": device}
+        if device == "meta":  # nothing to initialise, and skip_init takes longer
+            layer: nn.Module = self.plain(**arguments)
+            return layer
         return nn.utils.skip_init(self.plain, **arguments)
 
     def resize(self, shape: tuple[int, ...], sample: Mapping[str, Any]) -> tuple[int, ...]:
