@@ -28,14 +28,14 @@ test: $(VENV)/.installed
 		--cpu-limit=2 --numprocesses logical --dist worksteal \
 		|| $(AGAIN) -m "not (nni or spawn or slow or gpu)"
 
-# These and all others. Three processes mostly wait for experiments under nnictl: so there are two
-# more than there are cores.
+# These and all others, notebooks too. Three processes mostly wait for experiments under nnictl: so
+# there are two more than there are cores.
+ALL := --nbmake --nbmake-timeout=900 -m "(nni or spawn or slow) and not gpu" tests docs/tutorials
 test-all: test
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest -m "(nni or spawn or slow) and not gpu" \
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m pytest \
 		--numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 2)") \
-		--dist loadgroup --no-loadscope-reorder \
-		|| $(AGAIN) -m "(nni or spawn or slow) and not gpu"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=900 docs/tutorials
+		--dist loadgroup --no-loadscope-reorder $(ALL) \
+		|| $(AGAIN) $(ALL)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

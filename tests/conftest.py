@@ -50,15 +50,24 @@ def pytest_collection_modifyitems(items):
     """Say what ``--dist loadgroup`` must keep in one process.
 
     That is each file, whose tests share what they build. Those that run nnictl mostly wait for it:
-    they are a few long groups, which begin first (with ``--no-loadscope-reorder``).
+    they are a few long groups, which begin first (with ``--no-loadscope-reorder``). Then come the
+    notebooks, which are as long.
     """
-    items.sort(key=lambda item: item.get_closest_marker("nni") is None)
+    for item in items:
+        if item.nodeid.startswith("docs/"):
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=_turn)
     nni: dict[str, str] = {}
     for item in items:
         group = item.nodeid.partition("::")[0]
         if item.get_closest_marker("nni"):
             group = nni.setdefault(group, NNI[len(nni) % len(NNI)])
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _turn(item):
+    """Return what decides when a test begins."""
+    return item.get_closest_marker("nni") is None, not item.nodeid.startswith("docs/")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -129,14 +129,22 @@ class RankingStudy:
         return "\n".join(lines)
 
     def unbeaten(self) -> list[str]:
-        """Return a sentence for each score of the supernet that a trivial one ranks as well as."""
-        taus = {name: ranking.tau.value or 0.0 for name, ranking in self.rankings.items()}
-        trivial = max((name for name in taus if name in TRIVIAL), key=taus.__getitem__)
+        """Return a sentence for each score of the supernet that a trivial one ranks as well as.
+
+        One that is the same for all paths ranks as chance does. Where all paths are as accurate, no
+        score says anything.
+        """
+        taus = {name: ranking.tau.value for name, ranking in self.rankings.items()}
+        worth = {name: tau or 0.0 for name, tau in taus.items()}
+        trivial = max((name for name in taus if name in TRIVIAL), key=worth.__getitem__)
+        if all(tau is None for tau in taus.values()):
+            return []
+        shown = {name: "undefined" if x is None else f"{x:.3f}" for name, x in taus.items()}
         return [
-            f"{name} ranks no better than {TRIVIAL[trivial]}: tau {tau:.3f}, and {trivial} "
-            f"{taus[trivial]:.3f}"
-            for name, tau in taus.items()
-            if name not in TRIVIAL and tau <= taus[trivial]
+            f"{name} ranks no better than {TRIVIAL[trivial]}: tau {shown[name]}, and {trivial} "
+            f"{shown[trivial]}"
+            for name in taus
+            if name not in TRIVIAL and worth[name] <= worth[trivial]
         ]
 
     def save(self, file: str | os.PathLike[str]) -> None:

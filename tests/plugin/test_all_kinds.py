@@ -83,9 +83,8 @@ def test_installed_components_are_known_by_their_names(run, tmp_path):
         done = run(command, "recipe.yml")
         assert done.returncode == 2
         assert message in done.stderr
-    assert all(
-        f'"{name}"' in run("schema").stdout for name in ("energy_nj", "lean", "local", "steady")
-    )
+    schema = run("schema").stdout
+    assert all(f'"{name}"' in schema for name in ("energy_nj", "lean", "local", "steady"))
 
 
 @pytest.mark.spawn

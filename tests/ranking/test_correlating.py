@@ -99,6 +99,18 @@ def test_a_supernet_has_to_beat_what_costs_nothing(tau):
         assert lines == []
 
 
+@pytest.mark.parametrize("accuracies", [[1.0, 3.0, 2.0], [1.0, 1.0, 1.0]])
+def test_a_score_that_is_the_same_for_all_has_no_tau(accuracies):
+    scores = {"recalibrated": [5.0, 5.0, 5.0], **dict.fromkeys(TRIVIAL, [1.0, 2.0, 3.0])}
+    rankings = {name: rank(values, accuracies) for name, values in scores.items()}
+    lines = RankingStudy(None, "", 0, 6, [], accuracies, scores, rankings, {}).unbeaten()
+    if len(set(accuracies)) == 1:
+        assert lines == []  # there is nothing to rank
+    else:
+        (line,) = lines
+        assert line.endswith("tau undefined, and flops 0.333")
+
+
 def stored(folder: Path) -> list[dict]:
     (file,) = (folder / "output" / "standalone").glob("*.jsonl")
     return [json.loads(line) for line in file.read_text().splitlines() if line]
