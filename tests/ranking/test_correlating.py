@@ -101,7 +101,7 @@ def test_a_supernet_has_to_beat_what_costs_nothing(tau):
 
 @pytest.mark.parametrize("accuracies", [[1.0, 3.0, 2.0], [1.0, 1.0, 1.0]])
 def test_a_score_that_is_the_same_for_all_has_no_tau(accuracies):
-    scores = {"recalibrated": [5.0, 5.0, 5.0], **dict.fromkeys(TRIVIAL, [1.0, 2.0, 3.0])}
+    scores = {"recalibrated": [5.0, 5.0, 5.0], **{key: [1.0, 2.0, 3.0] for key in TRIVIAL}}
     rankings = {name: rank(values, accuracies) for name, values in scores.items()}
     lines = RankingStudy(None, "", 0, 6, [], accuracies, scores, rankings, {}).unbeaten()
     if len(set(accuracies)) == 1:
