@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from programs import run_program
+
+from nni_spos.spaces import load_nas_bench_macro
 
 FOLDER = Path(__file__).with_name("benchmarks")
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.zip"
@@ -142,6 +145,34 @@ def test_the_landmarks_benchmark():
     assert found["trivial"]["units"] == pytest.approx(0.693, abs=1e-3)
     for design in ("D-optimal", "random"):
         assert min(found[design]["16"]) > found["trivial"]["flops"]
+
+
+@pytest.mark.slow
+def test_a_score_helps_a_model_of_landmarks_if_it_is_right(nas_bench_macro_file, tmp_path):
+    table, generator = load_nas_bench_macro(nas_bench_macro_file), np.random.default_rng(0)
+    drawn = generator.permutation(len(table.codes))[:200]
+    paths = table.space.decode(table.space.enumerate()[drawn])
+    points = [
+        {
+            "path": path,
+            "accuracy": table.accuracy(path),
+            "flops": 1.0,
+            "good": table.accuracy(path) + generator.normal(0, 0.1),
+            "random": generator.normal(),
+        }
+        for path in paths
+    ]
+    study = tmp_path / "study.json"
+    study.write_text(json.dumps({"points": points}))
+    arguments = ["--draws", "3", "--numbers", "20", "--json"]
+    done = run_program(FOLDER / "landmarks_with_scores.py", study, *arguments)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["alone"].keys() == {"good", "random"}
+    assert found["alone"]["good"] > 0.9
+    means = {name: np.mean(found[name]["20"]) for name in ("none", "good", "random")}
+    assert means["good"] > means["none"] + 0.03
+    assert means["random"] < means["none"] + 0.03
 
 
 def test_the_search_benchmark_needs_a_table(tmp_path):
