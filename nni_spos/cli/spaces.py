@@ -13,7 +13,7 @@ from nni_spos.display.loading import loading
 from nni_spos.errors import CostError
 from nni_spos.files.atomic import write_json
 from nni_spos.files.yaml_files import is_yaml_name
-from nni_spos.latency.table import RUNTIMES
+from nni_spos.latency.runtimes import RUNTIMES
 from nni_spos.metrics import format_metric, metric_title
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe.recipe import SpaceSettings, load_recipe

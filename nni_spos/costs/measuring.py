@@ -15,7 +15,8 @@ from nni_spos.display.progress import open_bar
 from nni_spos.files.yaml_files import is_yaml_name
 from nni_spos.latency.exported import RuntimeProfiler
 from nni_spos.latency.profiler import LatencyProfiler
-from nni_spos.latency.table import RUNTIMES, LatencyTable
+from nni_spos.latency.runtimes import RUNTIMES
+from nni_spos.latency.table import LatencyTable
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.spaces import Form, build_space, default_input_shape
 from nni_spos.supernet.building import build_recipe_space
@@ -87,7 +88,7 @@ def make_profiler(
 ) -> LatencyProfiler | RuntimeProfiler:
     """Return what measures on a device, or in a runtime of the CPU."""
     if device in RUNTIMES:
-        return RuntimeProfiler(batch_size, threads)
+        return RuntimeProfiler(device, batch_size, threads)
     return LatencyProfiler(device, batch_size, threads, channels_last)
 
 

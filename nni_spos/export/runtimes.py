@@ -16,6 +16,30 @@ from nni_spos.export.base import Array, Run, check_packages
 def open_onnxruntime(file: FilePath, threads: int | None = None) -> Run:
     """Open an ONNX file in onnxruntime, on the CPU. Raises ExportError if it is damaged."""
     check_packages(("onnxruntime",), "onnx", "runtime onnxruntime")
+    with _explained(file):
+        session = open_onnx_session(str(file), threads)
+    name = session.get_inputs()[0].name
+
+    def run(images: Array) -> Array:
+        return np.asarray(session.run(None, {name: images})[0])
+
+    return run
+
+
+def open_onnx_session(
+    model: str | bytes, threads: int | None = None, profile: FilePath | None = None
+) -> Any:
+    """Return a session of onnxruntime, on the CPU.
+
+    Parameters
+    ----------
+    model
+        Name of an ONNX file, or its content.
+    threads
+        Of one operator; None: onnxruntime's own number.
+    profile
+        Where its profile begins its name with this; None: there is none.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -23,16 +47,10 @@ def open_onnxruntime(file: FilePath, threads: int | None = None) -> Run:
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-    with _explained(file):
-        session = onnxruntime.InferenceSession(
-            str(file), options, providers=["CPUExecutionProvider"]
-        )
-    name = session.get_inputs()[0].name
-
-    def run(images: Array) -> Array:
-        return np.asarray(session.run(None, {name: images})[0])
-
-    return run
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile)
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def open_torch(file: FilePath, threads: int | None = None) -> Run:
@@ -61,19 +79,34 @@ def as_run(network: Any, threads: int | None = None) -> Run:
 def open_openvino(file: FilePath, threads: int | None = None) -> Run:
     """Open an ONNX file in OpenVINO, on the CPU. Raises ExportError if it is damaged."""
     check_packages(("openvino",), "openvino", "runtime openvino")
-    import openvino
-
-    core = openvino.Core()
-    properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-    if threads is not None:
-        properties["INFERENCE_NUM_THREADS"] = str(threads)
     with _explained(file):
-        compiled = core.compile_model(core.read_model(str(file)), "CPU", properties)
+        compiled = compile_openvino(str(file), threads)
 
     def run(images: Array) -> Array:
         return np.asarray(compiled(images)[0])
 
     return run
+
+
+def compile_openvino(model: str | bytes, threads: int | None = None, **properties: str) -> Any:
+    """Return a network that OpenVINO has compiled for the CPU, in single precision.
+
+    Parameters
+    ----------
+    model
+        Name of an ONNX file, or its content.
+    threads
+        Of one network; None: OpenVINO's own number.
+    properties
+        Further ones of OpenVINO.
+    """
+    import openvino
+
+    core = openvino.Core()
+    given = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", **properties}
+    if threads is not None:
+        given["INFERENCE_NUM_THREADS"] = str(threads)
+    return core.compile_model(core.read_model(model), "CPU", given)
 
 
 RUNTIMES: Mapping[str, Callable[[FilePath, int | None], Run]] = {

@@ -21,6 +21,7 @@ from nni_spos.cost_table import CostTable
 from nni_spos.errors import CostError, one_line
 from nni_spos.files.atomic import read_json, write_json
 from nni_spos.latency.accuracy import mape, spearman
+from nni_spos.latency.runtimes import RUNTIMES
 from nni_spos.path import PathSpace
 from nni_spos.values import shown
 
@@ -28,8 +29,6 @@ VERSION = 1
 WEAK_SPEARMAN = 0.9
 """Rank correlations below it are pointed out to people."""
 DEVICES = ("cpu", "cuda")
-RUNTIMES = ("onnxruntime",)
-"""What latencies are measured in, beside PyTorch on the devices."""
 
 
 class LatencyWarning(UserWarning):

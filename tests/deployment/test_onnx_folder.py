@@ -19,7 +19,7 @@ import nni_spos
 from nni_spos import open_data
 from nni_spos.deployment.benchmark import benchmark, read_speeds
 from nni_spos.errors import ExportError
-from nni_spos.export.runtimes import open_onnxruntime
+from nni_spos.export.runtimes import open_onnxruntime, open_openvino
 from nni_spos.export.safetensors_format import load_safetensors
 from nni_spos.recipe.recipe import load_recipe
 
@@ -162,6 +162,12 @@ def test_a_benchmark_is_kept_beside_the_file(place, capsys):
     assert speed["network_memory_bytes"] < speed["peak_memory_bytes"]
     assert len(benchmark([place / "exported"], batch=4, runs=3)) == 1
     assert [x["batch"] for x in read_speeds(place / "exported")] == [1, 4]
+    (found,) = benchmark([place / "exported"], runtime="openvino", runs=3)
+    assert found.runtime == "openvino"
+    images = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)
+    file = place / "exported" / "model.onnx"
+    one, other = (open_file(file, 1)(images) for open_file in (open_onnxruntime, open_openvino))
+    np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_weights_and_their_configuration(place):
