@@ -100,7 +100,7 @@ def test_a_profile_that_is_full_ends_early(tmp_path):
         run=lambda *_: None,
         end_profiling=lambda: str(file),
     )
-    network = in_onnxruntime._Profiled(session)
+    network = in_onnxruntime._OnnxRuntimeProfile(session)
     for _ in range(2):
         network.run(None)
     found = network.layer_runs()

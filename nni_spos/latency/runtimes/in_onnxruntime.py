@@ -38,10 +38,10 @@ class OnnxRuntime(DeployedRuntime):
 
     def open_profiled(self, content: bytes, threads: int, folder: FilePath) -> ProfiledNetwork:
         prefix = folder / f"{len(list(folder.iterdir()))}"
-        return _Profiled(open_onnx_session(content, threads, profile=prefix))
+        return _OnnxRuntimeProfile(open_onnx_session(content, threads, profile=prefix))
 
 
-class _Profiled(ProfiledNetwork):
+class _OnnxRuntimeProfile(ProfiledNetwork):
     def __init__(self, session: Any):
         self._session = session
         self._name = session.get_inputs()[0].name

@@ -38,10 +38,10 @@ class OpenVino(DeployedRuntime):
         return lambda images: request.infer([images])
 
     def open_profiled(self, content: bytes, threads: int, folder: FilePath) -> ProfiledNetwork:
-        return _Profiled(compile_openvino(content, threads, PERF_COUNT="YES"))
+        return _OpenVinoProfile(compile_openvino(content, threads, PERF_COUNT="YES"))
 
 
-class _Profiled(ProfiledNetwork):
+class _OpenVinoProfile(ProfiledNetwork):
     def __init__(self, compiled: Any):
         self._request = compiled.create_infer_request()
         self._runs: list[dict[str, float]] = []
