@@ -102,6 +102,7 @@ TECHNIQUES: Registry[Any] = Registry(
         "inplace_distillation": f"{_TECHNIQUES}.inplace_distillation:InplaceDistillation",
         "shrinking": f"{_TECHNIQUES}.shrinking:Shrinking",
         "limit_schedule": f"{_TECHNIQUES}.limit_schedule:LimitSchedule",
+        "complexity": f"{_TECHNIQUES}.complexity:ComplexityAware",
         "early_stopping": f"{_TECHNIQUES}.early_stopping:EarlyStop",
         "logger": f"{_TECHNIQUES}.logger:OtherLogger",
     },

@@ -21,6 +21,7 @@ KEYS = {
     "paths": {"paths": 3},
     "shrinking": {"shrinking": 0.5, "shrinking_hold": 0.2},
     "limit_schedule": {"limit_schedule": {"flops >= 60%": 0.5}},
+    "complexity": {"complexity_decay": 2.0, "momentum_groups": 3},
     "early_stopping": {"early_stopping": 2},
     "logger": {"logger": "csv"},
 }
