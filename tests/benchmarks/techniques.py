@@ -4,7 +4,8 @@ Run ``python tests/benchmarks/techniques.py --output FOLDER``. Every training is
 ``nni-spos retrain``: with the same epochs, batches and seeds, and
 
 - plain: as the table of NAS-Bench-Macro was made, SGD with linear decay;
-- techniques: the same with cosine decay, RandAugment, CutMix and averaged weights;
+- techniques: the same with cosine decay, RandAugment, CutMix and averaged weights, as strong as
+  suits a short training;
 - kd: plain, taught by the space's largest path, which is trained first.
 
 Run it again, with the same arguments, to go on where it was cut off; more seeds, or variants, may
@@ -33,10 +34,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "techniques": {
         "sched": "cosine",
-        "aa": "rand-m9-mstd0.5",
+        "aa": "rand-m5-mstd0.5",
         "cutmix": 1.0,
+        "mixup_prob": 0.5,
         "model_ema": True,
-        "model_ema_decay": 0.999,
+        "model_ema_decay": 0.99,
     },
     "kd": {"kd": "largest"},
 }

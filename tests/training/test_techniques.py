@@ -324,11 +324,31 @@ def _epoch(data, augmentations, epoch):
 
 
 def test_names_of_policies():
-    for name in ("random", "rand-m11", "rand-x3", "augmix", "rand-m9-inc0", "rand-m9-n0"):
+    wrong = (
+        "random",
+        "rand-m11",
+        "rand-x3",
+        "augmix",
+        "rand-m9-inc0",
+        "rand-m9-n0",
+        "rand-m9-p1.5",
+    )
+    for name in wrong:
         with pytest.raises(RecipeError, match="aa: "):
             made(aa=name)
     for name in ("rand-m9", "rand-m7-n3-mstd0.5-inc1", "trivial"):
         assert only(aa=name)
+
+
+@pytest.mark.parametrize(("part", "share"), [("", 0.5), ("-p0.2", 0.2), ("-p1", 1), ("-p0", 0)])
+def test_an_operation_that_was_drawn_is_done_as_often_as_timm_does_it(part, share):
+    (augmentation,) = made(aa=f"rand-m10-n1{part}").loader_options()["augmentations"]
+    generator = np.random.default_rng(0)
+    images = torch.from_numpy(generator.integers(256, size=(400, 3, 8, 8)).astype(np.uint8))
+    changed = augmentation.pixels(images, np.arange(400, dtype=np.uint64)) != images
+    found = float(changed.flatten(1).any(1).float().mean())
+    # Of torchvision's 14 operations one, and on such images perhaps two, change nothing.
+    assert 11 / 14 * share - 0.06 <= found <= share + 0.06
 
 
 def test_classes_are_shown_equally_often():

@@ -18,28 +18,31 @@ if TYPE_CHECKING:
 LEVELS = 101
 """Of torchvision's magnitudes, so that timm's, from 0 to 10, have a digit behind the point."""
 
-FORMS = "rand-m9, rand-m9-n2, rand-m9-mstd0.5 (timm's) or trivial"
+FORMS = "rand-m9, rand-m9-n2, rand-m9-mstd0.5-p0.5 (timm's) or trivial"
 
 _STREAM = 0x61
 
 
 @dataclass(frozen=True)
 class RandPolicy:
-    """What a name such as ``rand-m9-n2-mstd0.5`` says.
+    """What a name such as ``rand-m9-n2-mstd0.5-p0.5`` says.
 
     Parameters
     ----------
     magnitude
         From 0 to 10.
     num_ops
-        Operations an image.
+        Operations that are drawn for an image.
     spread
-        Standard deviation of the magnitude of an image.
+        Standard deviation of the magnitude of an operation.
+    probability
+        That an operation which was drawn is done; 0.5 as in timm.
     """
 
     magnitude: float = 9.0
     num_ops: int = 2
     spread: float = 0.0
+    probability: float = 0.5
 
 
 def parse(name: str) -> RandPolicy | None:
@@ -53,22 +56,25 @@ def parse(name: str) -> RandPolicy | None:
     Examples
     --------
     >>> parse("rand-m7-mstd0.5-inc1")
-    RandPolicy(magnitude=7.0, num_ops=2, spread=0.5)
+    RandPolicy(magnitude=7.0, num_ops=2, spread=0.5, probability=0.5)
     """
     if name == "trivial":
         return None
     kind, *parts = name.split("-")
     values: dict[str, float] = {}
     for part in parts:
-        found = re.fullmatch(r"(mstd|m|n|inc)(\d+(?:\.\d+)?)", part)
+        found = re.fullmatch(r"(mstd|m|n|p|inc)(\d+(?:\.\d+)?)", part)
         if found is None:
             raise RecipeError(f"aa: '{part}' in {name!r} is not understood. Give {FORMS}.")
         values[found[1]] = float(found[2])
-    policy = RandPolicy(values.get("m", 9.0), int(values.get("n", 2)), values.get("mstd", 0.0))
-    if kind != "rand" or not 0 <= policy.magnitude <= 10 or policy.num_ops < 1:
+    policy = RandPolicy(
+        values.get("m", 9.0), int(values.get("n", 2)), values.get("mstd", 0.0), values.get("p", 0.5)
+    )
+    is_right = 0 <= policy.magnitude <= 10 and policy.num_ops >= 1 and policy.probability <= 1
+    if kind != "rand" or not is_right:
         raise RecipeError(
-            f"aa: got {name!r}; must be {FORMS}, with a magnitude m from 0 to 10 and at least one "
-            "operation n."
+            f"aa: got {name!r}; must be {FORMS}, with a magnitude m from 0 to 10, at least one "
+            "operation n, and a probability p of each from 0 to 1."
         )
     if values.get("inc", 1) != 1:
         raise RecipeError(f"aa: {name!r}: magnitudes always increase in strength, as inc1 says.")
@@ -77,6 +83,9 @@ def parse(name: str) -> RandPolicy | None:
 
 class AutoAugment(Technique):
     """Change colours and geometry of each training image at random, with torchvision's v2.
+
+    ``rand-m9-n2-p0.5`` draws two operations for an image, and does each with probability 0.5 at
+    nine tenths of its full strength; without n and p these are the numbers, as in timm.
 
     References
     ----------
@@ -153,8 +162,12 @@ class PolicyAugmentation:
         policy = parse(self._name)
         if policy is None:
             return v2.TrivialAugmentWide()(image)
-        magnitude = policy.magnitude
-        if policy.spread:
-            magnitude += policy.spread * float(torch.randn(()))
-        level = round(min(max(magnitude, 0.0), 10.0) * (LEVELS - 1) / 10)
-        return v2.RandAugment(policy.num_ops, level, LEVELS)(image)
+        for _ in range(policy.num_ops):
+            if float(torch.rand(())) >= policy.probability:
+                continue
+            magnitude = policy.magnitude
+            if policy.spread:
+                magnitude += policy.spread * float(torch.randn(()))
+            level = round(min(max(magnitude, 0.0), 10.0) * (LEVELS - 1) / 10)
+            image = v2.RandAugment(1, level, LEVELS)(image)
+        return image
