@@ -103,6 +103,7 @@ TECHNIQUES: Registry[Any] = Registry(
         "shrinking": f"{_TECHNIQUES}.shrinking:Shrinking",
         "limit_schedule": f"{_TECHNIQUES}.limit_schedule:LimitSchedule",
         "complexity": f"{_TECHNIQUES}.complexity:ComplexityAware",
+        "few_shot": f"{_TECHNIQUES}.few_shot:FewShot",
         "early_stopping": f"{_TECHNIQUES}.early_stopping:EarlyStop",
         "logger": f"{_TECHNIQUES}.logger:OtherLogger",
     },

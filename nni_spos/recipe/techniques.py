@@ -88,6 +88,10 @@ class TechniqueSettings:
         where = where if self.is_ours else f"{where}: {self.name}"
         return cls(**check_settings(cls, self.arguments, where))
 
+    def is_on(self) -> bool:
+        """Whether it does anything; a user's does where it is listed. Raises RecipeError."""
+        return not self.is_ours or bool(self.find().is_on(self.own()))
+
     def deciding(self) -> dict[str, Any] | None:
         """Return what weights depend on of it; None for nothing.
 

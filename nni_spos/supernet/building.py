@@ -39,6 +39,8 @@ def build_recipe_supernet(recipe: Recipe, seed: int | None = None) -> ModelSpace
         supernet = SinglePathOneShot().mutate_model(build_recipe_space(recipe, Form.SUPERNET))
         if recipe.space.is_converted and recipe.supernet.initial_weights == "random":
             draw_weights(supernet)
+        for technique in recipe.supernet.techniques:
+            technique.find().change_supernet(technique.own(), supernet)
         return supernet
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nni_spos.conversion.sources import read_state_dict, without_wrapper
 from nni_spos.errors import CheckpointError, one_line
 from nni_spos.files.tensors import is_loadable, name_not_finite
+from nni_spos.training.techniques.few_shot import names_of_one_copy
 
 FEW = 3
 """Names that are shown of those that do not fit."""
@@ -61,7 +62,7 @@ def fit_weights(network: nn.Module, file: str | os.PathLike[str]) -> Fit:
     """Return the weights of a file that a supernet can begin with; it is not changed.
 
     A tensor fits one of the same name, shape and kind. Where BatchNorm has tensors for each of
-    several bit widths, and the file has them once, they fit all of these.
+    several bit widths, or few_shot has copies, and the file has them once, they fit all of these.
 
     Parameters
     ----------
@@ -80,7 +81,11 @@ def fit_weights(network: nn.Module, file: str | os.PathLike[str]) -> Fit:
     file = FilePath(file)
     expected = network.state_dict()
     found = without_wrapper(read_state_dict(file), expected)
-    sources = {name: _source(name, tensor, found) for name, tensor in expected.items()}
+    single = names_of_one_copy(network)
+    sources = {
+        name: _source((name, single.get(name, name)), tensor, found)
+        for name, tensor in expected.items()
+    }
     weights = {name: found[source] for name, source in sources.items() if source}
     if all(name.endswith("num_batches_tracked") for name in weights):
         ours, theirs = (next(iter(names), "none") for names in (expected, found))
@@ -105,9 +110,9 @@ def begin_with(network: nn.Module, file: str | os.PathLike[str]) -> None:
     network.load_state_dict(fit_weights(network, file).weights, strict=False)
 
 
-def _source(name: str, tensor: Tensor, found: Mapping[str, Tensor]) -> str:
-    """Return the name of what fits in the file; "" for nothing."""
-    names = (name, _OF_BITS.sub("", name))
+def _source(names: Sequence[str], tensor: Tensor, found: Mapping[str, Tensor]) -> str:
+    """Return the first of some names of what fits in the file; "" for nothing."""
+    names = (*names, *(_OF_BITS.sub("", name) for name in names))
     return next((x for x in names if x in found and is_loadable(found[x], tensor)), "")
 
 

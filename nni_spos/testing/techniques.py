@@ -59,7 +59,11 @@ class TechniqueCase:
         """Return an untrained network or supernet, always the same one."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return SinglePathOneShot().mutate_model(_Space()) if self._is_for_supernets else _Net()
+            if not self._is_for_supernets:
+                return _Net()
+            supernet = SinglePathOneShot().mutate_model(_Space())
+            self.technique.find().change_supernet(self.technique.own(), supernet)
+            return supernet
 
     @property
     def _is_for_supernets(self) -> bool:
@@ -105,7 +109,8 @@ class _Space(ModelSpace):
     def __init__(self) -> None:
         super().__init__()
         width = nni.choice("width", [2, 4])
-        self.unit = LayerChoice([nn.Conv2d(1, 4, 1), nn.Conv2d(1, 4, 3, padding=1)], label="unit")
+        blocks = {"k1": nn.Conv2d(1, 4, 1), "k3": nn.Conv2d(1, 4, 3, padding=1)}
+        self.unit = LayerChoice(blocks, label="unit")
         self.norm = nn.BatchNorm2d(4)
         self.conv = MutableConv2d(4, width, 3, stride=2)
         self.classifier = MutableLinear(width, 10)

@@ -22,6 +22,7 @@ from nni_spos.tasks.classification import Classification
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from nni.nas.nn.pytorch import ModelSpace
     from pytorch_lightning import Callback
     from pytorch_lightning.loggers import Logger
     from torch import Tensor, nn
@@ -127,6 +128,15 @@ class Technique:
     def files(cls, settings: Any) -> Sequence[str]:
         """Return the keys whose values are files of weights, which count by their contents."""
         return ()
+
+    @classmethod
+    def change_supernet(cls, settings: Any, supernet: ModelSpace) -> None:
+        """Change a supernet that was just built, in place.
+
+        It is called wherever one is built, and so for a search too. What it does may depend on
+        nothing but its arguments. Labels, their choices and the network of each path have to stay.
+        Raises RecipeError.
+        """
 
     def _check_place(self) -> None:
         """Refuse a section and targets that it is not for. Raises RecipeError."""

@@ -22,6 +22,7 @@ KEYS = {
     "shrinking": {"shrinking": 0.5, "shrinking_hold": 0.2},
     "limit_schedule": {"limit_schedule": {"flops >= 60%": 0.5}},
     "complexity": {"complexity_decay": 2.0, "momentum_groups": 3},
+    "few_shot": {"few_shot": ["unit"], "few_shot_after": 0.5},
     "early_stopping": {"early_stopping": 2},
     "logger": {"logger": "csv"},
 }

@@ -371,6 +371,8 @@ SEVERAL = {
     "shrinking": {"shrinking": 0.5},
     "shrinking_hold": {"shrinking": 0.5, "shrinking_hold": 0.1},
     "limit_schedule": {"limit_schedule": {"flops >= 60%": 0.5}},
+    "few_shot": {"few_shot": ["layer_1"]},
+    "few_shot_after": {"few_shot": ["layer_1"], "few_shot_after": 0.25},
     "complexity_decay": {"complexity_decay": 2.0},
     "momentum_groups": {"momentum_groups": 2},
     "inplace_distillation": TAUGHT,

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from nni_spos.path import Path
     from nni_spos.priors.base import Prior
-    from nni_spos.recipe.techniques import TechniqueSettings
     from nni_spos.training.sampling import Sampling
 
 NUM_DRAWN = 1000
@@ -78,7 +77,7 @@ class ComplexityAware(Technique):
     def __init__(self, settings: Settings, training: Any):
         super().__init__(settings, training)
         key = "momentum_groups" if settings.momentum_groups > 1 else "complexity_decay"
-        names = [x.name for x in training.settings.techniques if _is_on(x)]
+        names = [x.name for x in training.settings.techniques if x.is_on()]
         if "opt" in names:
             raise RecipeError(f"{key}: is for SGD as it is without opt. Leave one of them out.")
         if settings.momentum_groups > 1 and not training.settings.momentum:
@@ -156,7 +155,3 @@ class ComplexityAware(Technique):
         for parameter, momentum in zip(parameters, self._momenta.pop(group, ()), strict=False):
             if momentum is not None:
                 optimizer.state[parameter]["momentum_buffer"] = momentum.to(parameter.device)
-
-
-def _is_on(asked: TechniqueSettings) -> bool:
-    return not asked.is_ours or bool(asked.find().is_on(asked.own()))

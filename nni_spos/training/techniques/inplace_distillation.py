@@ -111,4 +111,4 @@ class InplaceDistillation(Technique):
 
 def _gives_paths(asked: TechniqueSettings) -> bool:
     """Whether a technique may give a step several paths."""
-    return not asked.is_ours or (asked.name == "paths" and asked.find().is_on(asked.own()))
+    return not asked.is_ours or (asked.name == "paths" and asked.is_on())
