@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--code", default=CODE, help="the path, as the table names it")
     parser.add_argument("--num-train", type=int, help="training images; all by default")
+    parser.add_argument("--image-size", type=int, default=32, help="pixels")
     parser.add_argument("--num-validation", type=int, default=5000)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--workers", type=int, default=0)
@@ -117,7 +118,7 @@ def recipe(
     data = {
         "name": "image_folder",
         "root": str(images),
-        "image_size": 32,
+        "image_size": options.image_size,
         "crop_pct": 1.0,
         "augmentation": "crop_flip",
         "num_validation": options.num_validation,
