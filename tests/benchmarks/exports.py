@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -W ignore tests/benchmarks/exports.py [--paths 5] [NAME ...]
 
 For each space in its small form: random paths with fresh weights, whose BatchNorm has the
-statistics of the images. Names with ``torchvision:`` are converted, and a random path of them is
-exported. Compared are the logits that onnxruntime computes of the file, and the classes, on images
+statistics of the images. Names with ``torchvision:``, and ``efficientnet_lite0`` with its ImageNet
+weights where its packages are installed, are converted, and a random path of them is exported. Compared are the logits that onnxruntime computes of the file, and the classes, on images
 of CIFAR-10 in ``shared/data`` beside the repository, resized to what the network takes.
 
 Logits may differ by 1e-4 of the largest. Networks with bits become whole numbers, whose classes
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from compressors import efficientnet_lite0
 from nasbench_macro import TABLE
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,11 +89,12 @@ def read_images(number: int) -> Tensor:
 
 def networks(name: str, number: int) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
     """Yield networks of random paths, with what they take."""
-    if name.startswith("torchvision:"):
+    if name not in SPACES:
         from torchvision import models
 
-        network = models.get_model(name.partition(":")[2]).eval()
-        space = convert(network, torch.randn(1, 3, SIZE, SIZE))
+        own = name == "efficientnet_lite0"
+        network = efficientnet_lite0() if own else models.get_model(name.partition(":")[2])
+        space = convert(network.eval(), torch.randn(1, 3, SIZE, SIZE))
         shape = (3, SIZE, SIZE)
     else:
         space = build_space(name, {}, Form.SUBNET)
@@ -147,7 +149,7 @@ def main() -> int:
     images, wrong = read_images(options.images), 0
     for name in options.names:
         torch.manual_seed(0)
-        number = 1 if name.startswith("torchvision:") else options.paths
+        number = options.paths if name in SPACES else 1
         for network, shape in networks(name, number):
             difference, percent = compare(network, images, shape)
             rounded = is_quantized(network)
