@@ -3,9 +3,10 @@
     OMP_NUM_THREADS=1 python -W ignore tests/benchmarks/exports.py [--paths 5] [NAME ...]
 
 For each space in its small form: random paths with fresh weights, whose BatchNorm has the
-statistics of the images. Names with ``torchvision:``, and ``efficientnet_lite0`` with its ImageNet
-weights where its packages are installed, are converted, and a random path of them is exported. Compared are the logits that onnxruntime computes of the file, and the classes, on images
-of CIFAR-10 in ``shared/data`` beside the repository, resized to what the network takes.
+statistics of the images. Names with ``torchvision:`` are converted, as is ``efficientnet_lite0``
+with its ImageNet weights where its packages are installed, and a random path of them is exported.
+Compared are the logits that onnxruntime computes of the file, and the classes, on images of
+CIFAR-10 in ``shared/data`` beside the repository, resized to what the network takes.
 
 Logits may differ by 1e-4 of the largest. Networks with bits become whole numbers, whose classes
 have to be the network's for 99.9 % of the images.
