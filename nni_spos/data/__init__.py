@@ -14,9 +14,10 @@ from nni_spos.process.lazy_names import lazy_names
 if TYPE_CHECKING:
     from nni_spos.data.datasets import dataset_spec
     from nni_spos.data.evaluation import EvaluationBatches
-    from nni_spos.data.loaders import ImageData, TrainBatches, open_data
+    from nni_spos.data.loaders import ImageData, open_data
     from nni_spos.data.reading import Batch
     from nni_spos.data.stores import ImageStore
+    from nni_spos.data.training_batches import TrainBatches
     from nni_spos.data.transforms import check_preprocessing
     from nni_spos.recipe.dataset import Dataset, DatasetSpec
 
@@ -40,7 +41,7 @@ _HOMES = {
     "EvaluationBatches": "nni_spos.data.evaluation",
     "ImageData": "nni_spos.data.loaders",
     "ImageStore": "nni_spos.data.stores",
-    "TrainBatches": "nni_spos.data.loaders",
+    "TrainBatches": "nni_spos.data.training_batches",
     "check_preprocessing": "nni_spos.data.transforms",
     "dataset_spec": "nni_spos.data.datasets",
     "open_data": "nni_spos.data.loaders",

@@ -16,8 +16,9 @@ from nni_spos.errors import ScoringWarning, SposError, one_line
 from nni_spos.modules.subnet import extract_subnet, without_path
 from nni_spos.path import Choice, Path, PathSpace
 from nni_spos.recipe.search_settings import EvaluationSettings
-from nni_spos.scoring.population import NotShareable, PrefixTree, Statistics, sharing
+from nni_spos.scoring.population import NotShareable, Statistics, sharing
 from nni_spos.scoring.precision import scoring_precision
+from nni_spos.scoring.prefix_tree import PrefixTree
 from nni_spos.scoring.racing import Heat, Race
 from nni_spos.scoring.recalibration import place_batches, place_images, recalibrate_in
 from nni_spos.scoring.repeatability import find_noise

@@ -19,7 +19,8 @@ from nni_spos.data import EvaluationBatches
 from nni_spos.modules.subnet import extract_subnet
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import Path, PathSpace
-from nni_spos.scoring.population import NotShareable, PrefixTree, Statistics, sharing
+from nni_spos.scoring.population import NotShareable, Statistics, sharing
+from nni_spos.scoring.prefix_tree import PrefixTree
 from nni_spos.scoring.repeatability import run_subnet
 
 NUM_PATHS = 3

@@ -29,7 +29,7 @@ def measure(num_images: int, num_alone: int, prefix: int) -> dict[str, Any]:
     from nni_spos.recipe.data_settings import DataSettings
     from nni_spos.recipe.search_settings import EvaluationSettings
     from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
-    from nni_spos.scoring.population import PrefixTree
+    from nni_spos.scoring.prefix_tree import PrefixTree
     from nni_spos.spaces import Form, build_space
     from nni_spos.supernet import SinglePathOneShot
 

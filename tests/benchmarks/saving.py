@@ -19,7 +19,8 @@ def arithmetic_saving(
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from nni_spos.scoring.population import PrefixTree, Statistics, sharing
+    from nni_spos.scoring.population import Statistics, sharing
+    from nni_spos.scoring.prefix_tree import PrefixTree
 
     images, labels = torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64)
     with sharing(supernet) as run:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 
 from nni_spos.data import open_data
-from nni_spos.data.loaders import EpochSampler
+from nni_spos.data.training_batches import EpochSampler
 from nni_spos.errors import DataError
 from nni_spos.recipe.data_settings import DataSettings
 

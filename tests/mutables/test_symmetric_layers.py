@@ -18,7 +18,8 @@ from nni_spos.mutables.quantization import QuantizedConv2d, QuantizedLinear, beg
 from nni_spos.path import PathSpace
 from nni_spos.profilers import build_costs
 from nni_spos.recipe.training_settings import TrainSettings
-from nni_spos.scoring.population import PrefixTree, Statistics, sharing
+from nni_spos.scoring.population import Statistics, sharing
+from nni_spos.scoring.prefix_tree import PrefixTree
 from nni_spos.spaces import build_network
 from nni_spos.training import TaskModule
 

@@ -21,7 +21,8 @@ from nni_spos.recipe.search_settings import EvaluationSettings
 from nni_spos.scoring import verification
 from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
 from nni_spos.scoring.parts import find_parts
-from nni_spos.scoring.population import PrefixTree, Reserve, Statistics, sharing
+from nni_spos.scoring.population import Reserve, Statistics, sharing
+from nni_spos.scoring.prefix_tree import PrefixTree
 from nni_spos.scoring.recalibration import recalibrate
 from nni_spos.spaces import Form, build_space
 from nni_spos.supernet import SinglePathOneShot

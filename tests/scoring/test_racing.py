@@ -17,7 +17,7 @@ from nni_spos.recipe.recipe import load_recipe
 from nni_spos.recipe.search_settings import EvaluationSettings
 from nni_spos.scoring import evaluation as scoring
 from nni_spos.scoring.evaluation import evaluate_path, evaluate_paths
-from nni_spos.scoring.population import PrefixTree
+from nni_spos.scoring.prefix_tree import PrefixTree
 from nni_spos.scoring.racing import ERROR, Race
 from nni_spos.search.score_cache import ScoreCache
 from nni_spos.search.scorer import NUM_IMAGES, PathScorer
