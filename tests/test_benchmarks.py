@@ -92,6 +92,23 @@ def test_the_experiment_benchmark():
 
 
 @pytest.mark.slow
+def test_the_integers_benchmark():
+    if not CIFAR10.exists():
+        pytest.skip(f"{CIFAR10} is not there")
+    arguments = ["resnet_small", "--images", "50", "--training-images", "50", "--epochs", "1"]
+    done = run_program(FOLDER / "integers.py", *arguments)
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert [row[1] for row in rows] == ["8w8a", "4w8a and 8w8a", "2 to 8 bits"], done.stderr
+    for row in rows:
+        assert row[5].endswith("of 14")  # layers with bits, each an operator of integers
+        kinds = {kind: int(n) for n, kind in (x.split() for x in row[6].split(", "))}
+        assert kinds["Conv"] == 1
+        assert kinds["QLinearConv"] + kinds["ConvInteger"] == 14
+    for row in rows[:2]:  # of 8 and 4 bits, which files have as such
+        assert abs(float(row[-1].split()[0])) < 2
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("nas_bench_macro_file")
 def test_the_search_benchmark(tmp_path):
     plot = tmp_path / "plots" / "search.png"

@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from nni_spos import convert
 from nni_spos.deployment.verification import AGREEMENT, TOLERANCE
-from nni_spos.export.base import ExportForm, Model
+from nni_spos.export.base import ExportForm, Model, Run
 from nni_spos.export.images import InputImages
 from nni_spos.export.onnx_format import OnnxExporter
 from nni_spos.export.preparing import prepare, settled
@@ -73,19 +73,21 @@ MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 BATCH = 50
 
 
-def read_images(number: int) -> Tensor:
-    """Return normalised images, shape (number, 3, 32, 32)."""
+def read_images(number: int) -> tuple[Tensor, Tensor]:
+    """Return normalised images, shape (number, 3, 32, 32), and their classes, shape (number,)."""
     from PIL import Image
 
     with zipfile.ZipFile(IMAGES) as archive:
         names = sorted(x for x in archive.namelist() if x.endswith((".jpg", ".jpeg")))
         chosen = random.Random(0).sample(names, number)
+        classes = sorted({x.split("/")[-2] for x in names})
         pixels = [
             np.asarray(Image.open(io.BytesIO(archive.read(x))).convert("RGB")) for x in chosen
         ]
     values = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (MEAN, STD))
-    return (values - mean) / std
+    labels = torch.tensor([classes.index(x.split("/")[-2]) for x in chosen])
+    return (values - mean) / std, labels
 
 
 def networks(name: str, number: int) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
@@ -107,34 +109,44 @@ def networks(name: str, number: int) -> Iterator[tuple[nn.Module, tuple[int, int
         yield space.freeze(path), shape
 
 
-def compare(network: nn.Module, images: Tensor, shape: tuple[int, int, int]) -> tuple[float, float]:
-    """Return the largest difference of logits, relative to the largest, and percent of classes."""
-    channels, height, width = shape
-    given = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
-    if channels == 1:
-        given = given.mean(1, keepdim=True)
+def give_statistics(network: nn.Module, images: Tensor) -> None:
+    """Let BatchNorm have the statistics of images, and the network be evaluated."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d) and module.track_running_stats:
             module.reset_running_stats()
             module.momentum = None
     with torch.no_grad():
         network.train()
-        for batch in given[: 4 * BATCH].split(BATCH):
+        for batch in images.split(BATCH):
             network(batch)
-        network.eval()
+    network.eval()
+
+
+def resized(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """Return images as a network takes them."""
+    channels, height, width = shape
+    given = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return given.mean(1, keepdim=True) if channels == 1 else given
+
+
+def export(network: nn.Module, shape: tuple[int, int, int], folder: Path) -> Run:
+    """Write a network as ONNX into a folder, and return what runs the file."""
+    channels, height, width = shape
     kind = InputImages(
         channels=channels, height=height, width=width, bits=8, mean=MEAN[:channels],
         std=STD[:channels], resize=height,
     )  # fmt: skip
-    found = settled(network, kind)
-    with tempfile.TemporaryDirectory() as folder:
-        exporter = OnnxExporter()
-        prepared = prepare(settled(network, kind), kind, folded=True, pixels=False)
-        exporter.write(Model(prepared, kind, ExportForm()), Path(folder))
-        run = exporter.open(Path(folder))
-        with torch.no_grad():
-            wanted = torch.cat([found(batch) for batch in given.split(BATCH)])
-        got = torch.cat([torch.from_numpy(run(x.numpy())) for x in given.split(BATCH)])
+    exporter = OnnxExporter()
+    prepared = prepare(settled(network, kind), kind, folded=True, pixels=False)
+    exporter.write(Model(prepared, kind, ExportForm()), folder)
+    return exporter.open(folder)
+
+
+def compare(network: nn.Module, images: Tensor, run: Run) -> tuple[float, float]:
+    """Return the largest difference of logits, relative to the largest, and percent of classes."""
+    with torch.no_grad():
+        wanted = torch.cat([network(batch) for batch in images.split(BATCH)])
+    got = torch.cat([torch.from_numpy(run(x.numpy())) for x in images.split(BATCH)])
     difference = float((wanted - got).abs().max()) / max(1.0, float(wanted.abs().max()))
     return difference, 100 * float((wanted.argmax(1) == got.argmax(1)).float().mean())
 
@@ -147,12 +159,15 @@ def main() -> int:
     options = parser.parse_args()
     if not IMAGES.is_file():
         parser.error(f"{IMAGES}: no such file; it has the images of CIFAR-10.")
-    images, wrong = read_images(options.images), 0
+    (images, _), wrong = read_images(options.images), 0
     for name in options.names:
         torch.manual_seed(0)
         number = options.paths if name in SPACES else 1
         for network, shape in networks(name, number):
-            difference, percent = compare(network, images, shape)
+            given = resized(images, shape)
+            give_statistics(network, given[: 4 * BATCH])
+            with tempfile.TemporaryDirectory() as folder:
+                difference, percent = compare(network, given, export(network, shape, Path(folder)))
             rounded = is_quantized(network)
             good = percent >= AGREEMENT if rounded else difference <= TOLERANCE and percent == 100
             wrong += not good
