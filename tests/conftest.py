@@ -82,6 +82,14 @@ def pytest_sessionfinish(session):
         failed[name.removesuffix(f"@{group}")] = failed.pop(name)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Say how a process of pytest-xdist ended that was not told to: it only says that it did."""
+    if error:
+        process = node.gateway._io.popen
+        print(f"\n{node.gateway.id} (process {process.pid}) ended with {process.wait()}")
+
+
 def pytest_collection_finish():
     """Let collections of garbage leave out half a million objects of modules that stay."""
     gc.collect()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import multiprocessing
+import os
 import shutil
 import sys
 
@@ -159,20 +161,26 @@ class Net(ModelSpace):
 @pytest.mark.slow
 def test_a_checkpoint_of_other_layers_is_not_resumed(recipe_in, folder_of, tmp_path, monkeypatch):
     module_file = tmp_path / "own_net_of_two_widths.py"
-    module_file.write_text(OWN.replace("WIDTH", "4"))
+
+    def write(width):
+        module_file.write_text(OWN.replace("WIDTH", str(width)))
+        # Python takes a compiled file for today's if size and second of the source are the same.
+        os.utime(module_file, (next(seconds),) * 2)
+        monkeypatch.delitem(sys.modules, "own_net_of_two_widths", raising=False)
+
+    seconds = itertools.count(10**9)
+    write(4)
     recipe = recipe_in()
     space = dataclasses.replace(recipe.space, name="own_net_of_two_widths:Net", arguments={})
     recipe = dataclasses.replace(recipe, space=space)
     train_supernet(recipe)
     recipe.checkpoint.unlink()
-    module_file.write_text(OWN.replace("WIDTH", "6"))
-    monkeypatch.delitem(sys.modules, "own_net_of_two_widths")
+    write(6)
     with pytest.raises(
         CheckpointError, match=r"tensors: conv\.0\.weight was \[4, 1, 3, 3\] and now"
     ):
         train_supernet(recipe, Start.RESUME)
-    module_file.write_text(OWN.replace("WIDTH", "4"))
-    monkeypatch.delitem(sys.modules, "own_net_of_two_widths")
+    write(4)
     train_supernet(recipe, Start.RESUME)
 
 
