@@ -3,6 +3,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import crashed_processes
 import processor_time
 import pytest
 import skips
@@ -43,6 +44,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     processor_time.register(config)
     config.pluginmanager.register(skips)
+    config.pluginmanager.register(crashed_processes)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -80,14 +82,6 @@ def pytest_sessionfinish(session):
         groups = (*NNI, file)
         group = next((x for x in groups if name.endswith(f"@{x}")), "")
         failed[name.removesuffix(f"@{group}")] = failed.pop(name)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):
-    """Say how a process of pytest-xdist ended that was not told to: it only says that it did."""
-    if error:
-        process = node.gateway._io.popen
-        print(f"\n{node.gateway.id} (process {process.pid}) ended with {process.wait()}")
 
 
 def pytest_collection_finish():

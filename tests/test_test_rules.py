@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import crashed_processes
 import pytest
 import skips
 
@@ -121,3 +124,41 @@ def test_published_data_may_be_missing_as_a_whole(suite, monkeypatch, tmp_path, 
     )
     expected = {"failed": 1} if is_there else {"skipped": 1}
     suite.runpytest().assert_outcomes(**expected)
+
+
+CRASHES = """
+import os, time
+from pathlib import Path
+import pytest
+
+@pytest.mark.parametrize("number", range(12))
+def test_many(number):
+    time.sleep(0.02)
+    crashed = Path({file!r})
+    if number == 7 and not crashed.exists():
+        crashed.touch()
+        os._exit(3)
+"""
+GROUPED = """
+import crashed_processes
+import pytest
+
+def pytest_configure(config):
+    config.pluginmanager.register(crashed_processes)
+
+def pytest_collection_modifyitems(items):
+    for number, item in enumerate(items):
+        item.add_marker(pytest.mark.xdist_group(str(number // 2)))
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_early_is_replaced_and_not_waited_for(pytester):
+    pytester.makeconftest(GROUPED)
+    pytester.makepyfile(CRASHES.format(file=str(pytester.path / "crashed")))
+    helpers = Path(crashed_processes.__file__).parent
+    options = ["--numprocesses=2", "--dist=loadgroup", "--no-loadscope-reorder"]
+    done = pytester.runpytest_subprocess(*options, "-o", f"pythonpath={helpers}", timeout=300)
+    done.stdout.fnmatch_lines(["*gw? (process *) ended with 3"])
+    # The test during which it ended is run once more.
+    done.assert_outcomes(passed=12, failed=1)
