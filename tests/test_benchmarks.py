@@ -78,6 +78,28 @@ def test_the_techniques_benchmark_goes_on(tmp_path):
     assert (tmp_path / "plain_0.pt").read_bytes() == network
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("nas_bench_macro_file")
+def test_the_short_landmarks_benchmark_goes_on(tmp_path):
+    if not CIFAR10.exists():
+        pytest.skip(f"{CIFAR10} is not there")
+    arguments = [
+        *("--images-per-class", "8", "--epochs", "1", "--landmarks", "3", "--image-size", "8"),
+        *("--batch-size", "20", "--num-validation", "20", "--json", "--output", tmp_path),
+    ]
+    first = run_program(FOLDER / "short_landmarks.py", *arguments, "--part", "1/2")
+    assert first.returncode == 0, first.stderr
+    (network,) = tmp_path.glob("*.pt")
+    before = network.read_bytes()
+    done = run_program(FOLDER / "short_landmarks.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert network.read_bytes() == before
+    assert len(list(tmp_path.glob("*_1.pt"))) == 3
+    found = json.loads(done.stdout)
+    assert list(found) == ["1", "published"]
+    assert 95 > found["published"]["top1"] > found["1"]["top1"]
+
+
 @pytest.mark.nni
 def test_the_experiment_benchmark():
     """A process of its own, for it measures those of an experiment under nnictl."""

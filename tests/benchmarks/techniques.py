@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
-import zipfile
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
-
-ARCHIVE = FilePath(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.zip"
+from cifar10_trainings import add_options, find_images, recipe
 
 CODE = "12222222"
 
@@ -48,8 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Train what is missing, and print the gains."""
     options = _parser().parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    images = options.images or unpack(options.output / "cifar10", options.images_per_class)
-    results = run(options, images.resolve())
+    results = run(options, find_images(options))
     (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results) if options.json else summary(results))
     return 0
@@ -57,35 +53,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--output", type=FilePath, required=True, help="folder of the trainings")
-    parser.add_argument("--images", type=FilePath, help="image folder, instead of the archive")
-    parser.add_argument(
-        "--images-per-class", type=int, help="of the archive, to try the script; all by default"
-    )
+    add_options(parser)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--code", default=CODE, help="the path, as the table names it")
-    parser.add_argument("--num-train", type=int, help="training images; all by default")
-    parser.add_argument("--image-size", type=int, default=32, help="pixels")
-    parser.add_argument("--num-validation", type=int, default=5000)
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--workers", type=int, default=0)
     return parser
-
-
-def unpack(folder: FilePath, most: int | None) -> FilePath:
-    """Return the folder of the images, unpacked once, at most so many of a class."""
-    if not folder.is_dir():
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            names = [x for x in archive.namelist() if x.endswith(".jpg")]
-            taken = [x for x in names if most is None or int(FilePath(x).stem) < most]
-            archive.extractall(part, taken)
-        part.rename(folder)
-    return folder
 
 
 def run(options: argparse.Namespace, images: FilePath) -> dict[str, dict[str, float]]:
@@ -100,7 +74,7 @@ def run(options: argparse.Namespace, images: FilePath) -> dict[str, dict[str, fl
     for seed in range(options.seeds):  # all variants of a seed first: an early end compares too
         for name in options.variants:
             file = options.output / f"{name}_{seed}.yml"
-            content = recipe(options, images, name, seed)
+            content = recipe(options, images, {"seed": seed, **VARIANTS[name]})
             file.write_text(yaml.safe_dump(content, sort_keys=False))
             network = options.output / f"{name}_{seed}.pt"
             trained = retrain(load_recipe(file), path, network, Start.CONTINUE)
@@ -109,38 +83,6 @@ def run(options: argparse.Namespace, images: FilePath) -> dict[str, dict[str, fl
             line = f"{name}, seed {seed}: test top-1 {trained.test['top1']:.2f} %"
             print(line, file=sys.stderr, flush=True)
     return found
-
-
-def recipe(
-    options: argparse.Namespace, images: FilePath, variant: str, seed: int
-) -> dict[str, Any]:
-    """Return the recipe of a training."""
-    data = {
-        "name": "image_folder",
-        "root": str(images),
-        "image_size": options.image_size,
-        "crop_pct": 1.0,
-        "augmentation": "crop_flip",
-        "num_validation": options.num_validation,
-        "workers": options.workers,
-    }
-    if options.num_train is not None:
-        data["num_train"] = options.num_train
-    return {
-        "output": "output",
-        "space": {"name": "nasbench_macro"},
-        "data": data,
-        "supernet": {"epochs": 1},
-        "retrain": {
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "learning_rate": 0.1,
-            "weight_decay": 5e-4,
-            "label_smoothing": 0.0,
-            "seed": seed,
-            **VARIANTS[variant],
-        },
-    }
 
 
 def summary(results: dict[str, dict[str, float]]) -> str:
