@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from supernet_techniques import digits_spec, supernet_techniques
 from torch import nn
 
 from nni_spos.cost_table import CostTable, Factor
-from nni_spos.data import open_data
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.recipe.data_settings import DataSettings
-from nni_spos.recipe.training_settings import SupernetSettings
-from nni_spos.training.composed import build_techniques
 from nni_spos.training.sampling import Sampling
 
 SPACE = PathSpace({"one": ["k3", "k5", "k7"], "two": [1, 2]})
@@ -24,19 +21,16 @@ FLOPS = CostTable(
 SMALLEST, LARGEST = {"one": "k3", "two": 1}, {"one": "k7", "two": 2}
 MIDDLE = {"one": "k7", "two": 1}
 SAMPLING = Sampling(UniformPrior(SPACE), {"flops": FLOPS}, num_steps=100)
-COMMON = {"steps": 100, "batch_size": 10}
 
 
 @pytest.fixture(scope="module")
 def spec():
-    settings = DataSettings("digits", image_size=8, num_train=60, num_validation=20)
-    return open_data(settings).spec
+    return digits_spec()
 
 
 def techniques(spec, *others, **keys):
     settings = {x: keys.pop(x) for x in ("momentum",) if x in keys}
-    listed = [*others, {"name": "complexity", **keys}]
-    return build_techniques(SupernetSettings(**COMMON, **settings, techniques=listed), spec)
+    return supernet_techniques(spec, *others, {"name": "complexity", **keys}, **settings)
 
 
 @pytest.fixture

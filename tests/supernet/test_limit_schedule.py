@@ -5,19 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from supernet_techniques import digits_spec, supernet_techniques
 from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.constraint import Constraint
 from nni_spos.cost_table import CostTable, Factor, PeakTable
-from nni_spos.data import open_data
 from nni_spos.errors import ConstraintError, InfeasibleError, PathError, RecipeError
 from nni_spos.path import PathSpace
 from nni_spos.priors import FilteredPrior, ScheduledPrior, UniformPrior
-from nni_spos.recipe.data_settings import DataSettings
 from nni_spos.recipe.recipe import load_recipe
-from nni_spos.recipe.training_settings import SupernetSettings
 from nni_spos.supernet.training import train_supernet
-from nni_spos.training.composed import build_techniques
 from nni_spos.training.sampling import Sampling
 
 SPACE = PathSpace({"block": ["k3", "k7", "k5"], "bits": [4, 2, 8]})
@@ -31,14 +28,12 @@ FALLING = {"bitops >= 80%": 0.2, "bitops >= 50%": 0.3}
 
 @pytest.fixture(scope="module")
 def spec():
-    settings = DataSettings("digits", image_size=8, num_train=60, num_validation=20)
-    return open_data(settings).spec
+    return digits_spec()
 
 
 def techniques(spec, *others, schedule=FALLING, **settings):
-    listed = [{"name": "limit_schedule", "limit_schedule": schedule}, *others]
-    settings = {"steps": 100, "batch_size": 10, "techniques": listed, **settings}
-    return build_techniques(SupernetSettings(**settings), spec)
+    asked = {"name": "limit_schedule", "limit_schedule": schedule}
+    return supernet_techniques(spec, asked, *others, **settings)
 
 
 def keys(prior, steps):

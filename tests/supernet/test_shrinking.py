@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from supernet_techniques import digits_spec, supernet_techniques
 
 from nni_spos.cost_table import CostTable, Factor
-from nni_spos.data import open_data
 from nni_spos.errors import RecipeError
 from nni_spos.path import PathSpace
 from nni_spos.priors import UniformPrior
-from nni_spos.recipe.data_settings import DataSettings
-from nni_spos.recipe.training_settings import SupernetSettings
-from nni_spos.training.composed import build_techniques
 from nni_spos.training.sampling import Sampling
 
 # Bits in no order, blocks whose dearest is neither the first nor the last, and a free choice.
@@ -24,19 +21,16 @@ FACTORS = [
 BITOPS = CostTable("bitops", SPACE, 0, FACTORS)
 # By these alone, the largest path would be another one.
 FLOPS = CostTable("flops", SPACE, 0, [Factor(("block",), np.array([49, 9, 25]))])
-COMMON = {"steps": 100, "batch_size": 10}
 
 
 @pytest.fixture(scope="module")
 def spec():
-    settings = DataSettings("digits", image_size=8, num_train=60, num_validation=20)
-    return open_data(settings).spec
+    return digits_spec()
 
 
 def techniques(spec, *others, **keys):
     settings = {x: keys.pop(x) for x in ("channel_warmup_steps",) if x in keys}
-    listed = [{"name": "shrinking", **keys}, *others]
-    return build_techniques(SupernetSettings(**COMMON, **settings, techniques=listed), spec)
+    return supernet_techniques(spec, {"name": "shrinking", **keys}, *others, **settings)
 
 
 def seen(prior, label, steps):
