@@ -381,6 +381,10 @@ def check_options(arguments: list[str], folder: Path) -> None:
 def check_script(words: list[str]) -> None:
     script = next(x for x in words if x.endswith(".py"))
     source = (ROOT / script).read_text(encoding="utf-8")
+    # Options that several scripts have are in a module beside them.
+    for name in re.findall(r"^from (\w+) import", source, flags=re.MULTILINE):
+        if (beside := (ROOT / script).with_name(f"{name}.py")).is_file():
+            source += beside.read_text(encoding="utf-8")
     after = words[words.index(script) + 1 :]
     assert all(f'"{x}"' in source for x in after if x.startswith("--")), words
 
