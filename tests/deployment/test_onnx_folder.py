@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alone import alone
 from networks_to_export import PATH, write_retrained
 from PIL import Image
 
@@ -162,6 +163,10 @@ def test_a_benchmark_is_kept_beside_the_file(place, capsys):
     assert speed["network_memory_bytes"] < speed["peak_memory_bytes"]
     assert len(benchmark([place / "exported"], batch=4, runs=3)) == 1
     assert [x["batch"] for x in read_speeds(place / "exported")] == [1, 4]
+
+
+@alone
+def test_openvino_computes_what_onnxruntime_does(place):
     (found,) = benchmark([place / "exported"], runtime="openvino", runs=3)
     assert found.runtime == "openvino"
     images = np.random.default_rng(0).random((4, 1, 8, 8), dtype=np.float32)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from alone import alone
 from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.cli import main
@@ -111,6 +112,7 @@ def test_a_profile_that_is_full_ends_early(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@alone
 def test_a_table_that_a_recipe_can_limit(runtime, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     training = {"epochs": 1}
@@ -139,6 +141,7 @@ def test_a_table_that_a_recipe_can_limit(runtime, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
+@alone
 def test_widths_and_bits_can_be_measured(runtime):
     from nni_spos.spaces import Form, build_space
 
