@@ -37,12 +37,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from cifar10_trainings import ARCHIVE
 from compressors import NETWORKS, PEERS, WAYS, Given, accuracy, multiply_adds
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-ARCHIVE = FilePath(__file__).parents[3] / "shared" / "data" / "cifar10-jpeg.zip"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BATCH, RATE, DECAY = 128, 0.02, 5e-4
 """Of fine-tuning, for all."""

@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cifar10_trainings import ARCHIVE
 from compressors import efficientnet_lite0
-from nasbench_macro import TABLE
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,7 +40,6 @@ from nni_spos.export.quantizing import is_quantized
 from nni_spos.path import PathSpace
 from nni_spos.spaces import Form, build_space, default_input_shape
 
-IMAGES = TABLE.with_name("cifar10-jpeg.zip")
 SPACES = (
     "shufflenet_small",
     "shufflenet_channels_small",
@@ -77,7 +76,7 @@ def read_images(number: int) -> tuple[Tensor, Tensor]:
     """Return normalised images, shape (number, 3, 32, 32), and their classes, shape (number,)."""
     from PIL import Image
 
-    with zipfile.ZipFile(IMAGES) as archive:
+    with zipfile.ZipFile(ARCHIVE) as archive:
         names = sorted(x for x in archive.namelist() if x.endswith((".jpg", ".jpeg")))
         chosen = random.Random(0).sample(names, number)
         classes = sorted({x.split("/")[-2] for x in names})
@@ -157,8 +156,8 @@ def main() -> int:
     parser.add_argument("--paths", type=int, default=5, help="of each space")
     parser.add_argument("--images", type=int, default=1000)
     options = parser.parse_args()
-    if not IMAGES.is_file():
-        parser.error(f"{IMAGES}: no such file; it has the images of CIFAR-10.")
+    if not ARCHIVE.is_file():
+        parser.error(f"{ARCHIVE}: no such file; it has the images of CIFAR-10.")
     (images, _), wrong = read_images(options.images), 0
     for name in options.names:
         torch.manual_seed(0)

@@ -27,7 +27,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import torch
-from exports import BATCH, IMAGES, SIZE, compare, export, give_statistics, read_images, resized
+from exports import ARCHIVE, BATCH, SIZE, compare, export, give_statistics, read_images, resized
 from nni.nas.nn.pytorch import ModelSpace
 from torch import Tensor, nn
 from torch.nn import functional
@@ -147,8 +147,8 @@ def main() -> int:
     parser.add_argument("--training-images", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
-    if not IMAGES.is_file():
-        parser.error(f"{IMAGES}: no such file; it has the images of CIFAR-10.")
+    if not ARCHIVE.is_file():
+        parser.error(f"{ARCHIVE}: no such file; it has the images of CIFAR-10.")
     images, labels = read_images(options.images + options.training_images)
     wrong, number = 0, options.training_images
     print(

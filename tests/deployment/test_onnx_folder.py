@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from alone import alone
+from in_a_fork import alone
 from networks_to_export import PATH, write_retrained
 from PIL import Image
 

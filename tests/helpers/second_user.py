@@ -3,13 +3,13 @@
 import contextlib
 import encodings.idna  # noqa: F401  (another user may not be able to read Python's library)
 import os
-import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from in_a_fork import begin_in_a_fork
 
 NOBODY = 65534
 
@@ -25,32 +25,14 @@ def as_another_user(function, *arguments):
 
 def begin_as_another_user(function, *arguments):
     """Begin that, and return a function that waits for its end."""
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(read)
-        try:
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
-            answer = True, function(*arguments)
-        except BaseException as problem:
-            answer = False, problem
-        with open(write, "wb") as stream:
-            pickle.dump(answer, stream)
-        os._exit(0)
-    os.close(write)
 
-    def end():
-        with open(read, "rb") as stream:
-            content = stream.read()
-        os.waitpid(child, 0)
-        succeeded, value = pickle.loads(content)
-        if not succeeded:
-            raise value
-        return value
+    def call():
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        return function(*arguments)
 
-    return end
+    return begin_in_a_fork(call)
 
 
 @contextlib.contextmanager

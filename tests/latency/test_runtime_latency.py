@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from alone import alone
+from in_a_fork import alone
 from tiny_space import TINY_DATA, TINY_SPACE
 
 from nni_spos.cli import main
