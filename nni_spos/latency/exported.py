@@ -23,10 +23,11 @@ from nni.nas.nn.pytorch import ModelSpace
 
 from nni_spos.cost_table import CostTable
 from nni_spos.errors import CostError
-from nni_spos.latency.layer_times import find_units, tabulate
+from nni_spos.latency.layer_times import as_deployed, find_units, tabulate
 from nni_spos.latency.onnx_networks import as_onnx
 from nni_spos.latency.runtimes import open_runtime
 from nni_spos.latency.runtimes.base import ProfiledNetwork, RunImages
+from nni_spos.latency.slowness import local_slowness
 from nni_spos.latency.table import (
     LatencyConditions,
     LatencyTable,
@@ -73,8 +74,8 @@ class RuntimeProfiler:
         runtime: str,
         batch_size: int = 1,
         threads: int | None = None,
-        rounds: int = 15,
-        repeats: int = 3,
+        rounds: int = 40,
+        repeats: int = 1,
         samples: int = NUM_SAMPLES,
     ):
         self.name, self.runtime = runtime, open_runtime(runtime)
@@ -116,28 +117,13 @@ class RuntimeProfiler:
         paths = [*sampled, *tested]
         shape = tuple(input_shape)
         images = torch.randn(self.batch_size, *shape, generator=torch.Generator().manual_seed(0))
-        written = [as_onnx(extract_subnet(space, path), images) for path in paths]
-        whole = np.empty((self.rounds, len(paths), self.repeats))
-        with tempfile.TemporaryDirectory() as folder:
-            runs = [self.runtime.open(content, self.threads) for content in written]
-            profiled = [
-                self.runtime.open_profiled(content, self.threads, FilePath(folder))
-                for content in written[: len(sampled)]
-            ]
-            for times in whole:
-                for i in generator.permutation(len(paths)):
-                    times[i] = _timed(runs[i], images.numpy(), self.repeats)
-                    for _ in range(self.repeats + 1 if i < len(sampled) else 0):
-                        profiled[i].run(images.numpy())
-                on_round()
-            slowness = np.median(whole, axis=(1, 2)) / np.median(whole)
-            each = np.repeat(slowness, self.repeats + 1)
-            layers = [_layer_times(network, each) for network in profiled]
-        measured = np.median(whole / slowness[:, None, None], axis=(0, 2))
-        described = describe_network(space, shape).layers
-        units = tabulate(path_space, find_units(space), described, sampled, layers)
+        described = as_deployed(space, describe_network(space, shape).layers)
+        names = {*(units := find_units(space)), *(x.name for x in described if x.macs)}
+        written = [as_onnx(extract_subnet(space, path), images, names) for path in paths]
+        measured, layers = self._measure(written, len(sampled), images.numpy(), generator, on_round)
+        table = tabulate(path_space, units, described, sampled, layers)
         costs, validation = _validate(
-            latency_metric(self.name), units, path_space, paths, measured, len(sampled)
+            latency_metric(self.name), table, path_space, paths, measured, len(sampled)
         )
         return LatencyTable(
             costs=costs,
@@ -146,6 +132,39 @@ class RuntimeProfiler:
             flops=_count_flops(space, shape),
             name=name,
         )
+
+    def _measure(
+        self,
+        written: Sequence[bytes],
+        num_profiled: int,
+        images: Any,
+        generator: np.random.Generator,
+        on_round: Callable[[], object],
+    ) -> tuple[npt.NDArray[np.float64], list[dict[str, float]]]:
+        """Return milliseconds of all networks, and of the layers of the first ones."""
+        visits: list[int] = []
+        times: list[list[float]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [self.runtime.open(content, self.threads) for content in written]
+            profiled = [
+                self.runtime.open_profiled(content, self.threads, FilePath(folder))
+                for content in written[:num_profiled]
+            ]
+            for _ in range(self.rounds):
+                for i in generator.permutation(len(written)):
+                    visits.append(i)
+                    times.append(_timed(runs[i], images, self.repeats))
+                    for _ in range(self.repeats + 1 if i < num_profiled else 0):
+                        profiled[i].run(images)
+                on_round()
+            slowness = local_slowness(np.median(times, axis=1), visits)
+            of = [np.equal(visits, i) for i in range(len(written))]
+            layers = [
+                _layer_times(network, np.repeat(slowness[own], self.repeats + 1))
+                for network, own in zip(profiled, of, strict=False)
+            ]
+        whole = np.array(times) / slowness[:, None]
+        return np.array([np.median(whole[own]) for own in of]), layers
 
     def _conditions(self, shape: tuple[int, ...]) -> LatencyConditions:
         return LatencyConditions(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from scipy.optimize import nnls
 
 from nni_spos.cost_table import CostTable, Factor
@@ -44,10 +44,36 @@ class _TimedLayers:
     samples: dict[tuple[Any, ...], list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
+def as_deployed(space: ModelSpace, described: Sequence[Layer]) -> list[Layer]:
+    """Return the layers of all paths under the names that they have in the network of a path."""
+    inner = _inner_parts(space)
+    return [replace(layer, name=_without(layer.name, inner)) for layer in described]
+
+
 def find_units(space: ModelSpace) -> list[str]:
-    """Return the names of the units that are not inside of others."""
-    names = [name for name, x in space.named_modules() if isinstance(x, LayerChoice)]
-    return [x for x in names if not any(x.startswith(f"{other}.") for other in names)]
+    """Return the deployed names of units in whose choices nothing else is to choose."""
+    inner = _inner_parts(space)
+    return [
+        _without(name, inner)
+        for name, unit in space.named_modules()
+        if isinstance(unit, LayerChoice) and len(unit.simplify()) == 1
+    ]
+
+
+def _inner_parts(space: ModelSpace) -> set[str]:
+    """Return names of what stands in the place of its unit, once a path is chosen."""
+    inner = set()
+    for name, unit in space.named_modules():
+        if isinstance(unit, LayerChoice):
+            inner |= {f"{name}.{choice}" for choice in unit.names}
+        elif isinstance(unit, Repeat):
+            inner.add(f"{name}.blocks")
+    return inner
+
+
+def _without(name: str, inner: Collection[str]) -> str:
+    parts = name.split(".")
+    return ".".join(x for i, x in enumerate(parts) if ".".join(parts[: i + 1]) not in inner)
 
 
 def tabulate(
@@ -66,7 +92,7 @@ def tabulate(
     units
         Names of units, see `find_units`.
     described
-        The layers of all paths.
+        The layers of all paths, see `as_deployed`.
     paths, times
         Milliseconds of each layer by its name, for each path; "" stands for what is of no layer.
     """

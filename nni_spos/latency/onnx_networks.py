@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import io
 import json
+from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,12 +16,14 @@ from nni_spos.errors import CostError, ExportError, text_of
 from nni_spos.export.images import InputImages
 from nni_spos.export.quantizing import is_quantized
 from nni_spos.export.tracing import quiet
+from nni_spos.latency.operator_names import name_by_layer
+from nni_spos.latency.runtimes.base import layer_of
 
 OPSET = 17
 INTEGERS = "nni_spos.export.integers"
 
 
-def as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
+def as_onnx(network: nn.Module, images: torch.Tensor, layers: Collection[str]) -> bytes:
     """Return a network as ONNX, whose operators have the names of their layers.
 
     Parameters
@@ -28,6 +32,8 @@ def as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
         Of one path.
     images
         Shape (N, C, H, W): the file takes as many, of this size.
+    layers
+        Dotted names of layers and units that operators are named after, see `name_by_layer`.
 
     Raises
     ------
@@ -37,7 +43,9 @@ def as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
         It has bit widths and rounds floats: these have no kernels of whole numbers.
     """
     if is_quantized(network):
-        return _integers_as_onnx(network, images)
+        return _integers_as_onnx(network, images, layers)
+    import onnx
+
     stream = io.BytesIO()
     network = network.eval()
     with torch.no_grad(), quiet():
@@ -57,10 +65,13 @@ def as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
             raise ExportError(
                 f"a network cannot be written as ONNX ({text_of(problem):.300})."
             ) from problem
-    return stream.getvalue()
+    model = onnx.load_model_from_string(stream.getvalue())
+    name_by_layer(model, layers, lambda node: layer_of(node.name))
+    content: bytes = model.SerializeToString()
+    return content
 
 
-def _integers_as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
+def _integers_as_onnx(network: nn.Module, images: torch.Tensor, layers: Collection[str]) -> bytes:
     """Return a network with bit widths as one of whole numbers. Raises CostError."""
     from nni_spos.export.base import ExportForm, Model
     from nni_spos.export.onnx_format import LEAST_OPSET
@@ -78,13 +89,19 @@ def _integers_as_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
     kind = InputImages(channels, height, width, 8, (0.5,) * channels, (0.5,) * channels, height)
     opset = int(getattr(prepared, "minimal_opset", LEAST_OPSET))
     proto = as_model(Model(prepared, kind, ExportForm(batch=len(images))), opset)
-    for number, node in enumerate(proto.graph.node):
-        scopes = next((x.value for x in node.metadata_props if x.key.endswith("name_scopes")), "[]")
-        names = [x for x in json.loads(scopes.replace("'", '"')) if x]
-        layer = names[-2] if len(names) > 1 else ""
-        node.name = "/" + "/".join([*layer.removeprefix("network.").split("."), f"op_{number}"])
+    name_by_layer(proto, layers, _module_of)
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _module_of(node: Any) -> str:
+    """Return the module that has the weights of an operator, else the one that PyTorch notes."""
+    for name in node.input:
+        if name.startswith("network.") and name.endswith(".weight"):  # BatchNorm is folded into it
+            return name.removeprefix("network.").removesuffix(".weight")
+    scopes = next((x.value for x in node.metadata_props if x.key.endswith("name_scopes")), "[]")
+    names = [name for name in json.loads(scopes.replace("'", '"')) if name]
+    return names[-2].removeprefix("network.") if len(names) > 1 else ""
 
 
 def _prepare_integers(network: nn.Module) -> nn.Module:

@@ -77,15 +77,19 @@ def test_whole_networks_say_what_all_paths_share():
 
 
 def test_layers_by_their_names():
-    layer_of = in_onnxruntime.operator_layer
-    assert layer_of("/features/features.3/branch/branch.0/Conv_kernel_time") == (
-        "features.3.branch.0"
-    )
-    assert layer_of("/Flatten_kernel_time") == ""
+    layer_of = in_onnxruntime.operator_layers
+    events = ["/features/features.3/branch/branch.0/Conv_kernel_time", "/Flatten_kernel_time"]
+    assert list(layer_of(events).values()) == ["features.3.branch.0", ""]
     layer_of = in_openvino.operator_layer
     assert layer_of("/stem/stem.0/Conv/WithoutBiases") == "stem.0.Conv"  # inside of the layer
     assert layer_of("/one/Relu_abcd_acdb_/two/two.1/Conv") == "two.1"
     assert layer_of("outputs") == ""
+
+
+def test_another_memory_format_is_of_the_layer_that_needs_it():
+    events = ["ReorderInput", "/one/op_1", "ReorderOutput_token_7", "op_2", "ReorderInput_token_1"]
+    found = in_onnxruntime.operator_layers([f"{x}_kernel_time" for x in [*events, "/two/op_3"]])
+    assert list(found.values()) == ["one", "one", "one", "", "two", "two"]
 
 
 def test_a_profile_that_is_full_ends_early(tmp_path):
