@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,6 +18,22 @@ from nni_spos.spaces import load_nas_bench_macro
 
 FOLDER = Path(__file__).with_name("benchmarks")
 CIFAR10 = Path(__file__).parents[2] / "shared" / "data" / "cifar10-jpeg.zip"
+
+
+def test_what_the_scripts_import_is_there():
+    """Some import in the middle of a long measurement, or only beside other packages."""
+    missing = []
+    for file in sorted(FOLDER.glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nni_spos"):
+                module = importlib.import_module(str(node.module))
+                missing += [
+                    f"{file.name}: {x.name}"
+                    for x in node.names
+                    if not hasattr(module, x.name)
+                    and importlib.util.find_spec(f"{node.module}.{x.name}") is None
+                ]
+    assert missing == []
 
 
 @pytest.mark.slow
@@ -242,3 +261,8 @@ def test_the_comparison_goes_on(tmp_path):
     assert other["multiply_adds"] == other["of_original"]
     assert other["given_top1"] == before["given_top1"]
     assert (tmp_path / "original.pt").read_bytes() == weights
+    command[command.index("original")] = "uniform"
+    done = subprocess.run([*command, "1"], capture_output=True, text=True)
+    (narrow,) = json.loads(done.stdout)
+    assert "failed" not in narrow, narrow
+    assert narrow["multiply_adds"] <= 0.75 * narrow["of_original"]
