@@ -57,6 +57,7 @@ def test_what_the_scripts_import_is_there():
         ("complete.py", "--prefix 7 --alone 1 --images 20"),
         ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
+        ("runtime_latency.py", "shufflenet_small --rounds 1 --paths 3 --generations 2"),
         ("starts.py", "--repeats 1 --only help"),
     ],
 )

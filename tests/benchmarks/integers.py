@@ -149,6 +149,7 @@ def main() -> int:
     options = parser.parse_args()
     if not ARCHIVE.is_file():
         parser.error(f"{ARCHIVE}: no such file; it has the images of CIFAR-10.")
+    torch.manual_seed(0)  # spaces are built with random weights
     images, labels = read_images(options.images + options.training_images)
     wrong, number = 0, options.training_images
     print(
