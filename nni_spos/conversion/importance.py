@@ -45,7 +45,7 @@ def score_channels(network: nn.Module, plan: ConversionPlan, importance: str) ->
             names = [*norms, *(x for x in makers if not _has_norm(width, x, norms))]
         scores[label] = sum_over_sets(
             (
-                (_squared(layers[x].weight), _own_sets(width, x, "outputs"))
+                (_squared_norms(layers[x].weight), _own_sets(width, x, "outputs"))
                 for x in names
                 if layers[x].weight is not None
             ),
@@ -81,8 +81,10 @@ def score_by_effects(
     }
 
 
-def _squared(tensor: Tensor) -> Tensor:
-    return tensor.detach().double().cpu().square()
+def _squared_norms(weight: Tensor) -> Tensor:
+    """Return the squared L2 norm of what each channel has, in float64."""
+    rows = weight.detach().reshape(len(weight), -1)
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square().cpu()
 
 
 def _has_norm(width: Width, name: str, norms: Iterable[str]) -> bool:

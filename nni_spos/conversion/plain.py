@@ -79,7 +79,7 @@ def make_plain(network: nn.Module, inputs: tuple[Any, ...]) -> None:
             x = given[module]
             made = next((made for made in _candidates(module, x) if _same(module, made, x)), None)
             if isinstance(made, nn.Sequential):
-                replace(network, module, made)
+                replace(network, {module: made})
             elif made is not None:
                 become(module, made)
 

@@ -304,8 +304,11 @@ def _connected(slots: Mapping[tuple[str, str], ChannelIds]) -> list[list[tuple[s
 
 def _find_parts(group: ChannelGroup, slots: Mapping[tuple[str, str], ChannelIds]) -> None:
     """Find the parts of channels that belong together, or say why there are none."""
-    group.chains = find_chains([slots[slot] for slot in group.slots])
-    found = {slot: sequence_of(slots[slot], group.chains) for slot in group.slots}
+    channels = {slot: slots[slot].tobytes() for slot in group.slots}
+    different = {channels[slot]: slots[slot] for slot in group.slots}
+    group.chains = find_chains(list(different.values()))
+    sequences = {key: sequence_of(slot, group.chains) for key, slot in different.items()}
+    found = {slot: sequences[key] for slot, key in channels.items()}
     group.slots = {slot: sequence for slot, sequence in found.items() if sequence is not None}
     sets = sum(map(len, group.chains))
     is_shuffled = len(group.chains) > 1 and 2 * len(group.chains) > sets

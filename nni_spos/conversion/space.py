@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nni
@@ -59,9 +60,13 @@ class ConvertedSpace(ModelSpace):
         for name, module in layers.items():
             if name in sides or f"{name}.kernel" in plan.kernels or f"{name}.bits" in plan.bits:
                 become(module, _choosing_layer(name, module, plan, sides.get(name, {})))
-        for label, name in plan.skips.items():
-            choice = LayerChoice({"block": layers[name], "identity": Skip()}, label=label)
-            replace(self.network, layers[name], choice)
+        replace(
+            self.network,
+            {
+                layers[name]: LayerChoice({"block": layers[name], "identity": Skip()}, label=label)
+                for label, name in plan.skips.items()
+            },
+        )
         self.train(network.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -123,11 +128,24 @@ def _choosing_layer(
             "signed": bits.is_signed,
             "quantizer": bits.quantizer,
         }
+    # What is not quantized has nothing but what it is given: no time is spent on values for it.
+    with contextlib.nullcontext() if bits is not None else torch.device("meta"):
+        made = _convolution_or_linear(name, module, plan, number, quantized)
+    return _finished(name, made, module, sides)
+
+
+def _convolution_or_linear(
+    name: str,
+    module: nn.Module,
+    plan: ConversionPlan,
+    number: Callable[[str, int], Channels],
+    quantized: Mapping[str, Any],
+) -> nn.Module:
     has_bias = module.bias is not None
     if isinstance(module, nn.Linear):
         features = number("inputs", module.in_features), number("outputs", module.out_features)
-        linear = QuantLinear if bits is not None else MutableLinear
-        return _finished(name, linear(*features, bias=has_bias, **quantized), module, sides)
+        linear = QuantLinear if quantized else MutableLinear
+        return linear(*features, bias=has_bias, **quantized)
     assert isinstance(module, nn.Conv2d)
     size: Any = module.kernel_size
     padding: Any = module.padding
@@ -135,8 +153,8 @@ def _choosing_layer(
         size = nni.choice(f"{name}.kernel", list(plan.kernels[f"{name}.kernel"]))
         padding = (size - 1) // 2 * module.dilation[0]
     groups: Channels = module.groups if module.groups == 1 else number("inputs", module.groups)
-    convolution = QuantConv2d if bits is not None else MutableConv2d
-    made = convolution(
+    convolution = QuantConv2d if quantized else MutableConv2d
+    return convolution(
         number("inputs", module.in_channels),
         number("outputs", module.out_channels),
         kernel_size=size,
@@ -148,7 +166,6 @@ def _choosing_layer(
         padding_mode=module.padding_mode,
         **quantized,
     )
-    return _finished(name, made, module, sides)
 
 
 SIZES: Mapping[type[nn.Module], Mapping[str, str]] = {
@@ -240,11 +257,12 @@ def become(module: nn.Module, made: nn.Module) -> None:
     module.__class__ = made.__class__
 
 
-def replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module in the place of another one, wherever modules hold it."""
-    inside = set(new.modules())
+def replace(network: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
+    """Put modules in the places of others, wherever modules of a network hold these.
+
+    Modules that come in keep what they hold.
+    """
     for parent in list(network.modules()):
-        if parent not in inside:
-            for name, child in parent._modules.items():
-                if child is old:
-                    setattr(parent, name, new)
+        for name, child in parent._modules.items():
+            if child in others:
+                setattr(parent, name, others[child])
