@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_spos.cost_table import CostTable
+from nni_spos.cost_table import CostTable, Factor
 from nni_spos.errors import CostError
 from nni_spos.latency.layer_times import as_deployed, find_units, tabulate
 from nni_spos.latency.onnx_networks import as_onnx
@@ -252,10 +252,18 @@ def _validate(
     measured: npt.NDArray[np.float64],
     num_fitted: int,
 ) -> tuple[CostTable, LatencyValidation]:
-    """Fit what all paths share to the first ones, and compare with the others."""
-    rest = measured - units.price_many(space.encode(paths))
-    constant = max(0.0, float(np.median(rest[:num_fitted])))
-    costs = CostTable(metric, space, constant, units.factors)
+    """Fit what all paths share to the first ones, and compare with the others.
+
+    Where layers take longer with notes of their times than whole networks without, which is so for
+    layers of microseconds, all are brought down by the same share.
+    """
+    layers = units.price_many(space.encode(paths))
+    constant = float(np.median((measured - layers)[:num_fitted]))
+    share = 1.0
+    if constant < 0:
+        constant, share = 0.0, float(np.median((measured / layers)[:num_fitted]))
+    factors = [Factor(factor.labels, share * factor.table) for factor in units.factors]
+    costs = CostTable(metric, space, constant, factors)
     predicted = costs.price_many(space.encode(paths[num_fitted:]))
     return costs, LatencyValidation.compare(predicted.tolist(), measured[num_fitted:].tolist())
 

@@ -76,6 +76,16 @@ def test_whole_networks_say_what_all_paths_share():
     assert validation.mape_percent == pytest.approx(0, abs=1e-9)
 
 
+def test_layers_that_take_longer_with_notes_are_brought_down():
+    paths = SPACE.decode(SPACE.enumerate())
+    units = tabulate(SPACE, ["one"], LAYERS, paths, [times(x) for x in paths])
+    whole = np.array([0.6 * units.price(path) for path in paths])
+    costs, validation = exported._validate("latency_ms(onnxruntime)", units, SPACE, paths, whole, 4)
+    assert costs.constant == 0
+    assert costs.price(paths[0]) == pytest.approx(whole[0])
+    assert validation.mape_percent == pytest.approx(0, abs=1e-9)
+
+
 def test_layers_by_their_names():
     layer_of = in_onnxruntime.operator_layers
     events = ["/features/features.3/branch/branch.0/Conv_kernel_time", "/Flatten_kernel_time"]
