@@ -108,6 +108,9 @@ def test_layers_have_the_names_of_the_network_of_a_path():
         assert {"repeated.0", "repeated.1"} <= known
 
 
+TINY = {"stage_repeats": [1], "stage_channels": [8], "input_size": 8, "in_channels": 1}
+
+
 def converted():
     network = nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.Hardswish(), nn.Conv2d(16, 8, 1), nn.Flatten(),
@@ -120,8 +123,16 @@ def converted():
     ("build", "shape"),
     [
         (converted, (3, 8, 8)),
-        (lambda: build_space("shufflenet_channels_small", {}, Form.SUBNET), (3, 32, 32)),
-        (lambda: build_space("resnet_small", {"channel_scales": None}, Form.SUBNET), (3, 32, 32)),
+        pytest.param(
+            lambda: build_space("shufflenet_channels_small", {}, Form.SUBNET),
+            (3, 32, 32),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda: build_space("resnet_small", {**TINY, "channel_scales": None}, Form.SUBNET),
+            (1, 8, 8),
+            marks=pytest.mark.slow,  # PyTorch's exporter takes seconds for each path
+        ),
     ],
 )
 def test_every_operator_is_of_a_layer(build, shape):
