@@ -69,7 +69,7 @@ class NumpyNoise(Steady):
 
 class PythonNoise(Steady):
     def between(self, x):
-        return x.roll(random.randrange(1, 7), 1)
+        return x * (1 + random.random() * (x > 0))  # never the same twice
 
 
 class FaintNoise(Steady):
