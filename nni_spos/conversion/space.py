@@ -141,6 +141,7 @@ def _convolution_or_linear(
     number: Callable[[str, int], Channels],
     quantized: Mapping[str, Any],
 ) -> nn.Module:
+    """Return a layer in which numbers are choices; its weights are any."""
     has_bias = module.bias is not None
     if isinstance(module, nn.Linear):
         features = number("inputs", module.in_features), number("outputs", module.out_features)

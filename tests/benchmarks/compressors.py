@@ -199,34 +199,20 @@ def torch_pruning(given: Given) -> nn.Module:
     raise RuntimeError("no ratio keeps the limit")
 
 
-def with_plain_convolutions(network: nn.Module) -> nn.Module:
-    """Return a copy in which classes of convolutions that pad by themselves are layers of PyTorch.
-
-    FastNAS looks for ``nn.Conv2d`` itself, and refuses EfficientNet-Lite0 as it is.
-    """
-    network = copy.deepcopy(network)
-    for name, layer in list(network.named_modules()):
-        padding = getattr(layer, "static_padding", None)
-        if isinstance(layer, nn.Conv2d) and isinstance(padding, nn.Module):
-            plain = nn.Conv2d(
-                layer.in_channels, layer.out_channels, layer.kernel_size, tuple(layer.stride),
-                layer.padding, layer.dilation, layer.groups, layer.bias is not None,
-            )  # fmt: skip
-            plain.weight, plain.bias = layer.weight, layer.bias
-            network.set_submodule(name, nn.Sequential(padding, plain))
-    return network.train(network.training)
-
-
 def fastnas(given: Given) -> nn.Module:
     """Prune by FastNAS of NVIDIA's ModelOpt, scored by the validation images."""
     import modelopt.torch.prune as mtp
 
+    from nni_spos.conversion.plain import make_plain
+
+    network = copy.deepcopy(given.network)
+    make_plain(network, (given.example,))  # it looks for nn.Conv2d itself, and for no subclass
     config = mtp.fastnas.FastNASConfig()
     if divisor := NETWORKS[given.name].divisor:
         config["nn.Conv2d"]["*"]["channel_divisor"] = divisor
         config["nn.BatchNorm2d"]["*"]["feature_divisor"] = divisor
     network, _ = mtp.prune(
-        with_plain_convolutions(given.network),
+        network,
         mode=[("fastnas", config)],
         constraints={"flops": f"{100 * given.share:g}%"},
         dummy_input=given.example,

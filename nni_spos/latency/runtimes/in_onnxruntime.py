@@ -56,15 +56,11 @@ class _OnnxRuntimeProfile(ProfiledNetwork):
 
     def layer_runs(self) -> Mapping[str, npt.NDArray[np.float64]]:
         file = FilePath(self._session.end_profiling())
-        events = [
-            event
-            for event in json.loads(file.read_text(encoding="utf-8"))
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-        ]
         taken: dict[str, list[float]] = defaultdict(list)
-        for event in events:
-            taken[event["name"]].append(event["dur"] / 1e3)
-        owners = operator_layers([event["name"] for event in events])
+        for event in json.loads(file.read_text(encoding="utf-8")):
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                taken[event["name"]].append(event["dur"] / 1e3)
+        owners = operator_layers(list(taken))
         layers: dict[str, Any] = defaultdict(lambda: np.zeros(self._runs))
         for name, times in taken.items():
             count = max(1, round(len(times) / self._runs))  # of operators of one name
@@ -83,7 +79,7 @@ def operator_layers(events: Sequence[str]) -> dict[str, str]:
     Parameters
     ----------
     events
-        In the order in which they ran.
+        All different, in the order in which they ran first.
 
     >>> operator_layers(["ReorderInput_kernel_time", "/a/0/op_4_output_0_nchwc_kernel_time"])
     {'ReorderInput_kernel_time': 'a.0', '/a/0/op_4_output_0_nchwc_kernel_time': 'a.0'}
@@ -96,7 +92,4 @@ def operator_layers(events: Sequence[str]) -> dict[str, str]:
     for i in reversed(range(len(events) - 1)):
         if events[i].startswith(_TO_BLOCKS):
             layers[i] = layers[i + 1]
-    found: dict[str, str] = {}
-    for event, layer in zip(events, layers, strict=True):
-        found.setdefault(event, layer)
-    return found
+    return dict(zip(events, layers, strict=True))
