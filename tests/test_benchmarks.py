@@ -260,7 +260,7 @@ def test_the_comparison_goes_on(tmp_path):
     assert json.loads(first.stdout) == [before]
     assert (before["seed"], other["seed"]) == (0, 1)
     assert other["multiply_adds"] == other["of_original"]
-    assert other["given_top1"] == before["given_top1"]
+    assert other["before_top1"] == before["before_top1"]
     assert (tmp_path / "original.pt").read_bytes() == weights
     command[command.index("original")] = "uniform"
     done = subprocess.run([*command, "1"], capture_output=True, text=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import io
 import json
 from collections.abc import Collection
@@ -20,7 +18,6 @@ from nni_spos.latency.operator_names import name_by_layer
 from nni_spos.latency.runtimes.base import layer_of
 
 OPSET = 17
-INTEGERS = "nni_spos.export.integers"
 
 
 def as_onnx(network: nn.Module, images: torch.Tensor, layers: Collection[str]) -> bytes:
@@ -74,12 +71,13 @@ def as_onnx(network: nn.Module, images: torch.Tensor, layers: Collection[str]) -
 def _integers_as_onnx(network: nn.Module, images: torch.Tensor, layers: Collection[str]) -> bytes:
     """Return a network with bit widths as one of whole numbers. Raises CostError."""
     from nni_spos.export.base import ExportForm, Model
+    from nni_spos.export.integers import prepare_quantized
     from nni_spos.export.onnx_format import LEAST_OPSET
     from nni_spos.export.onnx_format import as_onnx as as_model
 
     with torch.no_grad():
         network.eval()(images)  # so that nothing waits for its first images
-    prepared = _prepare_integers(network)
+    prepared = prepare_quantized(network)
     if is_quantized(prepared):
         raise CostError(
             "the networks of this space round floats to their bit widths, which no runtime has "
@@ -102,11 +100,3 @@ def _module_of(node: Any) -> str:
     scopes = next((x.value for x in node.metadata_props if x.key.endswith("name_scopes")), "[]")
     names = [name for name in json.loads(scopes.replace("'", '"')) if name]
     return names[-2].removeprefix("network.") if len(names) > 1 else ""
-
-
-def _prepare_integers(network: nn.Module) -> nn.Module:
-    """Return a network whose quantized layers compute with whole numbers, where they can."""
-    if importlib.util.find_spec(INTEGERS) is None:
-        return network
-    found: nn.Module = importlib.import_module(INTEGERS).prepare_quantized(network)
-    return found

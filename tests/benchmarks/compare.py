@@ -205,7 +205,6 @@ def row(options: argparse.Namespace, way: str, seed: int) -> dict[str, Any]:
         "multiply_adds": multiply_adds(smaller, example),
         "of_original": multiply_adds(network, example),
         "parameters": sum(x.numel() for x in smaller.parameters()),
-        "given_top1": accuracy(network, test),
         "before_top1": before,
         "top1": accuracy(smaller, test),
         "search_cpu_s": search_s,

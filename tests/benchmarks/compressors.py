@@ -140,11 +140,12 @@ def multiply_adds(network: nn.Module, example: Tensor) -> int:
 
 def accuracy(network: nn.Module, batches: Any) -> float:
     """Return the top-1 accuracy in percent."""
-    network.eval()
+    network.eval().to(memory_format=torch.channels_last)  # faster on a CPU
     hits = total = 0
     with torch.no_grad():
         for images, classes in batches:
-            hits += int((network(images).argmax(1) == classes).sum())
+            outputs = network(images.to(memory_format=torch.channels_last))
+            hits += int((outputs.argmax(1) == classes).sum())
             total += len(classes)
     return 100 * hits / total
 
