@@ -177,7 +177,7 @@ def make_plan(
     total = sum(layer.macs for layer in trace.layers.values()) or 1
     widths: dict[str, Width] = {}
     shares: dict[str, float] = {}
-    for label, group in groups(trace, network):
+    for label, group in groups(trace, network) if min(choices.channels, default=1) < 1 else ():
         names = {name for name, _ in group.slots}
         problem = group.problem
         if not problem and not choices.residual:
@@ -188,10 +188,10 @@ def make_plan(
             left.append(Left(label, problem))
             continue
         width = _width(trace, group, choices)
-        if choices.channels and len(width.choices) < 2:
+        if len(width.choices) < 2:
             problem = f"round_to {choices.round_to} leaves one choice of {width.choices[0]}"
             left.append(Left(label, problem))
-        elif choices.channels:
+        else:
             widths[label] = width
             shares[label] = sum(trace.layers[name].macs for name in names) / total
     kernels, bits = {}, {}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import ModelSpace
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nni_spos.conversion.plan import ConversionPlan
@@ -60,12 +61,26 @@ def refuse(network: nn.Module, inputs: tuple[Any, ...]) -> None:
             f"convert: the network is on {_names(devices)} and the example inputs are on "
             f"{_names(given)}. Move all to one device."
         )
+    owned = _float_types(network.parameters())
+    given_types = _float_types(tensors(inputs))
+    if owned and given_types and not owned & given_types:
+        raise SpaceError(
+            f"convert: the network is of {_names(owned)} and the example inputs are of "
+            f"{_names(given_types)}. Bring both to one, such as .float()."
+        )
+
+
+def _float_types(values: Iterable[Tensor]) -> set[torch.dtype]:
+    """Return the types of the numbers that are no whole ones."""
+    return {x.dtype for x in values if x.is_floating_point()}
 
 
 def nothing_to_choose(plan: ConversionPlan) -> str:
     """Return why no part of a network can be chosen."""
     reasons = [f"'{part}': {reason}" for part, reason in plan.left[:3]]
-    text = "; ".join(reasons) or "it has no convolution or linear layer that ran"
+    text = "; ".join(reasons) or (
+        "it has no layer that ran and that choices are made for (channels, kernel, bits, skip)"
+    )
     advice = ""
     if plan.left:
         advice = f" To leave a part out: ignore: [{plan.left[0].part.rsplit('.', 1)[0]!r}]."
@@ -82,5 +97,5 @@ def reason_of(problem: Exception) -> str:
     return f"{type(problem).__name__}: {text}{where}"
 
 
-def _names(devices: set[torch.device]) -> str:
-    return " and ".join(sorted(map(str, devices))) or "no device"
+def _names(values: set[torch.device] | set[torch.dtype]) -> str:
+    return " and ".join(sorted(map(str, values))) or "no device"

@@ -90,7 +90,7 @@ class ChoiceSettings:
     Parameters
     ----------
     channels
-        Shares of the channels of a layer; an empty list lets all stay.
+        Shares of the channels of a layer; null, or an empty list, lets all stay.
     bits
         Bit widths of weights and inputs, or pairs of them; by default none is a choice.
     skip
@@ -122,6 +122,9 @@ class ChoiceSettings:
 
     def __post_init__(self) -> None:
         check_values(self)
+        for name in ("channels", "bits"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, ())
 
 
 @dataclass(frozen=True)

@@ -320,7 +320,21 @@ X = torch.randn(1, 3, 4, 4)
             {},
             "'0.channels': they are an output of the network",
         ),
-        (nn.ReLU().eval(), X, {}, "it has no convolution or linear layer that ran"),
+        (nn.ReLU().eval(), X, {}, "it has no layer that ran and that choices are made for"),
+        (
+            two_layers(),
+            X,
+            {"choices": {"channels": None, "skip": False, "kernel": False}},
+            "it has no layer that ran and that choices are made for (channels, kernel, bits, skip)",
+        ),
+        (
+            two_layers().half(),
+            X,
+            {},
+            "the network is of torch.float16 and the example inputs are of torch.float32. Bring "
+            "both to one",
+        ),
+        (two_layers(), X.bfloat16(), {}, "the network is of torch.float32 and the example inputs"),
         (two_layers, X, {}, "needs a torch.nn.Module, got a function"),
     ],
 )
@@ -329,6 +343,13 @@ def test_refuses_a_network(network, inputs, more, message):
         convert(network, inputs, **more)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shares", [None, [], [1.0]])
+def test_all_channels_stay(shares):
+    space = convert(two_layers(), X, {"channels": shares, "bits": [8, 32]})
+    assert list(units(space)) == ["0.bits", "2.bits"]
+    assert space.plan.left == ()
 
 
 @pytest.mark.parametrize(
