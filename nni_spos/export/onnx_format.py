@@ -160,6 +160,8 @@ def as_onnx(model: Model, opset: int) -> Any:
 
 _UNKNOWN = re.compile(r"No ONNX function found for .*op='([\w.]+)'")
 """What PyTorch says of an operator that it has no translation for."""
+_NODE = re.compile(r"Error when translating node %(\w+)")
+"""What PyTorch says of an operator that it cannot translate as it is used."""
 
 
 def _refusal(program: Any, problem: BaseException, opset: int) -> ExportError:
@@ -172,7 +174,13 @@ def _refusal(program: Any, problem: BaseException, opset: int) -> ExportError:
     last = str(causes[-1]).strip().splitlines() or [type(causes[-1]).__name__]
     found = next((x for x in map(_UNKNOWN.search, map(str, reversed(causes))) if x), None)
     if found is None:
-        return ExportError(f"the network cannot be written as ONNX ({last[0]:.300}).")
+        name = next((x[1] for x in map(_NODE.search, map(str, causes)) if x), "")
+        places = [place_of(node) for node in program.graph.nodes if node.name == name]
+        where = f"; {places[0]}" if places and places[0] else ""
+        return ExportError(
+            f"the network cannot be written as ONNX ({last[0]:.300}{where}). Compute it in another "
+            "way, or export to torch: --format torch."
+        )
     operator = found[1]
     kind, place = operator.rpartition(".")[2], ""
     for node in program.graph.nodes:  # PyTorch may have split it before it asked ONNX for a part

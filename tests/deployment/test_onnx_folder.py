@@ -212,6 +212,12 @@ class Spectrum(torch.nn.Module):
         return x.flatten(1)[:, :10]
 
 
+class Attention(torch.nn.Module):
+    def forward(self, images):
+        x = images.flatten(2)
+        return torch.nn.functional.scaled_dot_product_attention(x, x, x).mean(1)[:, :10]
+
+
 class FixedBatch(torch.nn.Module):
     def forward(self, images):
         return images.reshape(2, -1)[:, :10]
@@ -232,6 +238,7 @@ class Branches(torch.nn.Module):
             Spectrum,
             r"has no operator for \w+\.\w*bessel_j0 \(layer 'inner', test_onnx_folder",
         ),
+        (Attention, r"only 4D .*; layer 'inner', test_onnx_folder\.py, line \d+\)\. Compute it in"),
         (FixedBatch, r"fixed number of images.*Export it with --static"),
         (Branches, r"cannot be traced \(test_onnx_folder\.py, line \d+\)"),
     ],
