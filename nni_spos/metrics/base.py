@@ -85,6 +85,9 @@ class Metric(ABC):
 class LayerMetric(Metric):
     """A sum over the layers of a path."""
 
+    reads_shapes = True
+    """Whether `of_layer` looks at shapes, or at multiply-adds and bits alone."""
+
     @abstractmethod
     def of_layer(self, layer: Layer) -> Number:
         """Return the cost of one call of a layer, for one image."""
@@ -97,7 +100,7 @@ class LayerMetric(Metric):
 
     def check_own(self, layer: Layer, cost: Number) -> None:
         """Refuse a cost that choices elsewhere decide. Raises CostError."""
-        if layer.varies and cost:
+        if cost and (layer.varies if self.reads_shapes else layer.macs_vary):
             where = f" ({layer.places})" if layer.places else ""
             raise CostError(
                 f"{layer.title}: its {self.unit.title or self.name}{where} depend on choices "

@@ -21,6 +21,7 @@ class BitOps(LayerMetric):
 
     name = "bitops"
     unit = Unit("BitOps", binary=True)
+    reads_shapes = False
 
     def applies_to(self, network: Network) -> bool:
         return network.is_quantized

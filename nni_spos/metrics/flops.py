@@ -15,6 +15,7 @@ class Flops(LayerMetric):
 
     name = "flops"
     unit = Unit("multiply-adds")
+    reads_shapes = False
 
     def of_layer(self, layer: Layer) -> int:
         return layer.macs

@@ -34,6 +34,8 @@ class Layer:
         Of a quantized layer; None of another.
     varies
         Whether its shapes are others where other choices are made elsewhere.
+    macs_vary
+        Whether its multiply-adds are.
     title
         How messages call it.
     places
@@ -49,6 +51,7 @@ class Layer:
     weight_bits: int | None = None
     activation_bits: int | None = None
     varies: bool = False
+    macs_vary: bool = False
     title: str = ""
     places: str = ""
 

@@ -15,6 +15,7 @@ from nni_spos.metrics import Condition, Layer, Metric, Network
 from nni_spos.metrics.units import LATENCY, remember_unit
 from nni_spos.mutables.quantization import Quantized
 from nni_spos.path import PathSpace
+from nni_spos.profilers.macs import is_registered
 from nni_spos.profilers.networks import check_networks, listed, macs_of, own_places
 from nni_spos.profilers.parameters import count_parameters
 from nni_spos.profilers.peaks import find_peaks
@@ -126,6 +127,7 @@ def _layer(call: LayerCall) -> Layer:
         weight_bits=module.weight_bits if is_quantized else None,
         activation_bits=module.activation_bits if is_quantized else None,
         varies=call.varies,
+        macs_vary=call.varies if is_registered(module) else call.products_vary,
         title=call.title,
         places=listed(own_places([call])) if call.varies else "",
     )

@@ -50,6 +50,8 @@ class LayerCall:
         What was computed in it, the modules that it calls apart.
     varies
         Whether shapes or products are others where other choices are made elsewhere.
+    products_vary
+        Whether products are.
     """
 
     name: str
@@ -59,6 +61,7 @@ class LayerCall:
     condition: Condition
     products: tuple[Product, ...] = ()
     varies: bool = False
+    products_vary: bool = False
 
     @property
     def title(self) -> str:

@@ -175,8 +175,12 @@ def _trace(space: ModelSpace, recorder: Recorder, image: Tensor) -> Trace:
     for observed in zip(*runs, strict=True):
         own = operations.get(observed[0].name)
         if own is None:
-            seen = {(call.input_shape, call.output_shape, call.products) for call in observed}
-            calls.append(dataclasses.replace(observed[0], varies=len(seen) > 1))
+            shapes = {(call.input_shape, call.output_shape) for call in observed}
+            products_vary = len({call.products for call in observed}) > 1
+            varies = products_vary or len(shapes) > 1
+            calls.append(
+                dataclasses.replace(observed[0], varies=varies, products_vary=products_vary)
+            )
         else:
             calls += expand_calls(own, observed, assignments, build)
     return Trace(tuple(calls), tuple(recorder.bypassed), space)

@@ -1,5 +1,6 @@
 """What a space computes outside of layers counts as in the networks of its paths, or is refused."""
 
+import math
 import threading
 
 import nni
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos.errors import CostError
+from nni_spos.metrics import LayerMetric
 from nni_spos.mutables import MutableConv2d, MutableLinear
 from nni_spos.path import PathSpace
 from nni_spos.profilers import build_costs
@@ -129,6 +131,40 @@ def test_products_whose_sizes_follow_a_choice_are_refused():
             return x * (pixels @ pixels.mT)
 
     assert flops_by_width(Pixels()) == {width: macs + 36 for width, macs in BASE.items()}
+
+
+class Attends(nn.Module):
+    """Its products have one size, whatever the channels of its input are."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.project = MutableLinear(width, 2)
+
+    def forward(self, x):
+        few = self.project(x.flatten(2).mT)
+        return x * ((few @ few.mT).softmax(-1) @ few).mean((1, 2)).view(-1, 1, 1, 1)
+
+
+class Outputs(LayerMetric):
+    name = "outputs"
+
+    def of_layer(self, layer):
+        return math.prod(layer.output_shape)
+
+
+def test_products_of_one_size_behind_a_choice():
+    class Attending(Wide):
+        def build(self):
+            self.attend = Attends(nni.choice("width", [2, 4]))
+
+        def body(self, x):
+            return self.attend(x)
+
+    pairs = 2 * 36 * 36 * 2
+    expected = {width: macs + 36 * width * 2 + pairs for width, macs in BASE.items()}
+    assert flops_by_width(Attending()) == expected
+    with pytest.raises(CostError, match=r"'attend' \(Attends\): its outputs \(.*\) depend on"):
+        build_costs(Attending(), IMAGE, [Outputs()])
 
 
 def test_products_for_some_choices_only_are_refused():
