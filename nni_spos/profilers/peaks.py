@@ -405,5 +405,6 @@ def _check(found: Sequence[tuple[Condition, int]], run: _RecordedRun) -> None:
     if table != run.peak():
         raise CostError(
             f"activations of a path take {run.peak():,} bytes, and {table:,} by the choices of its "
-            "units one by one: what a unit needs depends on the choices of others."
+            "units one by one: what a unit needs depends on the choices of others. Limit another "
+            "metric, or fix the units that may be left out."
         )
