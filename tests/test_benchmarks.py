@@ -58,6 +58,7 @@ def test_what_the_scripts_import_is_there():
         ("growth.py", "--candidates 500 --trials 20 --algorithms random"),
         ("latency.py", "--quick --rounds 1 --repeats 1 --paths 3"),
         ("runtime_latency.py", "shufflenet_small --rounds 1 --paths 3 --generations 2"),
+        ("proposals.py", "--told 100 --populations 20"),
         ("starts.py", "--repeats 1 --only help"),
     ],
 )
