@@ -35,7 +35,7 @@ from nni_spos.path import Path, PathSpace
 from nni_spos.priors import WarmUpPrior
 from nni_spos.priors.building import build_prior
 from nni_spos.profilers import build_costs
-from nni_spos.recipe.conversion_settings import ChoiceSettings
+from nni_spos.recipe.conversion_settings import SEARCH_DEFAULTS, ChoiceSettings
 from nni_spos.recipe.search_settings import EvaluationSettings, SearchSettings
 from nni_spos.recipe.training_settings import RetrainSettings, SupernetSettings, TrainSettings
 from nni_spos.search.building import build_search
@@ -180,7 +180,8 @@ def compress(
     """
     trainings = read_trainings(supernet, retrain, seed, module)
     wanted = {"seed": seed, "constraints": list(constraints), "objective": objective}
-    settings = SearchSettings().changed({**wanted, **(search or {})}, "compress: search")
+    changes = {**SEARCH_DEFAULTS, **wanted, **(search or {})}
+    settings = SearchSettings().changed(changes, "compress: search")
     loaders = {
         "train_loader": train_loader,
         "validation_loader": validation_loader,

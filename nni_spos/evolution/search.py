@@ -6,7 +6,7 @@ import enum
 import itertools
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -115,6 +115,7 @@ class Search(ABC):
         self._known: dict[PathKey, Mapping[str, Any] | str] = {}
         # First in, first out, and a look-up of any.
         self._unasked: OrderedDict[PathKey, None] = OrderedDict()
+        self._wanted: dict[PathKey, None] = {}
         self._ranking = Ranking(objective)
         self._num_pending = 0
         self._finished = False
@@ -193,6 +194,15 @@ class Search(ABC):
         """
         self._known[self.space.key(path)] = outcome
 
+    def enqueue(self, paths: Iterable[Mapping[str, Any]]) -> None:
+        """Let paths be the first that are proposed, in their order, before those of the search.
+
+        They count as candidates of the next generation, and of later ones if there are more. Those
+        that break a constraint, or were proposed before, are left out. Call before `ask`. Raises
+        PathError.
+        """
+        self._wanted |= dict.fromkeys(map(self.space.key, paths))
+
     def find(self, path: Mapping[str, Any]) -> Candidate | None:
         """Return the candidate of a path that was asked for, or None. Raises PathError."""
         key = self.space.key(path)
@@ -241,12 +251,23 @@ class Search(ABC):
             return False
         self.generation += 1
         generator = np.random.default_rng([self.seed, self.generation])
-        for key in itertools.islice(self.propose(generator), self.population_size):
+        for key in itertools.islice(self._proposals(generator), self.population_size):
             self._check_proposal(key)
             self._add(key)
         self._finished = not self._unasked
         self._tell_remembered()
         return not self._finished
+
+    def _proposals(self, generator: np.random.Generator) -> Iterator[PathKey]:
+        """Yield what was enqueued, then what the search proposes beside that."""
+        enqueued = list(self._wanted)
+        while self._wanted:
+            key = next(iter(self._wanted))
+            del self._wanted[key]
+            if self.is_new(key):
+                yield key
+        proposed = self.propose(generator)
+        yield from (key for key in proposed if key not in enqueued) if enqueued else proposed
 
     def _check_proposal(self, key: PathKey) -> None:
         """Refuse what may not be proposed. Raises SearchError."""

@@ -165,6 +165,8 @@ class EvolutionTuner(Tuner):
         self._journal = journal
         self._has_results = bool(journal.outcomes)
         search = build_search(self.recipe.search, space, costs)
+        if self.recipe.search.sensitivity:
+            _logger.info("sensitivity: is of nni-spos search and compress; this search begins anew")
         self._scheduler = Scheduler(search, journal, self.recipe.search.reported)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()

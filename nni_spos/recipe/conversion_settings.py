@@ -230,3 +230,6 @@ RETRAIN_DEFAULTS: Mapping[str, Any] = MappingProxyType(
     {"batch_size": 128, "learning_rate": 0.02, "initial_weights": "supernet"}
 )
 """Settings of the fine-tuning of a path."""
+
+SEARCH_DEFAULTS: Mapping[str, Any] = MappingProxyType({"sensitivity": True})
+"""Settings of a search that begins near a network as it was given."""

@@ -30,6 +30,11 @@ class SearchFolder:
         return self.path / "search.jsonl"
 
     @property
+    def first_paths(self) -> FilePath:
+        """What a search begins with, if each choice was tried alone before it."""
+        return self.path / "first_paths.json"
+
+    @property
     def record(self) -> FilePath:
         """The recipe of the search, what it cost so far, and what its trials warned of."""
         return self.path / "run.json"

@@ -19,6 +19,7 @@ from nni_spos.files.yaml_files import read_yaml
 from nni_spos.recipe.conversion_settings import (
     CONVERTED,
     RETRAIN_DEFAULTS,
+    SEARCH_DEFAULTS,
     SUPERNET_DEFAULTS,
     code_of,
     read_conversion,
@@ -209,6 +210,11 @@ def check_recipe(content: Mapping[str, Any], file: FilePath) -> Recipe:
             f"{file.name}: supernet.initial_weights: original is of a 'model', and there is a "
             "'space', whose weights are random."
         )
+    if sections["search"].sensitivity and not space.is_converted:
+        raise RecipeError(
+            f"{file.name}: search.sensitivity: is of a 'model', and there is a 'space', in which "
+            "no path is known to be good."
+        )
     sections["search"] = _with_task(sections["search"], task, f"{file.name}: search")
     if sections["evaluation"].racing is not None and task.name in TASKS.ours:
         try:
@@ -259,8 +265,9 @@ def _with_defaults(
     content: Mapping[str, Any], name: str, space: SpaceSettings
 ) -> Mapping[str, Any]:
     """Return a recipe in which a section has the settings that suit a converted network."""
-    defaults = {"supernet": SUPERNET_DEFAULTS, "retrain": RETRAIN_DEFAULTS}.get(name)
-    given = content.get(name)
+    found = {"supernet": SUPERNET_DEFAULTS, "retrain": RETRAIN_DEFAULTS, "search": SEARCH_DEFAULTS}
+    defaults = found.get(name)
+    given = content.get(name, {} if name == "search" else None)
     if not space.is_converted or defaults is None or not isinstance(given, Mapping):
         return content
     return {**content, name: {**defaults, **given}}

@@ -123,6 +123,9 @@ class SearchSettings(NamesComponent):
         is what a model of the paths that were trained alone predicts, see nni-spos landmarks.
     seed
         Of the search.
+    sensitivity
+        Whether each choice is tried alone first, in the network of a model as it is, so that the
+        search begins with paths that lose least by the sum of that.
     task
         The task of the recipe, whose figures results are.
     """
@@ -135,6 +138,7 @@ class SearchSettings(NamesComponent):
     num_generations: int = setting(POSITIVE_INT, 20)
     objective: str | None = setting(optional(TEXT), None)
     seed: int = setting(COUNT, 0)
+    sensitivity: bool = setting(BOOL, False)
     task: TaskSettings = field(default_factory=TaskSettings, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
@@ -175,6 +179,8 @@ class SearchSettings(NamesComponent):
         """Return the settings that decide which paths are candidates."""
         values = {x.name: getattr(self, x.name) for x in dataclasses.fields(self) if x.metadata}
         limits = [str(limit) for limit in self.constraints]
+        if not self.sensitivity:  # results of searches without it stay theirs
+            del values["sensitivity"]
         return {
             **values,
             "objective": self.maximised,

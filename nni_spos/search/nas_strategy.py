@@ -32,7 +32,13 @@ from torch import nn
 
 from nni_spos.cost_table import Costs
 from nni_spos.data import ImageData
-from nni_spos.errors import CostError, EvaluatorError, ExperimentError, SearchError
+from nni_spos.errors import (
+    CostError,
+    EvaluatorError,
+    ExperimentError,
+    RecipeError,
+    SearchError,
+)
 from nni_spos.evolution import Candidate, Search, State
 from nni_spos.files.digests import DIGITS
 from nni_spos.path import Choice, Path, PathSpace
@@ -40,8 +46,8 @@ from nni_spos.recipe.search_settings import EvaluationSettings, SearchSettings
 from nni_spos.recipe.task import find_task
 from nni_spos.scoring.failures import is_of_the_path, is_out_of_memory, raise_if_cuda_is_lost
 from nni_spos.search.building import build_search
+from nni_spos.search.evaluating import ask_all, tell_result
 from nni_spos.search.nni_results import RESULT, from_nni, to_nni
-from nni_spos.search.running import ask_all, tell_result
 from nni_spos.search.scorer import PathScorer
 
 _logger = logging.getLogger(__name__)
@@ -286,6 +292,11 @@ class EvolutionStrategy(Strategy):
         if wrong:
             raise CostError(
                 f"cost table {wrong[0]}: was made for another space than the experiment's."
+            )
+        if self.settings.sensitivity:
+            raise RecipeError(
+                "EvolutionStrategy: leave out 'sensitivity': single choices are tried by "
+                "nni_spos.search_paths, nni-spos search and compress."
             )
         self._search = build_search(self.settings, space, self.costs)
         if isinstance(model_space.evaluator, SupernetEvaluator):

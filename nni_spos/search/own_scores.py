@@ -11,7 +11,8 @@ from nni_spos.evolution import Search
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe.search_settings import SearchSettings
 from nni_spos.search.building import build_search
-from nni_spos.search.running import SearchProgress, ask_all, evaluate_all
+from nni_spos.search.evaluating import SearchProgress, ask_all, evaluate_all
+from nni_spos.search.first_paths import find_first_paths
 
 if TYPE_CHECKING:
     from nni.nas.nn.pytorch import ModelSpace
@@ -54,7 +55,9 @@ def search_paths(
         Whether to show a progress bar on standard error.
     **changes
         Keys of a recipe's section ``search`` that replace those of `settings`:
-        ``constraints=["flops <= 330M"]``, ``population_size=20``, ``algorithm="random"``.
+        ``constraints=["flops <= 330M"]``, ``population_size=20``, ``algorithm="random"``. With
+        ``sensitivity=True`` each choice is first tried alone in the path of all first choices,
+        which is the network that a space was converted from.
 
     Returns
     -------
@@ -82,6 +85,8 @@ def search_paths(
     settings = (settings or SearchSettings()).changed(changes, search_paths.__name__)
     search = build_search(settings, space, dict(costs or {}))
     scorer: Any = score if hasattr(score, "score_many") else _named(score, settings.maximised)
+    if settings.sensitivity:
+        search.enqueue(find_first_paths(space, dict(costs or {}), settings, scorer, progress))
     with SearchProgress(search, shown=progress, initial=0) as bar:
         while paths := ask_all(search):
             for _ in evaluate_all(search, paths, scorer, bar.show_share):

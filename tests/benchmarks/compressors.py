@@ -115,8 +115,6 @@ class Given:
         One image.
     training, validation
         Batches of (images, classes). The first come in another order each time.
-    epochs
-        Of a training of a supernet.
     seed
         Of what is drawn.
     """
@@ -127,7 +125,6 @@ class Given:
     example: Tensor
     training: Any
     validation: Any
-    epochs: int
     seed: int
 
 
@@ -226,7 +223,7 @@ def fastnas(given: Given) -> nn.Module:
 
 
 def ours(given: Given) -> nn.Module:
-    """Train a supernet, search it, and return the best path, which was not fine-tuned."""
+    """Search in the weights that there are, and return the best path, which was not fine-tuned."""
     from nni_spos import compress
 
     found = compress(
@@ -234,7 +231,7 @@ def ours(given: Given) -> nn.Module:
         given.training,
         given.validation,
         [f"flops <= {100 * given.share:g}%"],
-        supernet={"epochs": given.epochs},
+        supernet={"epochs": 0},
         retrain={"epochs": 0},
         search={"population_size": 20, "num_generations": 4},
         choices=NETWORKS[given.name].choices,

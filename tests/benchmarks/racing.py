@@ -20,7 +20,7 @@ from nni_spos.costs.stored import load_costs
 from nni_spos.path import PathSpace
 from nni_spos.recipe.recipe import Recipe, load_recipe
 from nni_spos.search.building import build_search
-from nni_spos.search.running import ask_all, evaluate_all
+from nni_spos.search.evaluating import ask_all, evaluate_all
 from nni_spos.search.scorer import open_scorer
 from nni_spos.supernet.training import ensure_supernet
 

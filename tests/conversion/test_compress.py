@@ -1,5 +1,7 @@
 """A recipe with a model: from its weights to a smaller network."""
 
+import json
+
 import pytest
 import torch
 import yaml
@@ -8,6 +10,7 @@ from nni_spos import load_network, load_recipe
 from nni_spos.cli import main
 from nni_spos.errors import RecipeError
 from nni_spos.recipe.identity import Result, describe
+from nni_spos.search.results import load_results
 
 NET = """
 import torch
@@ -62,6 +65,9 @@ def test_settings_that_suit_trained_weights(project):
     assert (recipe.retrain.initial_weights, recipe.retrain.batch_size) == ("supernet", 50)
     assert recipe.supernet.batch_size == 128
     assert change(supernet={"epochs": 1}, retrain=None).retrain.initial_weights == "supernet"
+    assert recipe.search.sensitivity
+    assert change(search=None).search.sensitivity
+    assert not change(search={"sensitivity": False}).search.sensitivity
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,8 @@ def test_from_a_network_to_a_smaller_one(project, capsys):
     path = dict(trained.path)
     assert path["one.channels"] == 8 or path["two.channels"] == 8
     assert trained.network.network.one.out_channels == path["one.channels"]
+    (first,) = json.loads((project / "output" / "search" / "first_paths.json").read_text())
+    assert first in [candidate.path for candidate in load_results("output/search").candidates]
     table = (project / "output" / "compression.md").read_text()
     assert "| one.channels | 16 |" in table
     assert "](compression.svg)" in table

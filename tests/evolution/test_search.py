@@ -346,3 +346,35 @@ def test_any_search_asks_for_feasible_paths_once_and_ends(
     feasible = [k for k in itertools.product(*map(range, sizes)) if limit.allows(sum(k))]
     assert len(set(keys)) == len(keys) == min(search.num_candidates, len(feasible))
     assert set(keys) <= set(feasible)
+
+
+def feasible_paths(space, costs, number):
+    """Return different paths that keep the limit."""
+    stream = FeasibleSampler(space, costs, [LIMIT]).stream(np.random.default_rng(7))
+    found = {}
+    while len(found) < number:
+        found[tuple(next(stream))] = None
+    return space.decode(list(found))
+
+
+def test_enqueued_paths_come_first(make, space):
+    paths = feasible_paths(space, make().costs, 2)
+    dear = {label: choices[-1] for label, choices in space.items()}
+    search = make(population_size=4, num_generations=1)
+    search.enqueue([paths[1], dear, paths[0], paths[1]])
+    asked = list(iter(search.ask, Signal.WAIT))
+    assert asked[:2] == [paths[1], paths[0]]  # one breaks the limit, one is there already
+    assert len({space.key(path) for path in asked}) == 4
+    with pytest.raises(PathError):
+        search.enqueue([{**dear, space.labels[0]: "unknown"}])
+
+
+def test_more_enqueued_paths_than_a_generation_has_go_on_in_the_next(make, space, score):
+    paths = feasible_paths(space, make().costs, 9)
+    search = make(population_size=2, num_generations=3)
+    search.enqueue(paths)
+    found = []
+    while not isinstance(path := search.ask(), Signal):
+        found.append(path)
+        search.tell(path, score(path))
+    assert found == paths[:6]

@@ -209,7 +209,10 @@ def test_the_processes_of_a_training_do_not_decide_its_weights(load):
          "Searches: evolution, nsga2, bayesian, random, or module:Class."),
         ({"search": {"topk": 3}}, "search: unknown key 'topk'; did you mean 'top_k'? Keys: "
          "algorithm, constraints, population_size, num_generations, objective, seed, "
+         "sensitivity, "
          "num_mutations, num_crossovers, mutation_prob, top_k."),
+        ({"search": {"sensitivity": True}}, "search.sensitivity: is of a 'model', and there is a "
+         "'space', in which no path is known to be good."),
         ({"search": {"top_k": 0}}, "search.top_k: got 0; must be a whole number > 0, below 2^63."),
         ({"search": {"algorithm": "random", "top_k": 0}}, "search.top_k: got 0; must be a whole "
          "number > 0, below 2^63."),
