@@ -12,6 +12,7 @@ import pytest
 import torch
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 from small_experiments import SPACE, FakeManager, write_recipe
+from waiting import wait_until
 
 from nni_spos.errors import ExperimentError, PathError
 from nni_spos.experiment import exchange
@@ -144,6 +145,7 @@ def test_the_keeper_above_a_trial_knows_the_manager_whatever_the_clock_said(
     os.utime(own / "trial_keeper_config.json", (1, 1))
     command = [sys.executable, "-c", "input()", "trial_keeper/main.js", str(own)]
     with psutil.Popen(command, stdin=subprocess.PIPE) as keeper:
+        wait_until(keeper.cmdline)  # for a moment after it has begun a process has none
         monkeypatch.setattr(exchange, "manager_process", lambda: keeper)
         assert open_trial(SPACE).path == PATH
 
