@@ -134,6 +134,7 @@ def searched_baseline(recipe: Recipe) -> Baseline:
     It is in ``OUTPUT/random_search``. Raises the errors of
     `nni_spos.search.running.run_search`.
     """
-    search = recipe.search.changed({"algorithm": "random"}, recipe.file.name)
+    changes = {"algorithm": "random", "sensitivity": False}
+    search = recipe.search.changed(changes, recipe.file.name)
     found = run_search(dataclasses.replace(recipe, search=search), folder=RANDOM_SEARCH)
     return Baseline("random-search", recipe, found.best.path)

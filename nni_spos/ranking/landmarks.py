@@ -115,6 +115,7 @@ def train_landmarks(recipe: Recipe, number: int, *, progress: bool = True) -> Re
         "num_initial": number - number // 3,
         "objective": find_task(recipe.task).objective,
         "cost_objectives": [],
+        "sensitivity": False,
     }
     settings = dataclasses.replace(recipe.evaluation, evaluator=STANDALONE)
     recipe = dataclasses.replace(recipe, evaluation=settings).with_search(changes, "landmarks")

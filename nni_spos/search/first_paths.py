@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path as FilePath
+from typing import Any
 
 from nni_spos.cost_table import Costs
-from nni_spos.errors import ExperimentError, PathError
+from nni_spos.errors import ExperimentError
 from nni_spos.evolution import Candidate, RandomSearch
 from nni_spos.evolution.sensitivity import effects_of, promising_paths, single_changes
-from nni_spos.files.atomic import read_json
+from nni_spos.files.atomic import read_json, write_json
+from nni_spos.files.digests import digest_content
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe.search_settings import SearchSettings
 from nni_spos.search.evaluating import ScorePath, SearchProgress, ask_all, evaluate_all
 from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS
+from nni_spos.values import DIGEST
 
 TOGETHER = 16
 """Paths that are scored at a time: what they have in common is computed once."""
@@ -76,16 +80,30 @@ def find_first_paths(
     return promising_paths(space, costs, settings.constraints, effects, number, settings.seed)
 
 
-def read_first_paths(file: FilePath, space: PathSpace) -> list[Path]:
-    """Return the paths of a file. Raises ExperimentError."""
-    found = read_json(file, ExperimentError)
-    try:
-        return space.decode([space.key(path) for path in found])
-    except (PathError, TypeError, AttributeError) as problem:
-        raise ExperimentError(
-            f"{file}: is no list of paths of this space ({problem}). Remove it, or search anew: "
-            "'nni-spos search --overwrite'."
-        ) from None
+def kept_first_paths(file: FilePath, depends_on: Any, find: Callable[[], list[Path]]) -> list[Path]:
+    """Return the paths of a file, which is written if there is none or it is of something else.
+
+    Parameters
+    ----------
+    file
+        JSON.
+    depends_on
+        What the paths follow from, as JSON values.
+    find
+        Returns them anew.
+
+    Raises
+    ------
+    ExperimentError
+        The file is damaged.
+    """
+    digest = digest_content(depends_on)
+    content = read_json(file, ExperimentError) if file.exists() else {}
+    if isinstance(content, dict) and content.get(DIGEST) == digest:
+        return list(content["paths"])
+    paths = find()
+    write_json(file, {DIGEST: digest, "paths": paths})
+    return paths
 
 
 def _result(candidate: Candidate, objective: str) -> float:

@@ -12,16 +12,17 @@ from nni_spos.costs.stored import load_costs
 from nni_spos.display.announcement import announce
 from nni_spos.errors import CheckpointError, ExperimentError
 from nni_spos.evolution import Journal
-from nni_spos.files.atomic import previous, write_json
+from nni_spos.files.atomic import previous
 from nni_spos.files.digests import digest_weights
 from nni_spos.files.locks import exclusive
+from nni_spos.path import Path
 from nni_spos.process.imports import is_loaded
 from nni_spos.recipe.output import SearchFolder
 from nni_spos.recipe.recipe import Recipe
 from nni_spos.recipe.task import find_task
 from nni_spos.search.building import build_search, fingerprint
 from nni_spos.search.evaluating import ScorePath, SearchProgress, ask_all, evaluate_all
-from nni_spos.search.first_paths import find_first_paths, read_first_paths
+from nni_spos.search.first_paths import find_first_paths, kept_first_paths
 from nni_spos.search.predicted import PredictedScorer
 from nni_spos.search.results import Results, load_results
 from nni_spos.search.run_record import RunRecorder
@@ -82,7 +83,7 @@ def run_search(
         recipe.search.check_objective()
     with contextlib.ExitStack() as stack:
 
-        def open_scorer() -> ScorePath:
+        def open_scorer(recipe: Recipe) -> ScorePath:
             opened = scorer or _open_predicted(recipe, cached, stack)
             return opened or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
 
@@ -90,27 +91,33 @@ def run_search(
 
 
 def _run(
-    recipe: Recipe, open_scorer: Callable[[], ScorePath], progress: bool, folder: SearchFolder
+    recipe: Recipe, open_scorer: Callable[[Recipe], ScorePath], progress: bool, folder: SearchFolder
 ) -> Results:
     space, costs = load_costs(recipe)
     task = find_task(recipe.task)
     search = build_search(recipe.search, space, costs)
     # What is wrong is said before anything is written.
-    scorer = None if folder.journal.exists() else open_scorer()
+    scorer = None if folder.journal.exists() else open_scorer(recipe)
     weights = _weights(recipe, scorer)
     with exclusive(folder.lock, timeout=0, refusal=_is_used(folder)):
         journal = Journal(folder.journal, fingerprint(recipe, space, costs, weights))
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
         if recipe.search.sensitivity:
-            if not folder.first_paths.exists():
-                scorer = scorer or open_scorer()
-                first = find_first_paths(space, costs, recipe.search, scorer, progress)
-                write_json(folder.first_paths, first)
-            search.enqueue(read_first_paths(folder.first_paths, space))
+
+            def find() -> list[Path]:
+                nonlocal scorer
+                if recipe.evaluation.racing is None:
+                    scorer = single = scorer or open_scorer(recipe)
+                else:  # in which what breaks the limits would win
+                    single = open_scorer(_unraced(recipe))
+                return find_first_paths(space, costs, recipe.search, single, progress)
+
+            depends_on = fingerprint(recipe, space, costs, weights)
+            search.enqueue(kept_first_paths(folder.first_paths, depends_on, find))
         paths = ask_all(search)
         if paths:
-            scorer = scorer or open_scorer()
+            scorer = scorer or open_scorer(recipe)
             if _weights(recipe, scorer) != weights:
                 raise CheckpointError(f"{recipe.checkpoint}: was replaced meanwhile. Try again.")
             if not journal.outcomes:  # images may have been downloaded only now
@@ -125,6 +132,12 @@ def _run(
                             bar.advance()
                     paths = ask_all(search)
     return dataclasses.replace(load_results(folder.path), own_task=task)
+
+
+def _unraced(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(
+        recipe, evaluation=dataclasses.replace(recipe.evaluation, racing=None)
+    )
 
 
 def _weights(recipe: Recipe, scorer: ScorePath | None) -> str | None:

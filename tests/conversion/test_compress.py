@@ -130,7 +130,8 @@ def test_from_a_network_to_a_smaller_one(project, capsys):
     path = dict(trained.path)
     assert path["one.channels"] == 8 or path["two.channels"] == 8
     assert trained.network.network.one.out_channels == path["one.channels"]
-    (first,) = json.loads((project / "output" / "search" / "first_paths.json").read_text())
+    kept = json.loads((project / "output" / "search" / "first_paths.json").read_text())
+    (first,) = kept["paths"]
     assert first in [candidate.path for candidate in load_results("output/search").candidates]
     table = (project / "output" / "compression.md").read_text()
     assert "| one.channels | 16 |" in table
@@ -145,6 +146,24 @@ def test_from_a_network_to_a_smaller_one(project, capsys):
     assert main(["results", "output/search"]) == 0
     (said,) = [x for x in capsys.readouterr().out.splitlines() if "of the limit of" in x]
     assert said in out.splitlines()
+
+
+@pytest.mark.slow
+def test_single_changes_are_for_the_search_of_the_supernet_alone(project):
+    search = {"population_size": 4, "num_generations": 1, "constraints": ["flops <= 80%"]}
+    assert main(["train", "recipe.yml"]) == 0
+    found = []
+    for racing in (None, 1):  # whose leaders must not be paths that break the limit
+        change(search=search, evaluation={**RECIPE["evaluation"], "racing": racing})
+        assert main(["search", "recipe.yml", "--overwrite"]) == 0
+        found.append(load_results("output/search"))
+    assert found[0].best.path == found[1].best.path
+    assert found[0].best.metrics["top1"] == found[1].best.metrics["top1"]
+    assert found[0].settings["search"]["sensitivity"]
+    assert main(["baseline", "recipe.yml", "random-search"]) == 0
+    baseline = project / "output" / "random_search"
+    assert "sensitivity" not in load_results(baseline).settings["search"]
+    assert not (baseline / "first_paths.json").exists()
 
 
 def load_network_of(project):

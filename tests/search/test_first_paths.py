@@ -1,7 +1,5 @@
 """What a search of a converted network begins with."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -10,7 +8,7 @@ from nni_spos.cost_table import CostTable, Factor
 from nni_spos.errors import ExperimentError
 from nni_spos.path import PathSpace
 from nni_spos.recipe.search_settings import SearchSettings
-from nni_spos.search.first_paths import find_first_paths, read_first_paths
+from nni_spos.search.first_paths import find_first_paths, kept_first_paths
 
 SPACE = PathSpace({f"unit_{i}": [4, 2, 1] for i in range(6)})
 COSTS = {
@@ -78,10 +76,17 @@ def test_a_search_begins_with_them():
     assert found.best.metrics["loss"] <= plain.best.metrics["loss"]
 
 
-def test_a_file_of_another_space_is_refused(tmp_path):
-    file = tmp_path / "first_paths.json"
-    for content in ([{"unit_0": 4}], [3], 5, None):
-        file.write_text(json.dumps(content))
-        with pytest.raises(ExperimentError, match="is no list of paths of this space") as caught:
-            read_first_paths(file, SPACE)
-        assert "\n" not in str(caught.value)
+def test_they_are_kept_for_as_long_as_nothing_else_changes(tmp_path):
+    file, calls = tmp_path / "first_paths.json", []
+
+    def find():
+        calls.append(len(calls))
+        return [dict.fromkeys(SPACE.labels, calls[-1])]
+
+    first = kept_first_paths(file, {"limit": 1}, find)
+    assert kept_first_paths(file, {"limit": 1}, find) == first
+    assert kept_first_paths(file, {"limit": 2}, find) != first
+    assert len(calls) == 2
+    file.write_text("{")
+    with pytest.raises(ExperimentError, match=r"first_paths\.json"):
+        kept_first_paths(file, {"limit": 2}, find)
