@@ -59,7 +59,8 @@ def test_promising_paths_keep_the_limit_and_lose_least(limit):
     assert all(COSTS["flops"].price(x) <= limit for x in found)
 
 
-def test_the_same_seed_gives_the_same_paths():
+def test_the_same_seed_gives_the_same_paths(monkeypatch):
+    monkeypatch.setattr(sensitivity, "GENERATIONS", 3)
     effects = effects_of(SPACE, BASE, [-loss(path) for path in single_changes(SPACE, BASE)])
     limits = [Constraint.parse("flops <= 36")]
     one, other = (promising_paths(SPACE, COSTS, limits, effects, 5, seed=3) for _ in range(2))
