@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 from abc import ABC, abstractmethod
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -115,7 +115,7 @@ class Search(ABC):
         self._known: dict[PathKey, Mapping[str, Any] | str] = {}
         # First in, first out, and a look-up of any.
         self._unasked: OrderedDict[PathKey, None] = OrderedDict()
-        self._wanted: dict[PathKey, None] = {}
+        self._enqueued: deque[PathKey] = deque()
         self._ranking = Ranking(objective)
         self._num_pending = 0
         self._finished = False
@@ -201,7 +201,7 @@ class Search(ABC):
         that break a constraint, or were proposed before, are left out. Call before `ask`. Raises
         PathError.
         """
-        self._wanted |= dict.fromkeys(map(self.space.key, paths))
+        self._enqueued.extend([self.space.key(path) for path in paths])
 
     def find(self, path: Mapping[str, Any]) -> Candidate | None:
         """Return the candidate of a path that was asked for, or None. Raises PathError."""
@@ -260,14 +260,10 @@ class Search(ABC):
 
     def _proposals(self, generator: np.random.Generator) -> Iterator[PathKey]:
         """Yield what was enqueued, then what the search proposes beside that."""
-        enqueued = list(self._wanted)
-        while self._wanted:
-            key = next(iter(self._wanted))
-            del self._wanted[key]
-            if self.is_new(key):
+        while self._enqueued:
+            if self.is_new(key := self._enqueued.popleft()):
                 yield key
-        proposed = self.propose(generator)
-        yield from (key for key in proposed if key not in enqueued) if enqueued else proposed
+        yield from self.propose(generator)  # which begins when `is_new` knows those before
 
     def _check_proposal(self, key: PathKey) -> None:
         """Refuse what may not be proposed. Raises SearchError."""

@@ -100,7 +100,8 @@ def _run(
     scorer = None if folder.journal.exists() else open_scorer(recipe)
     weights = _weights(recipe, scorer)
     with exclusive(folder.lock, timeout=0, refusal=_is_used(folder)):
-        journal = Journal(folder.journal, fingerprint(recipe, space, costs, weights))
+        depends_on = fingerprint(recipe, space, costs, weights)
+        journal = Journal(folder.journal, depends_on)
         for path, outcome in journal.outcomes:
             search.remember(path, outcome)
         if recipe.search.sensitivity:
@@ -113,7 +114,6 @@ def _run(
                     single = open_scorer(_unraced(recipe))
                 return find_first_paths(space, costs, recipe.search, single, progress)
 
-            depends_on = fingerprint(recipe, space, costs, weights)
             search.enqueue(kept_first_paths(folder.first_paths, depends_on, find))
         paths = ask_all(search)
         if paths:

@@ -43,6 +43,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from nni_spos.scoring.recalibration import gathering_statistics
+
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 BATCH, RATE, DECAY = 128, 0.02, 5e-4
 """Of fine-tuning, for all."""
@@ -122,21 +124,9 @@ def train(network: nn.Module, batches: Batches, epochs: int, rate: float) -> nn.
             functional.cross_entropy(network(images), classes).backward()
             optimizer.step()
             schedule.step()
-    return with_own_statistics(network, batches)
-
-
-def with_own_statistics(network: nn.Module, batches: Batches) -> nn.Module:
-    """Let BatchNorm have the mean statistics of batches; return the network, to be evaluated."""
-    norms = [x for x in network.modules() if isinstance(x, nn.BatchNorm2d)]
-    before = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    with torch.no_grad():
+    with torch.no_grad(), gathering_statistics(network):
         for images, _ in batches:
-            network.train()(images.to(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, before, strict=True):
-        norm.momentum = momentum
+            network(images.to(memory_format=torch.channels_last))
     return network.eval()
 
 

@@ -5,13 +5,13 @@ import random
 
 import pytest
 import torch
+from random_plain_networks import SIDE, RandomPlainNetwork
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
 from nni_spos.conversion.choices import choices_of, largest, smallest
 from nni_spos.errors import SpaceError
 from nni_spos.modules.active_path import choice_units, set_path
-from tests.helpers.random_plain_networks import SIDE, RandomPlainNetwork
 
 CHOICES = (
     {"residual": True, "round_to": 2},
