@@ -27,11 +27,13 @@ def find_chains(slots: Sequence[ChannelIds]) -> list[Chain]:
     >>> find_chains([np.array([1, 2]), np.array([3]), np.array([1, 2, 3])])
     [(1, 2), (3,)]
     """
+    rows = list(dict.fromkeys(tuple(_without_repeats(slot)) for slot in slots))
+    if len(rows) == 1 and len(set(rows[0])) == len(rows[0]):
+        return rows  # the usual case, much faster
     before: dict[int, set[int | None]] = {}
     after: dict[int, set[int | None]] = {}
-    for slot in slots:
-        row = [None, *_without_repeats(slot), None]
-        for one, other in itertools.pairwise(row):
+    for row in rows:
+        for one, other in itertools.pairwise([None, *row, None]):
             if other is not None:
                 before.setdefault(other, set()).add(one)
             if one is not None:
@@ -81,4 +83,5 @@ def sequence_of(slot: ChannelIds, chains: Sequence[Chain]) -> tuple[int, ...] | 
 def _without_repeats(slot: ChannelIds) -> list[int]:
     """Return sets of channels without those that repeat the one before."""
     keeps = np.concatenate([[True], slot[1:] != slot[:-1]])
-    return [int(x) for x in slot[keeps]]
+    kept: list[int] = slot[keeps].tolist()
+    return kept

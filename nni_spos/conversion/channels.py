@@ -40,7 +40,11 @@ class ChannelSets:
 
     def roots(self, channels: ChannelIds) -> ChannelIds:
         """Return the channels that stand for the sets of channels; the shape stays."""
-        flat = [self.find(channel) for channel in channels.ravel().tolist()]
+        parents, find = self._parents, self.find
+        flat = [
+            parent if parents[parent := parents[channel]] == parent else find(channel)
+            for channel in channels.ravel().tolist()
+        ]
         return np.array(flat, dtype=np.int64).reshape(channels.shape)
 
     def join(
@@ -57,11 +61,13 @@ class ChannelSets:
         is_sum
             Whether they are added, which couples the blocks of a network with each other.
         """
-        pairs = np.stack([x.ravel() for x in np.broadcast_arrays(one, other)], 1)
-        for first, second in dict.fromkeys(map(tuple, pairs.tolist())):
+        both = np.broadcast_arrays(self.roots(one), self.roots(other))
+        pairs = np.stack([x.ravel() for x in both], 1)
+        apart = pairs[pairs[:, 0] != pairs[:, 1]]
+        for first, second in dict.fromkeys(map(tuple, apart.tolist())):
             self._join(first, second, reason)
-            if is_sum:
-                self._added.add(self.find(first))
+        if is_sum:
+            self._added.update(map(self.find, np.unique(pairs[:, 0]).tolist()))
 
     def fix(self, channels: ChannelIds, reason: str) -> None:
         """Let channels stay, for a reason that is shown."""
@@ -78,9 +84,11 @@ class ChannelSets:
         return any(self.find(channel) in self._added for channel in channels)
 
     def _join(self, one: int, other: int, reason: str) -> None:
-        first, second = sorted((self.find(one), self.find(other)))
+        first, second = self.find(one), self.find(other)
         if first == second:
             return
+        if second < first:
+            first, second = second, first
         if first == FIXED:
             self._reasons.setdefault(second, reason)
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nni_spos.conversion.importance import score_by_effects, score_channels, sort_channels
 from nni_spos.conversion.plain import make_plain
@@ -86,7 +87,8 @@ def convert(
         loss=loss,
     )
     space: ConvertedSpace = build(network, plan)
-    share_weights(space)  # so that every network that is taken out of it has its weights
+    with _NoRandomValues():
+        share_weights(space)  # so that every network that is taken out of it has its weights
     return space
 
 
@@ -193,6 +195,18 @@ def twice(inputs: Any) -> Any:
     if isinstance(inputs, dict):
         return {key: twice(value) for key, value in inputs.items()}
     return inputs
+
+
+class _NoRandomValues(TorchFunctionMode):
+    """New layers that take over weights need no random ones, which take as long as a copy."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in (nn.init.kaiming_uniform_, nn.init.uniform_):
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _shapes(inputs: tuple[Any, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import nni
@@ -54,12 +54,16 @@ class ConvertedSpace(ModelSpace):
     def __init__(self, network: nn.Module, plan: ConversionPlan):
         super().__init__()
         self.plan = plan
-        self.network = copy.deepcopy(network)
-        layers = dict(self.network.named_modules())
         sides = _sides(plan)
-        for name, module in layers.items():
-            if name in sides or f"{name}.kernel" in plan.kernels or f"{name}.bits" in plan.bits:
-                become(module, _choosing_layer(name, module, plan, sides.get(name, {})))
+        choosing = [
+            name
+            for name, _ in network.named_modules()
+            if name in sides or f"{name}.kernel" in plan.kernels or f"{name}.bits" in plan.bits
+        ]
+        self.network = _copy(network, choosing)
+        layers = dict(self.network.named_modules())
+        for name in choosing:
+            become(layers[name], _choosing_layer(name, layers[name], plan, sides.get(name, {})))
         replace(
             self.network,
             {
@@ -74,6 +78,19 @@ class ConvertedSpace(ModelSpace):
 
     def __repr__(self) -> str:
         return describe_plan(self.plan)
+
+
+def _copy(network: nn.Module, choosing: Collection[str]) -> nn.Module:
+    """Return a copy of a network, which has the tensors of some layers in common with it.
+
+    These layers will have choices, and tensors of their own.
+    """
+    layers = dict(network.named_modules())
+    own = {id(x): x for name in choosing for x in layers[name].parameters(recurse=False)}
+    for name in layers.keys() - set(choosing):
+        for parameter in layers[name].parameters(recurse=False):
+            own.pop(id(parameter), None)
+    return copy.deepcopy(network, dict(own))
 
 
 def build(
