@@ -333,6 +333,22 @@ def _into(
     return _pointwise(watcher, func, args[:2], {}, outputs)
 
 
+def _lay_out(
+    watcher: Watcher, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], outputs: Any
+) -> bool:
+    """Follow ``as_strided_``, by which PyTorch gives images of one pixel channels_last's strides.
+
+    Anything else that it is used for is not followed.
+    """
+    shadow = watcher.shadows.get(args[0])
+    if shadow is None or any(size != 1 for size in outputs.shape[2:]):
+        return False
+    if shadow.channels.dim() != outputs.dim() or not outputs.is_contiguous():
+        return False
+    watcher.shadows[outputs] = shadow
+    return True
+
+
 def _forget(*_: Any) -> bool:
     return True
 
@@ -346,5 +362,6 @@ RULES: tuple[tuple[frozenset[str], Callable[..., bool]], ...] = (
     (ALONG, _along),
     (COPIES, _copy),
     (frozenset(["copy_"]), _into),
+    (frozenset(["as_strided_"]), _lay_out),
     (CREATE, _forget),
 )

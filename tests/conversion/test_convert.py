@@ -9,6 +9,7 @@ from nni.nas.nn.pytorch import ModelSpace
 from small_spaces import set_path
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_spos import SinglePathOneShot, build_costs, convert, extract_subnet
@@ -59,6 +60,50 @@ def test_paths_are_the_network_and_narrower_ones(name, settings):
     assert multiply_adds(least, inputs) < multiply_adds(network, inputs)
     if "training" not in name:  # every path trains
         call(least.train(), inputs)
+
+
+class Pooled(nn.Module):
+    """A network whose gate and head read images of one pixel."""
+
+    def __init__(self, pool):
+        super().__init__()
+        self.pool = pool
+        self.layers = nn.Sequential(conv(3, 16), nn.ReLU(), conv(16, 24))
+        self.gate = nn.Conv2d(24, 24, 1)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x):
+        x = self.layers(x)
+        x = x * self.gate(self.pool(x)).sigmoid()
+        return self.head(self.pool(x).flatten(1))
+
+
+POOLED = {
+    "a layer": nn.AdaptiveAvgPool2d(1),
+    "a function": lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
+    "a mean": lambda x: x.mean((2, 3), keepdim=True),
+    "of windows": lambda x: F.avg_pool2d(x, x.shape[-2:]),
+    "the largest": lambda x: F.adaptive_max_pool2d(x, 1),
+}
+
+
+def in_channels_last(x):
+    return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *POOLED])
+def test_the_memory_format_decides_nothing(name):
+    if name in POOLED:
+        network, inputs = Pooled(POOLED[name]).eval(), (torch.randn(2, 3, 8, 8),)
+    else:
+        network, inputs = make(name)
+    settings = {"residual": True, "round_to": 2}
+    usual = convert(network, inputs, settings)
+    network.to(memory_format=torch.channels_last)
+    other = convert(network, tree_map_only(torch.Tensor, in_channels_last, inputs), settings)
+    assert list(choices_of(other.plan)) == list(choices_of(usual.plan))
+    if name in POOLED:
+        assert {"layers.0.channels", "layers.2.channels"} <= {*usual.plan.labels}
 
 
 @pytest.mark.parametrize("name", ["plain", "mobile", "grouped", "derived"])
