@@ -120,6 +120,8 @@ def start(
         check_trained(checked.config, checked.recipe)
         if not options.public:
             check_within_reach(checked.config, options.port)
+    elif checked.recipe.search.sensitivity and checked.recipe.checkpoint.exists():
+        report("each choice is tried alone first, without a trial: search.sensitivity")
     command = ["create", "--config", str(checked.file)]
     with port_lock(options.port):
         return _run(command, None, options, checked.num_candidates, report)

@@ -49,6 +49,7 @@ from nni.tuner import Tuner
 from nni_spos.costs.stored import load_costs
 from nni_spos.errors import CheckpointError, ExperimentError, PathError, SearchError
 from nni_spos.evolution import Journal
+from nni_spos.experiment.beginning import Beginning
 from nni_spos.experiment.dispatcher import accept_any_result
 from nni_spos.experiment.exchange import MEMORY, restore_numbers
 from nni_spos.experiment.manager import RESUMED, Manager, TrialJob
@@ -134,6 +135,7 @@ class EvolutionTuner(Tuner):
         self._failure_reported = False
         self._send: Callable[[int, Any], Any] | None = None
         self._scheduler: Scheduler | None = None
+        self._beginning: Beginning | None = None
         self._ended_jobs: set[str] = set()
         self._settled_jobs: set[str] = set()
         self._expected_since: dict[str, float] = {}
@@ -165,8 +167,6 @@ class EvolutionTuner(Tuner):
         self._journal = journal
         self._has_results = bool(journal.outcomes)
         search = build_search(self.recipe.search, space, costs)
-        if self.recipe.search.sensitivity:
-            _logger.info("sensitivity: is of nni-spos search and compress; this search begins anew")
         self._scheduler = Scheduler(search, journal, self.recipe.search.reported)
         self._recorder = RunRecorder(folder, self.recipe, len(journal.outcomes))
         self._recorded_at = time.monotonic()
@@ -174,6 +174,9 @@ class EvolutionTuner(Tuner):
         self._runs_elsewhere = training_platform() == "remote"
         if self._runs_elsewhere:
             publish_supernet(self.recipe, folder.path.with_name("log"))
+        if self.recipe.search.sensitivity:
+            weights = digest_weights(self.recipe.checkpoint)
+            self._beginning = self._begin(folder, fingerprint(self.recipe, space, costs, weights))
         for job in jobs:
             self._recall(job)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -250,6 +253,23 @@ class EvolutionTuner(Tuner):
             with contextlib.suppress(SearchError):  # that ended the search; now it is mended
                 self._started.recall(job.parameters, self._ends.reason(job))
 
+    def _begin(self, folder: SearchFolder, depends_on: Any) -> Beginning | None:
+        """Find what the search begins with; None if that cannot be found here, or it has begun."""
+        if self._has_results and not folder.first_paths.exists():
+            return None  # it began without
+        if self._runs_elsewhere:
+            self._begin_with_random_paths("trials are on other machines.")
+        elif not self.recipe.checkpoint.exists():
+            self._begin_with_random_paths("the supernet is not trained yet.")
+        else:
+            return Beginning(self.recipe, folder, depends_on)
+        return None
+
+    def _begin_with_random_paths(self, reason: object) -> None:
+        text = f"sensitivity: {reason} The search begins with random paths."
+        _logger.warning(text)
+        self._recorder.note([text])
+
     def _keep_supernet(self) -> None:
         """Let the experiment have the supernet that it began with, whoever trains another."""
         try:
@@ -315,6 +335,14 @@ class EvolutionTuner(Tuner):
 
     def _proceed(self) -> None:
         """Send paths to the requests that wait for one."""
+        if self._beginning is not None:
+            if not self._beginning.is_over:
+                return
+            try:
+                self._started.search.enqueue(self._beginning.paths())
+            except ExperimentError as problem:
+                self._begin_with_random_paths(problem)
+            self._beginning = None
         try:
             handed = self._started.hand_out()
         except SearchError as problem:
@@ -327,12 +355,18 @@ class EvolutionTuner(Tuner):
         """Until NNI stops: give up results that never came, and end the experiment."""
         next_poll = 0.0
         while not self._stopping.wait(self.TICK) and self._failure is None:
+            if self._beginning is not None:
+                self._look_at_beginning()
             self._give_up()
             self._close()
             if (begin := time.monotonic()) >= next_poll:
                 self._poll()
                 end = time.monotonic()
                 next_poll = end + max(self.POLL, self.PAUSE * (end - begin))
+
+    @_guarded
+    def _look_at_beginning(self) -> None:
+        self._proceed()
 
     @_guarded
     def _give_up(self) -> None:

@@ -97,13 +97,26 @@ def kept_first_paths(file: FilePath, depends_on: Any, find: Callable[[], list[Pa
     ExperimentError
         The file is damaged.
     """
-    digest = digest_content(depends_on)
-    content = read_json(file, ExperimentError) if file.exists() else {}
-    if isinstance(content, dict) and content.get(DIGEST) == digest:
-        return list(content["paths"])
+    kept = read_first_paths(file, depends_on)
+    if kept is not None:
+        return kept
     paths = find()
-    write_json(file, {DIGEST: digest, "paths": paths})
+    write_json(file, {DIGEST: digest_content(depends_on), "paths": paths})
     return paths
+
+
+def read_first_paths(file: FilePath, depends_on: Any) -> list[Path] | None:
+    """Return the paths of a file; None if there is none, or it is of something else.
+
+    Raises
+    ------
+    ExperimentError
+        The file is damaged.
+    """
+    content = read_json(file, ExperimentError) if file.exists() else None
+    if isinstance(content, dict) and content.get(DIGEST) == digest_content(depends_on):
+        return list(content["paths"])
+    return None
 
 
 def _result(candidate: Candidate, objective: str) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nni_spos.costs.stored import load_costs
 from nni_spos.display.announcement import announce
@@ -84,8 +84,7 @@ def run_search(
     with contextlib.ExitStack() as stack:
 
         def open_scorer(recipe: Recipe) -> ScorePath:
-            opened = scorer or _open_predicted(recipe, cached, stack)
-            return opened or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
+            return scorer or _open(recipe, cached, stack)
 
         return _run(recipe, open_scorer, progress, recipe.files.search_in(folder))
 
@@ -106,15 +105,14 @@ def _run(
             search.remember(path, outcome)
         if recipe.search.sensitivity:
 
-            def find() -> list[Path]:
+            def open_single() -> ScorePath:
                 nonlocal scorer
                 if recipe.evaluation.racing is None:
-                    scorer = single = scorer or open_scorer(recipe)
-                else:  # in which what breaks the limits would win
-                    single = open_scorer(_unraced(recipe))
-                return find_first_paths(space, costs, recipe.search, single, progress)
+                    scorer = scorer or open_scorer(recipe)
+                    return scorer
+                return open_scorer(_unraced(recipe))
 
-            search.enqueue(kept_first_paths(folder.first_paths, depends_on, find))
+            search.enqueue(_first_paths(recipe, open_single, folder, depends_on, progress))
         paths = ask_all(search)
         if paths:
             scorer = scorer or open_scorer(recipe)
@@ -134,7 +132,49 @@ def _run(
     return dataclasses.replace(load_results(folder.path), own_task=task)
 
 
+def prepare_first_paths(recipe: Recipe, folder: SearchFolder, depends_on: Any) -> None:
+    """Find the first paths of a search that another process does, and leave them in its folder.
+
+    Parameters
+    ----------
+    recipe
+        Whose search has ``sensitivity``.
+    folder
+        Of the search.
+    depends_on
+        What the paths follow from, see `kept_first_paths`.
+
+    Raises
+    ------
+    SposError
+        See `run_search`.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def open_single() -> ScorePath:
+            return _open(_unraced(recipe), True, stack)
+
+        _first_paths(recipe, open_single, folder, depends_on, progress=False)
+
+
+def _first_paths(
+    recipe: Recipe,
+    open_single: Callable[[], ScorePath],
+    folder: SearchFolder,
+    depends_on: Any,
+    progress: bool,
+) -> list[Path]:
+    """Return the paths that a search begins with, found anew if they are not in its folder."""
+
+    def find() -> list[Path]:
+        space, costs = load_costs(recipe)
+        return find_first_paths(space, costs, recipe.search, open_single(), progress)
+
+    return kept_first_paths(folder.first_paths, depends_on, find)
+
+
 def _unraced(recipe: Recipe) -> Recipe:
+    """Return a recipe without races, which paths that break the limits would win."""
     return dataclasses.replace(
         recipe, evaluation=dataclasses.replace(recipe.evaluation, racing=None)
     )
@@ -167,6 +207,12 @@ def _is_used(folder: SearchFolder) -> ExperimentError:
         f"{folder.path}: another process is searching here. Wait for its end, or give the recipe "
         "another output folder."
     )
+
+
+def _open(recipe: Recipe, cached: bool, stack: contextlib.ExitStack) -> ScorePath:
+    """Open what scores paths for a recipe."""
+    predicted = _open_predicted(recipe, cached, stack)
+    return predicted or stack.enter_context(contextlib.closing(_open_scorer(recipe, cached)))
 
 
 def _open_predicted(

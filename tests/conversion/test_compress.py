@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import yaml
+from small_conversions import NET, RECIPE, write_project
 
 from nni_spos import load_network, load_recipe
 from nni_spos.cli import main
@@ -12,43 +13,11 @@ from nni_spos.errors import RecipeError
 from nni_spos.recipe.identity import Result, describe
 from nni_spos.search.results import load_results
 
-NET = """
-import torch
-from torch import nn
-class Net(nn.Module):
-    def __init__(self, num_classes=10):
-        super().__init__()
-        self.one, self.two = nn.Conv2d(1, 16, 3), nn.Conv2d(16, 16, 3)
-        self.norm = nn.BatchNorm2d(16)
-        self.fc = nn.Linear(16, num_classes)
-    def forward(self, x):
-        x = torch.relu(self.norm(self.one(x)))
-        return self.fc(torch.relu(self.two(x)).mean((2, 3)))
-def make(num_classes=10):
-    return Net(num_classes)
-"""
-RECIPE = {
-    "output": "output",
-    "model": {"name": "own_network:make", "weights": "mine.pt"},
-    "choices": {"channels": [0.5, 1.0]},
-    "data": {"name": "digits", "augmentation": "none", "num_train": 200, "num_validation": 60},
-    "supernet": {"epochs": 0},
-    "evaluation": {"recalibration_images": 40, "batch_size": 60},
-    "search": {"population_size": 2, "num_generations": 1, "constraints": ["flops <= 80%"]},
-    "retrain": {"epochs": 1, "batch_size": 50},
-}
-
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    (tmp_path / "own_network.py").write_text(NET)
-    (tmp_path / "recipe.yml").write_text(yaml.safe_dump(RECIPE))
+    write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
-    namespace = {}
-    exec(NET, namespace)  # the same text that the project has
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        torch.save(namespace["make"]().state_dict(), "mine.pt")
     return tmp_path
 
 

@@ -151,8 +151,9 @@ def test_a_port_is_for_one_start(home, port):
 
 def test_a_second_start_touches_nothing(home, monkeypatch, port):
     """It neither asks who is there, nor stops what runs on the port."""
+    recipe = SimpleNamespace(search=SimpleNamespace(sensitivity=False))
     checked = SimpleNamespace(warnings=(), config={"trainingService": {"platform": "local"}},
-                              file=home / "spos.yml", num_candidates=1)  # fmt: skip
+                              file=home / "spos.yml", num_candidates=1, recipe=recipe)  # fmt: skip
     monkeypatch.setattr(module, "check_config", lambda file: checked)
     runs = []
     monkeypatch.setattr(module, "_run", lambda *arguments: runs.append(arguments))

@@ -1,6 +1,7 @@
 """The tuner in the hands of a dispatcher that does what NNI 3.0 was seen to do."""
 
 import base64
+import dataclasses
 import json
 import random
 import subprocess
@@ -22,7 +23,7 @@ from nni_spos.experiment.tuner import EvolutionTuner
 from nni_spos.files.atomic import write_atomically
 from nni_spos.files.tensors import save_tensors
 from nni_spos.recipe.identity import WEIGHTS, Result, describe
-from nni_spos.recipe.output import search_of_experiment
+from nni_spos.recipe.output import SearchFolder, search_of_experiment
 from nni_spos.recipe.recipe import load_recipe
 from nni_spos.search.results import load_results
 from nni_spos.search.run_record import read_run_record
@@ -183,6 +184,61 @@ def test_the_end_says_what_is_left_of_a_limit(nni, manager, tmp_path, caplog, li
     assert bool(line) == bool(limits)
     lines = [x.getMessage() for x in caplog.records if x.name == tuner_module.__name__]
     assert lines[-1] == (line or "the search is over after 6 trials")
+
+
+class FakeBeginning:
+    """Is over when it is told so."""
+
+    def __init__(self, paths):
+        self.is_over, self.found = False, paths
+
+    def paths(self):
+        if self.found is None:
+            raise ExperimentError("it could not.")
+        return self.found
+
+
+def of_a_converted_network(tuner):
+    search = dataclasses.replace(tuner.recipe.search, sensitivity=True)
+    tuner.recipe = dataclasses.replace(tuner.recipe, search=search)
+    return tuner
+
+
+def test_trials_wait_for_what_the_search_begins_with(nni, manager, recipe_file, monkeypatch):
+    write_weights(recipe_file, 1.0)
+    first = [{"a": "k7", "b": "k3", "ratio": 4.0}, {"a": "k3", "b": "k7", "ratio": 0.5}]
+    beginning = FakeBeginning(first)
+    monkeypatch.setattr(tuner_module, "Beginning", lambda *_: beginning)
+    tuner = of_a_converted_network(nni())
+    tuner.update_search_space(SPACE.to_search_space())
+    dispatcher = FakeDispatcher(tuner, manager, lambda path: "scores")
+    dispatcher.request(4)
+    time.sleep(0.2)
+    assert (dispatcher.issued, dispatcher.errors) == ([], [])
+    beginning.is_over = True
+    dispatcher.wait(lambda: manager.puts)
+    assert dispatcher.errors == []
+    assert dispatcher.issued[:2] == first
+    assert len(dispatcher.issued) == 18
+
+
+@pytest.mark.parametrize(
+    "reason", ["it could not.", "the supernet is not trained yet.", "trials are on other machines."]
+)
+def test_without_a_beginning_paths_are_random(nni, recipe_file, tmp_path, monkeypatch, reason):
+    beginning = FakeBeginning(None)
+    beginning.is_over = True
+    monkeypatch.setattr(tuner_module, "Beginning", lambda *_: beginning)
+    if "trained" not in reason:
+        write_weights(recipe_file, 1.0)
+    if "machines" in reason:
+        monkeypatch.setattr(tuner_module, "training_platform", lambda: "remote")
+        monkeypatch.setattr(tuner_module, "publish_supernet", lambda *_: None)
+    tuner = of_a_converted_network(nni())
+    tuner.update_search_space(SPACE.to_search_space())
+    assert (tuner._failure, tuner._beginning) == (None, None)
+    text = f"sensitivity: {reason} The search begins with random paths."
+    assert read_run_record(SearchFolder(tmp_path / "checkpoint")).notes == (text,)
 
 
 def write_weights(recipe_file, value):
