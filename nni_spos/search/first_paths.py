@@ -17,7 +17,7 @@ from nni_spos.files.digests import digest_content
 from nni_spos.path import Path, PathSpace
 from nni_spos.recipe.search_settings import SearchSettings
 from nni_spos.search.evaluating import ScorePath, SearchProgress, ask_all, evaluate_all
-from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS
+from nni_spos.tasks.base import LOG_LIKELIHOOD, LOSS, Figure
 from nni_spos.values import DIGEST
 
 TOGETHER = 16
@@ -33,6 +33,7 @@ def find_first_paths(
     settings: SearchSettings,
     scorer: ScorePath,
     progress: bool = True,
+    figure: Figure | None = None,
 ) -> list[Path]:
     """Try each choice alone in the network as it is, and return paths that lose least by the sum.
 
@@ -49,6 +50,8 @@ def find_first_paths(
         more than the objective, and says it of fewer images.
     progress
         Whether to show a progress bar on standard error.
+    figure
+        How the objective is shown there.
 
     Returns
     -------
@@ -68,7 +71,7 @@ def find_first_paths(
     )
     search.enqueue(tried)
     waiting = iter(ask_all(search))
-    with SearchProgress(search, shown=progress, initial=0, title="sensitivity") as bar:
+    with SearchProgress(search, progress, 0, figure, title="sensitivity") as bar:
         while paths := list(itertools.islice(waiting, TOGETHER)):
             for _ in evaluate_all(search, paths, scorer, bar.show_share):
                 bar.advance()

@@ -168,7 +168,8 @@ def _first_paths(
 
     def find() -> list[Path]:
         space, costs = load_costs(recipe)
-        return find_first_paths(space, costs, recipe.search, open_single(), progress)
+        figure = find_task(recipe.task).figure(recipe.search.maximised)
+        return find_first_paths(space, costs, recipe.search, open_single(), progress, figure)
 
     return kept_first_paths(folder.first_paths, depends_on, find)
 
