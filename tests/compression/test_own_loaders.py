@@ -150,6 +150,43 @@ def test_without_trainings_the_result_has_the_weights_that_were_given():
     assert found.scores["top1"] == pytest.approx(found.search.best.metrics["top1"])
 
 
+IN_CHANNELS_LAST = []
+"""Of the feature maps of every run of such a network."""
+
+
+class Watched(Net):
+    """Notes in which memory format its last feature maps are."""
+
+    def forward(self, x):
+        x = self.features(torch.relu(self.two(torch.relu(self.norm(self.one(x))))))
+        return self.fc(x.mean((2, 3)))
+
+    def features(self, x):
+        IN_CHANNELS_LAST.append(x.is_contiguous(memory_format=torch.channels_last))
+        return x
+
+
+class Viewed(Watched):
+    """Fails in channels_last."""
+
+    def features(self, x):
+        return super().features(x).view(-1).view(x.shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Watched, Viewed])
+def test_paths_are_scored_in_the_fastest_format_that_is_right(kind, recwarn):
+    found = compress(kind().eval(), retrain={"epochs": 0})
+    batches = len(loader(VALIDATION))
+    *before, last = IN_CHANNELS_LAST[-3 * batches :: batches]
+    assert not last  # the original, as it was given
+    found.network(TRAIN[0])
+    assert not IN_CHANNELS_LAST[-1]
+    IN_CHANNELS_LAST.clear()
+    assert any(before) == (kind is Watched)
+    assert any("channels_last" in str(x.message) for x in recwarn) == (kind is Viewed)
+
+
 @pytest.mark.slow
 def test_the_result_is_the_supernets_path_after_fine_tuning():
     settings = {"supernet": {"epochs": 1}, "choices": {"channels": [0.5, 1.0]}}
