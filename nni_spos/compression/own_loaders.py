@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nni_spos.compression.own_training import (
     FirstBatch,
+    calibration_of,
     evaluator_of,
     look_at_loaders,
     read_trainings,
@@ -143,7 +144,8 @@ def compress(
     search
         Keys of the section ``search``, such as ``{"population_size": 20}``.
     choices, ignore
-        What may be chosen, see `nni_spos.convert`.
+        What may be chosen, see `nni_spos.convert`. ``importance: taylor`` sorts channels by the
+        first training batches, and needs the loss, so there may be no `module`.
     module
         A Lightning module of NNI's class that trains and scores ``self.model``; None: a
         classification, trained as a recipe's. It is copied, not changed.
@@ -192,7 +194,8 @@ def compress(
     device = next((x.device for x in network.parameters()), "cpu")
     with seeded(own_generators(list(loaders.values())), seed, device):
         first = look_at_loaders(network, loaders, example_inputs, module)
-        space = convert(network, first.images, choices, ignore=ignore)
+        calibration = calibration_of(choices, train_loader, first, module)
+        space = convert(network, first.images, choices, ignore=ignore, calibration=calibration)
         path_space = PathSpace.from_model_space(space)
         costs = build_costs(space, first.images.shape[1:])
         build_search(settings, path_space, costs)  # refuses limits that no path keeps

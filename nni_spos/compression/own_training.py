@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +16,13 @@ from nni.nas.evaluator.pytorch import Lightning, LightningModule, Trainer
 from torch import Tensor, nn
 
 from nni_spos.errors import DataError, EvaluatorError, RecipeError
-from nni_spos.recipe.conversion_settings import RETRAIN_DEFAULTS, SUPERNET_DEFAULTS
+from nni_spos.recipe.conversion_settings import (
+    BY_BATCHES,
+    RETRAIN_DEFAULTS,
+    SUPERNET_DEFAULTS,
+    ChoiceSettings,
+    as_plain,
+)
 from nni_spos.recipe.techniques import NOWHERE
 from nni_spos.recipe.training_settings import (
     RetrainSettings,
@@ -28,6 +36,9 @@ from nni_spos.training import TaskModule
 from nni_spos.training.callbacks import SeededSteps, TrainingProgress, num_examples
 from nni_spos.training.evaluator import common_options
 from nni_spos.training.quiet import quiet
+
+CALIBRATION_IMAGES = 512
+"""Whose loss says which channels matter, for ``importance: taylor``."""
 
 OF_RECIPES = {
     "batch_size": "it is that of your loader",
@@ -193,6 +204,44 @@ def look_at_loaders(
         )
     device = next((x.device for x in network.parameters()), images.device)
     return FirstBatch(images.to(device), num_examples(batch) or len(images))
+
+
+def calibration_of(
+    choices: Mapping[str, Any] | ChoiceSettings | None,
+    train_loader: Iterable[Any],
+    first: FirstBatch,
+    module: LightningModule | None,
+) -> list[tuple[Tensor, Tensor]] | None:
+    """Return the batches that channels are sorted by, None if these are not asked for.
+
+    Parameters
+    ----------
+    choices
+        See `nni_spos.convert`.
+    train_loader
+        Its first batches are taken, of `CALIBRATION_IMAGES` images.
+    first
+        The first of them.
+    module
+        See `nni_spos.compress`.
+
+    Raises
+    ------
+    RecipeError
+        There is a module, which alone knows the loss.
+    """
+    if isinstance(choices, ChoiceSettings):
+        choices = as_plain(choices)
+    if (choices or {}).get("importance") != BY_BATCHES:
+        return None
+    if module is not None:
+        raise RecipeError(
+            "compress: choices.importance: taylor needs the loss, which only "
+            f"{type(module).__name__} knows. Use l2 or batchnorm."
+        )
+    device = first.images.device
+    batches = itertools.islice(train_loader, math.ceil(CALIBRATION_IMAGES / first.size))
+    return [(images.to(device), classes.to(device)) for images, classes in batches]
 
 
 def _first(name: str, loader: Any) -> Any:

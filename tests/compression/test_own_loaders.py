@@ -188,6 +188,18 @@ def test_paths_are_scored_in_the_fastest_format_that_is_right(kind, recwarn):
 
 
 @pytest.mark.slow
+def test_channels_are_sorted_by_the_training_batches():
+    choices = {"channels": [0.5, 1.0], "importance": "taylor"}
+    options = {"train": loader(TRAIN), "retrain": {"epochs": 0}}
+    found = compress(choices=choices, **options)
+    space = spos.convert(make_network(), TRAIN[0][:1], choices, calibration=loader(TRAIN))
+    path = spos.extract_subnet(space, found.path).network
+    assert torch.equal(found.network.two.weight, path.two.weight)
+    other = compress(choices={"channels": [0.5, 1.0]}, **options)
+    assert not torch.equal(other.network.one.weight, found.network.one.weight)
+
+
+@pytest.mark.slow
 def test_the_result_is_the_supernets_path_after_fine_tuning():
     settings = {"supernet": {"epochs": 1}, "choices": {"channels": [0.5, 1.0]}}
     begun = compress(**settings, retrain={"epochs": 0})
@@ -280,6 +292,11 @@ class Untrained(LightningModule):
             {"module": Untrained(), "supernet": {"epochs": 1, "momentum": 0.5}},
             RecipeError,
             "leave out 'momentum': Untrained decides it",
+        ),
+        (
+            {"module": Untrained(), "choices": {"importance": "taylor"}},
+            RecipeError,
+            "taylor needs the loss, which only Untrained knows. Use l2 or batchnorm",
         ),
         (
             {"module": Untrained(), "train": [{"image": TRAIN[0]}]},
