@@ -234,7 +234,7 @@ def ours(given: Given) -> nn.Module:
         supernet={"epochs": 0},
         retrain={"epochs": 0},
         search={"population_size": 20, "num_generations": 4},
-        choices=NETWORKS[given.name].choices,
+        choices={**NETWORKS[given.name].choices, "importance": "taylor"},
         recalibration_images=1000,
         seed=given.seed,
     )
