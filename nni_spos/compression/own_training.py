@@ -21,8 +21,8 @@ from nni_spos.recipe.conversion_settings import (
     RETRAIN_DEFAULTS,
     SUPERNET_DEFAULTS,
     ChoiceSettings,
-    as_plain,
 )
+from nni_spos.recipe.settings import read_settings
 from nni_spos.recipe.techniques import NOWHERE
 from nni_spos.recipe.training_settings import (
     RetrainSettings,
@@ -228,11 +228,11 @@ def calibration_of(
     Raises
     ------
     RecipeError
-        There is a module, which alone knows the loss.
+        A choice is not allowed, or there is a module, which alone knows the loss.
     """
-    if isinstance(choices, ChoiceSettings):
-        choices = as_plain(choices)
-    if (choices or {}).get("importance") != BY_BATCHES:
+    if not isinstance(choices, ChoiceSettings):
+        choices = read_settings(ChoiceSettings, choices, "choices")
+    if choices.importance != BY_BATCHES:
         return None
     if module is not None:
         raise RecipeError(

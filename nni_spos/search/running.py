@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nni_spos.cost_table import Costs
 from nni_spos.costs.stored import load_costs
 from nni_spos.display.announcement import announce
 from nni_spos.errors import CheckpointError, ExperimentError
@@ -15,7 +16,7 @@ from nni_spos.evolution import Journal
 from nni_spos.files.atomic import previous
 from nni_spos.files.digests import digest_weights
 from nni_spos.files.locks import exclusive
-from nni_spos.path import Path
+from nni_spos.path import Path, PathSpace
 from nni_spos.process.imports import is_loaded
 from nni_spos.recipe.output import SearchFolder
 from nni_spos.recipe.recipe import Recipe
@@ -112,7 +113,10 @@ def _run(
                     return scorer
                 return open_scorer(_unraced(recipe))
 
-            search.enqueue(_first_paths(recipe, open_single, folder, depends_on, progress))
+            def find() -> list[Path]:
+                return _find_first_paths(recipe, space, costs, open_single(), progress)
+
+            search.enqueue(kept_first_paths(folder.first_paths, depends_on, find))
         paths = ask_all(search)
         if paths:
             scorer = scorer or open_scorer(recipe)
@@ -149,29 +153,21 @@ def prepare_first_paths(recipe: Recipe, folder: SearchFolder, depends_on: Any) -
     SposError
         See `run_search`.
     """
+    space, costs = load_costs(recipe)
     with contextlib.ExitStack() as stack:
 
-        def open_single() -> ScorePath:
-            return _open(_unraced(recipe), True, stack)
+        def find() -> list[Path]:
+            scorer = _open(_unraced(recipe), True, stack)
+            return _find_first_paths(recipe, space, costs, scorer, progress=False)
 
-        _first_paths(recipe, open_single, folder, depends_on, progress=False)
+        kept_first_paths(folder.first_paths, depends_on, find)
 
 
-def _first_paths(
-    recipe: Recipe,
-    open_single: Callable[[], ScorePath],
-    folder: SearchFolder,
-    depends_on: Any,
-    progress: bool,
+def _find_first_paths(
+    recipe: Recipe, space: PathSpace, costs: Costs, scorer: ScorePath, progress: bool
 ) -> list[Path]:
-    """Return the paths that a search begins with, found anew if they are not in its folder."""
-
-    def find() -> list[Path]:
-        space, costs = load_costs(recipe)
-        figure = find_task(recipe.task).figure(recipe.search.maximised)
-        return find_first_paths(space, costs, recipe.search, open_single(), progress, figure)
-
-    return kept_first_paths(folder.first_paths, depends_on, find)
+    figure = find_task(recipe.task).figure(recipe.search.maximised)
+    return find_first_paths(space, costs, recipe.search, scorer, progress, figure)
 
 
 def _unraced(recipe: Recipe) -> Recipe:

@@ -293,6 +293,7 @@ class Untrained(LightningModule):
             RecipeError,
             "leave out 'momentum': Untrained decides it",
         ),
+        ({"choices": ["taylor"]}, RecipeError, "choices: must map keys to values"),
         (
             {"module": Untrained(), "choices": {"importance": "taylor"}},
             RecipeError,

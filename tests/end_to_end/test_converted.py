@@ -6,7 +6,6 @@ import json
 import sys
 
 import pytest
-import yaml
 from small_conversions import RECIPE, write_project
 
 from nni_spos.cli import main
@@ -29,20 +28,7 @@ def test_it_is_the_search_in_this_process(study, monkeypatch):
     file = write_project(study.folder, search=search, choices=choices)
     assert RECIPE["supernet"] == {"epochs": 0}
     assert main(["train", str(file), "--paths", "0"]) == 0
-    config = {
-        "experimentName": "converted",
-        "searchSpaceFile": "space.json",
-        "trialCommand": f"{sys.executable} -m nni_spos.cli trial recipe.yml",
-        "trialCodeDirectory": ".",
-        "trialConcurrency": 2,
-        "tuner": {
-            "codeDirectory": ".",
-            "className": "nni_spos.experiment.tuner.EvolutionTuner",
-            "classArgs": {"recipe": "recipe.yml"},
-        },
-        "trainingService": {"platform": "local"},
-    }
-    study.config.write_text(yaml.safe_dump(config))
+    study.write_config(f"{sys.executable} -m nni_spos.cli trial recipe.yml")
     assert main(["space", str(file), "--output", "space.json"]) == 0
     result = start(study.config, ManagerOptions(port=study.port), report=lambda line: None)
     assert result.status == "DONE"

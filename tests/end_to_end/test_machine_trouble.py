@@ -77,20 +77,7 @@ class Trouble:
         space = {f"layer_{i}": {"_type": "choice", "_value": ["k3", "k5", "k7", "xcep"]}
                  for i in range(1, 5)}  # fmt: skip
         (study.folder / "space.json").write_text(json.dumps(space))
-        config = {
-            "searchSpaceFile": "space.json",
-            "trialCommand": f"{sys.executable} -m nni_spos.cli trial recipe.yml",
-            "trialCodeDirectory": ".",
-            "trialConcurrency": 2,
-            "experimentWorkingDirectory": "experiments",
-            "tuner": {
-                "codeDirectory": ".",
-                "className": "nni_spos.experiment.tuner.EvolutionTuner",
-                "classArgs": {"recipe": "recipe.yml"},
-            },
-            "trainingService": {"platform": "local"},
-        }
-        study.config.write_text(yaml.safe_dump(config))
+        study.write_config(f"{sys.executable} -m nni_spos.cli trial recipe.yml")
 
     def end_worker(self) -> None:
         for process in self.study.processes("nni_spos.worker.service"):

@@ -81,6 +81,10 @@ class Study:
         (self.folder / "recipe.yml").write_text(yaml.safe_dump(recipe))
         save_costs(load_recipe(self.folder / "recipe.yml"), space, costs)
         (self.folder / "space.json").write_text(json.dumps(space.to_search_space()))
+        self.write_config(command, concurrency, class_args)
+
+    def write_config(self, command, concurrency=2, class_args=None):
+        """Write the configuration of the recipe and the search space that lie beside it."""
         config = {
             "experimentName": "small",
             "searchSpaceFile": "space.json",
@@ -91,7 +95,7 @@ class Study:
             "tuner": {
                 "codeDirectory": ".",
                 "className": "nni_spos.experiment.tuner.EvolutionTuner",
-                "classArgs": {"recipe": "recipe.yml", **class_args},
+                "classArgs": {"recipe": "recipe.yml", **(class_args or {})},
             },
             "trainingService": {"platform": "local"},
         }
